@@ -1,0 +1,175 @@
+"""Conditions and the closed vocabulary of their types and reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from enum import StrEnum
+
+from pointsman.api import base
+
+
+class ConditionType(StrEnum):
+    """What a condition claims. Good when True, except kstatus's Reconciling and Stalled."""
+
+    READY = "Ready"
+    """The declared state is reached."""
+    RECONCILING = "Reconciling"
+    """The operator is on the way to the declared state."""
+    STALLED = "Stalled"
+    """The declared state cannot be reached without an edit."""
+    AVAILABLE = "Available"
+    """Something serves: an index of ours, or for a dataset a snapshot."""
+    ROLLBACK_READY = "RollbackReady"
+    """A retained index is complete and current: going back is one switch."""
+    SOURCE_REACHABLE = "SourceReachable"
+    """The dataset's source could be read when it was last tried."""
+
+
+class Status(StrEnum):
+    """Whether a condition holds."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class Reason(StrEnum):
+    """Why a condition is as it is."""
+
+    # Progress.
+    ACCEPTED = "Accepted"
+    """The resource was seen for the first time."""
+    UP_TO_DATE = "UpToDate"
+    """What is declared is what is."""
+    REFRESHING = "Refreshing"
+    """The source is being read."""
+    EMBEDDING = "Embedding"
+    """Texts are being embedded."""
+    BUILDING = "Building"
+    """A candidate index is being loaded."""
+    FOLLOWING = "Following"
+    """An index is catching up with a newer snapshot."""
+    SWITCHING = "Switching"
+    """Queries are being pointed at another index."""
+    WAITING_FOR_DATASET = "WaitingForDataset"
+    """The dataset has no snapshot of the version yet."""
+    DELETING = "Deleting"
+    """The resource is being removed."""
+    SERVING = "Serving"
+    """An index of ours answers."""
+    NOTHING_SERVES = "NothingServes"
+    """No index of ours answers yet."""
+    RETAINED_INDEX_IS_CURRENT = "RetainedIndexIsCurrent"
+    """The retained index has all that the serving one has."""
+    RETAINED_INDEX_IS_BEHIND = "RetainedIndexIsBehind"
+    """The retained index has to catch up before it could serve."""
+    NOTHING_RETAINED = "NothingRetained"
+    """There is no earlier index to go back to."""
+    SUSPENDED = "Suspended"
+    """Forward motion is frozen by the spec."""
+
+    # The spec asks for what is not there or not allowed.
+    INVALID_SPEC = "InvalidSpec"
+    """The spec cannot be carried out as written."""
+    DATASET_NOT_FOUND = "DatasetNotFound"
+    """The named dataset does not exist in this namespace."""
+    VERSION_NOT_FOUND = "VersionNotFound"
+    """The dataset declares no such version."""
+    SNAPSHOT_NOT_FOUND = "SnapshotNotFound"
+    """The pinned snapshot does not exist or was cleaned up."""
+    VERSION_REDEFINED = "VersionRedefined"
+    """A version's name was used before for another recipe."""
+    VERSION_IN_USE = "VersionInUse"
+    """A removed version still serves somewhere."""
+    ENDPOINT_NOT_FOUND = "EndpointNotFound"
+    """A version names an endpoint that the dataset does not declare."""
+    ENDPOINT_NOT_ALLOWED = "EndpointNotAllowed"
+    """The operator's settings do not allow this host."""
+    FILE_NOT_ALLOWED = "FileNotAllowed"
+    """The operator's settings do not allow this path."""
+    CREDENTIALS_REQUIRED = "CredentialsRequired"
+    """An object store or database is only opened with credentials of the tenant's own."""
+    SECRET_NOT_FOUND = "SecretNotFound"
+    """The named Secret or key does not exist in this namespace."""
+    SECRET_NOT_ALLOWED = "SecretNotAllowed"
+    """The Secret's annotation does not allow this host."""
+
+    # Sources.
+    SOURCE_UNREACHABLE = "SourceUnreachable"
+    """The source could not be reached or read."""
+    SOURCE_UNAUTHORIZED = "SourceUnauthorized"
+    """The source refused the credentials."""
+    SOURCE_INVALID = "SourceInvalid"
+    """Rows of the source are not documents."""
+    SURPRISE_HELD = "SurpriseHeld"
+    """The change of the source is larger than the spec lets through unasked."""
+
+    # Models.
+    MODEL_UNREACHABLE = "ModelUnreachable"
+    """The model's endpoint could not be reached."""
+    MODEL_UNAUTHORIZED = "ModelUnauthorized"
+    """The model's endpoint refused the credentials."""
+    MODEL_RATE_LIMITED = "ModelRateLimited"
+    """The model's endpoint asked for patience longer than one batch may wait."""
+    MODEL_INVALID = "ModelInvalid"
+    """The model answered with vectors that cannot be used."""
+    MODEL_CHANGED = "ModelChanged"
+    """The model's vectors of the pinned strings have moved."""
+
+    # Databases.
+    BACKEND_UNREACHABLE = "BackendUnreachable"
+    """The vector database could not be reached."""
+    BACKEND_UNAUTHORIZED = "BackendUnauthorized"
+    """The vector database refused the credentials."""
+    BACKEND_REJECTED = "BackendRejected"
+    """The vector database refused the request for good."""
+    BACKEND_UNSUPPORTED = "BackendUnsupported"
+    """The vector database cannot hold such an index."""
+    COLLECTION_FOREIGN = "CollectionForeign"
+    """A collection of the wanted name exists and does not carry our marker."""
+    INDEX_LOST = "IndexLost"
+    """An index that should exist does not."""
+    INDEX_DIFFERS = "IndexDiffers"
+    """An index does not hold what its snapshot holds."""
+
+    # The operator itself.
+    STORE_UNREACHABLE = "StoreUnreachable"
+    """The store could not be reached, read or written."""
+    STORE_UNSAFE = "StoreUnsafe"
+    """The store let a second put-if-absent through."""
+    CLUSTER_UNREACHABLE = "ClusterUnreachable"
+    """The Kubernetes API could not be reached."""
+    CONFLICT = "Conflict"
+    """Somebody else wrote first."""
+    WORK_LOST = "WorkLost"
+    """A worker ended without an answer."""
+    INTERNAL_ERROR = "InternalError"
+    """An error that nobody foresaw; the operator's log has it."""
+
+
+class Condition(base.Model):
+    """One claim about a resource, as Kubernetes writes it."""
+
+    type: ConditionType
+    status: Status
+    observed_generation: int
+    last_transition_time: datetime
+    reason: Reason
+    message: str
+
+
+def get(conditions: Iterable[Condition], kind: ConditionType) -> Condition | None:
+    """Return the condition of a type, or None."""
+    return next((c for c in conditions if c.type is kind), None)
+
+
+def merge(old: Sequence[Condition], new: Sequence[Condition]) -> list[Condition]:
+    """Return `new` with the transition time of `old` wherever the status has not moved."""
+    merged = []
+    for condition in new:
+        before = get(old, condition.type)
+        if before is not None and before.status is condition.status:
+            condition = condition.model_copy(update={"last_transition_time": before.last_transition_time})
+        merged.append(condition)
+    return merged

@@ -1,0 +1,1 @@
+"""Where indexes live, one file per vector database."""

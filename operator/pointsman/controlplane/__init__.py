@@ -1,0 +1,1 @@
+"""A Kubernetes control plane on loopback, for the demo, the tests and a first look."""

@@ -1,0 +1,39 @@
+"""The errors of Pointsman, and what becomes of each.
+
+    PointsmanError
+    ├── Retryable     the world may mend itself: back off, say so in a condition, try again
+    │   └── Conflict  somebody else wrote first: look again at once
+    └── Terminal      only an edit can mend it: say so in a condition and wait for the edit
+
+Every error carries a `Reason`, which becomes the reason of a condition, and one clause for people that names what
+was found, what was wanted and, where there is one, the next move. It never carries a secret, a document's text, a
+query's text or a vector. Errors of vendors' libraries are mapped to these where they arise and go no further.
+"""
+
+from __future__ import annotations
+
+from pointsman.api.conditions import Reason
+
+
+class PointsmanError(Exception):
+    """What went wrong, as a reason for machines and a clause for people."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class Retryable(PointsmanError):
+    """The world may mend itself."""
+
+
+class Conflict(Retryable):
+    """Somebody else wrote first."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Reason.CONFLICT, message)
+
+
+class Terminal(PointsmanError):
+    """Only an edit can mend it."""

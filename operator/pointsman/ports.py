@@ -1,0 +1,172 @@
+"""The protocols behind which sources, models and databases stand.
+
+Each is implemented once in memory or embedded, and once per vendor, and one contract suite runs on all of them.
+Implementations raise only the errors of `pointsman.errors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pointsman.core import filters
+
+Vectors = npt.NDArray[np.float32]
+"""An array of shape (n, dimensions), rows of unit length."""
+
+
+class Source(Protocol):
+    """Where documents come from."""
+
+    def read(self) -> Iterator[pa.RecordBatch]:
+        """Yield all documents once, as batches of `rows.DOCUMENTS`, in bounded memory.
+
+        Raises Terminal(SOURCE_INVALID) with counts and the first positions, never contents, once all rows were looked
+        at; Retryable(SOURCE_UNREACHABLE) or Terminal(SOURCE_UNAUTHORIZED) where the source cannot be read. Duplicate
+        ids are the caller's to find.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which model really answers."""
+
+    name: str
+    revision: str
+    dimensions: int
+
+
+class Embedder(Protocol):
+    """One model, however it is reached. Prefixes are the caller's to add."""
+
+    def identity(self) -> Identity:
+        """Return which model answers; for an endpoint, as its last answer said."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Embed texts, in order, as unit vectors of shape (len(texts), dimensions)."""
+        ...
+
+    def close(self) -> None:
+        """Give connections back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """Whose an index is; written into the database beside the index, and read back before anything is done to it."""
+
+    owner: str
+    """`<namespace>/<name>` of the deployment."""
+    uid: str
+    version: str
+    recipe: str
+    space: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSpec:
+    """What an index is made from."""
+
+    name: str
+    dimensions: int
+    m: int
+    ef_construct: int
+    marker: Marker
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One point that a search found. The score is the cosine."""
+
+    point_id: bytes
+    document: str
+    ordinal: int
+    score: float
+    text: str
+    metadata: Mapping[str, Any]
+
+
+class Backend(Protocol):
+    """One vector database. All calls may be repeated: each is idempotent."""
+
+    def probe(self) -> None:
+        """Raise unless the database can be reached and lets us in."""
+        ...
+
+    def find(self, name: str) -> Marker | None:
+        """Return the marker of an index, or None where there is none of that name.
+
+        Raises Terminal(COLLECTION_FOREIGN) where one exists without a marker of ours.
+        """
+        ...
+
+    def names(self, prefix: str) -> list[str]:
+        """Return the names of the indexes that begin with a prefix."""
+        ...
+
+    def create(self, spec: IndexSpec) -> None:
+        """Make an empty index; nothing where it exists with the same marker, COLLECTION_FOREIGN where it is another's.
+
+        Raises Terminal(BACKEND_UNSUPPORTED) where the database cannot hold such vectors.
+        """
+        ...
+
+    def load(self, name: str, batches: Iterable[pa.RecordBatch]) -> int:
+        """Write many batches of `rows.points` by the bulk path, indexing deferred; return how many rows were written."""
+        ...
+
+    def seal(self, name: str) -> None:
+        """Build the index over what was loaded, and return when the database says that it is built."""
+        ...
+
+    def is_built(self, name: str) -> bool:
+        """Return whether the database says that the index covers all that was written."""
+        ...
+
+    def upsert(self, name: str, batch: pa.RecordBatch) -> None:
+        """Write one batch of `rows.points`, acknowledged and visible to what is read next."""
+        ...
+
+    def delete(self, name: str, point_ids: Sequence[bytes]) -> None:
+        """Delete points, acknowledged and visible to what is read next. Missing ones are no error."""
+        ...
+
+    def count(self, name: str) -> int:
+        """Return how many points the index holds, exactly."""
+        ...
+
+    def scan(self, name: str) -> Iterator[pa.RecordBatch]:
+        """Yield every point once, as batches of `rows.PRESENCE`, in bounded memory and no particular order."""
+        ...
+
+    def fetch(self, name: str, point_ids: Sequence[bytes]) -> tuple[list[bytes], Vectors]:
+        """Return the points found among the asked ones, and their vectors in the same order, scaled to unit length."""
+        ...
+
+    def search(self, name: str, vector: npt.NDArray[np.float32], limit: int, where: filters.Filter | None) -> list[Hit]:
+        """Return the `limit` nearest points that pass the filter, best first; all of them where fewer pass."""
+        ...
+
+    def publish(self, alias: str, name: str) -> None:
+        """Point an alias at an index, atomically where the database can."""
+        ...
+
+    def unpublish(self, alias: str) -> None:
+        """Remove an alias of ours. A missing one is no error."""
+        ...
+
+    def drop(self, name: str) -> None:
+        """Remove an index of ours. A missing one is no error; COLLECTION_FOREIGN where it is not ours."""
+        ...
+
+    def close(self) -> None:
+        """Give connections back."""
+        ...

@@ -1,0 +1,1 @@
+"""Where a dataset's corpus, chunks, vectors, snapshots and facts are kept."""

@@ -1,0 +1,1 @@
+"""Everything long: reading a source, embedding, loading an index. Resumable and idempotent."""
