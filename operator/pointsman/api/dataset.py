@@ -252,6 +252,9 @@ class DatasetStatus(base.Model):
     documents: int = 0
     digest: str = ""
     refreshed_at: datetime | None = None
+    refresh_handled: str = ""
+    """Which request the last refresh answered: the source's digest, what was asked for, and why."""
     last_handled_refresh: str = ""
+    """The refresh annotation that was last answered."""
     progress: Progress | None = None
     versions: list[VersionStatus] = []

@@ -123,6 +123,8 @@ class Spec(base.Model):
     """What becomes of an index that no longer serves."""
     check: Check = Check()
     """How often the serving index is compared with its snapshot."""
+    max_lag: base.Duration = "5s"
+    """How far behind the dataset an index may be and still take over from a more current one."""
     suspend: bool = False
     """Whether to freeze forward motion. Never freezes a rollback."""
     deletion_policy: Literal["Delete", "Orphan"] = "Delete"

@@ -1,0 +1,358 @@
+"""What to do next for an EmbeddingDataset.
+
+Pins recipes, refreshes the source, embeds every version that is declared or in use, and cleans up what nothing refers
+to. Knows nothing of how sources are read or models reached.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from pointsman.api import base
+from pointsman.api import conditions as conditions_api
+from pointsman.api import dataset as api
+from pointsman.api.conditions import Condition, ConditionType, Reason
+from pointsman.core.recipes import Recipe
+from pointsman.plan import actions, words
+from pointsman.plan.observed import Dataset, Embedded, Plan, Problem
+from pointsman.plan.tasks import Clean, DatasetTask, Embed, Failure, Phase, Refresh, Work
+
+State = tuple[ConditionType, Reason, str]
+
+
+def plan(seen: Dataset, now: datetime) -> Plan[api.DatasetStatus]:
+    """Return what to do for a dataset, what to say of it, and when to look again."""
+    if seen.deleting_since is not None:
+        return _delete(seen, seen.deleting_since, now)
+    if not seen.has_finalizer:
+        state = (ConditionType.RECONCILING, Reason.ACCEPTED, "seen for the first time")
+        return Plan((actions.AddFinalizer(seen.key),), _status(seen, state, now), words.AT_ONCE)
+    if seen.problem is not None:
+        return Plan((), _status(seen, _of_problem(seen.problem), now), timedelta(seconds=30))
+
+    pins = tuple(
+        actions.PinRecipe(seen.key, version, recipe)
+        for version, recipe in seen.recipes.items()
+        if isinstance(recipe, Recipe) and version not in seen.pins
+    )
+    if pins:
+        state = (ConditionType.RECONCILING, Reason.ACCEPTED, "recipes are being pinned")
+        return Plan(pins, _status(seen, state, now), words.AT_ONCE)
+
+    task = _next_task(seen, now)
+    started = () if task is None else (actions.StartWork(task, seen.generation),)
+    return Plan(started, _status(seen, _state(seen), now), _look_again(seen, task, now))
+
+
+def wanted(seen: Dataset) -> Iterator[tuple[str, Recipe]]:
+    """Yield the versions to keep embedded, with the recipes they are pinned to: in use first, then as declared.
+
+    A version whose name was used before for another recipe keeps the pinned one.
+    """
+    names = [version for user in seen.users for version in user.versions]
+    names += [version.name for version in seen.spec.versions]
+    for name in dict.fromkeys(names):
+        if name in seen.pins:
+            yield name, seen.pins[name]
+
+
+def _next_task(seen: Dataset, now: datetime) -> DatasetTask | None:
+    """Return the task to start now, if nothing runs: what is cheap and asked for first."""
+    if any(work.phase is Phase.RUNNING for work in seen.work) or seen.spec.suspend:
+        return None
+    tasks: list[DatasetTask] = [*_refreshes(seen, now), *_embeds(seen), *_cleans(seen, now)]
+    return next((task for task in tasks if _may_start(task, seen, now)), None)
+
+
+def _refreshes(seen: Dataset, now: datetime) -> Iterator[Refresh]:
+    token = _refresh_due(seen, now)
+    if token is not None:
+        yield Refresh(seen.key, token)
+
+
+def _refresh_due(seen: Dataset, now: datetime) -> str | None:
+    """Return what asks for a refresh: its first, an edited source, a person, or the clock."""
+    # What counts as handled is read from the finished work as well: status is written after the plan is made.
+    handled = {seen.status.refresh_handled}
+    handled |= {w.task.token for w in seen.work if isinstance(w.task, Refresh) and w.phase is Phase.DONE}
+    asked = f"{seen.source_digest}/{seen.refresh_token}"
+    if not seen.snapshots or asked not in {token.rpartition("#")[0] for token in handled}:
+        return f"{asked}#asked"
+    if seen.spec.refresh is not None:
+        last = _refreshed_at(seen)
+        if last is None or now - last >= base.parse_duration(seen.spec.refresh.every):
+            return f"{asked}#{'' if last is None else last.isoformat()}"
+    return None
+
+
+def _refreshed_at(seen: Dataset) -> datetime | None:
+    done = [w.finished_at for w in seen.work if isinstance(w.task, Refresh) and w.phase is Phase.DONE]
+    times = [time for time in (*done, seen.status.refreshed_at) if time is not None]
+    return max(times, default=None)
+
+
+def _embeds(seen: Dataset) -> Iterator[Embed]:
+    if not seen.snapshots:
+        return
+    newest = seen.snapshots[-1].number
+    there = {snapshot.number for snapshot in seen.snapshots}
+    for name, recipe in wanted(seen):
+        pinned = [number for user in seen.users for key, number in user.pinned if key == recipe.key]
+        for number in (*pinned, newest):
+            if number in there and not _has(seen, recipe.key, number):
+                yield Embed(seen.key, name, recipe.key, number)
+
+
+def _cleans(seen: Dataset, now: datetime) -> Iterator[Clean]:
+    """Yield a clean-up once a snapshot is out of retention and nothing refers to it."""
+    if not seen.snapshots:
+        return
+    kept = _kept(seen, now)
+    recipes = tuple(sorted({recipe.key for _, recipe in wanted(seen)} | {r for u in seen.users for r in u.recipes}))
+    expired = {s.number for s in seen.snapshots} - set(kept)
+    unused = {key for key, records in seen.embedded.items() if records} - set(recipes)
+    if expired or unused:
+        yield Clean(seen.key, kept, recipes)
+
+
+def _kept(seen: Dataset, now: datetime) -> tuple[int, ...]:
+    retention = seen.spec.retention
+    young = now - base.parse_duration(retention.for_)
+    numbers = {s.number for s in seen.snapshots if s.created_at > young}
+    numbers |= {s.number for s in seen.snapshots[-retention.snapshots :]}
+    numbers |= {number for user in seen.users for number in user.snapshots}
+    # The newest embedded snapshot of each recipe is what the next one is made from.
+    numbers |= {records[-1].snapshot for records in seen.embedded.values() if records}
+    return tuple(sorted(numbers & {s.number for s in seen.snapshots}))
+
+
+def _may_start(task: DatasetTask, seen: Dataset, now: datetime) -> bool:
+    """Return whether the last failure of the same task has been waited out, or the spec has been edited since."""
+    for work in seen.work:
+        if work.failure is not None and _alike(work.task, task):
+            return work.generation != seen.generation or now >= work.failure.retry_at
+    return True
+
+
+def _alike(one: object, other: object) -> bool:
+    """Return whether two tasks are of a kind and about the same version."""
+    return type(one) is type(other) and getattr(one, "version", None) == getattr(other, "version", None)
+
+
+def _has(seen: Dataset, recipe: str, number: int) -> bool:
+    return any(record.snapshot == number for record in seen.embedded.get(recipe, ()))
+
+
+# What to say.
+
+
+def _state(seen: Dataset) -> State:
+    """Return the one of Ready, Reconciling and Stalled that holds, with its reason and sentence."""
+    snapshot = f"snapshot {seen.snapshots[-1].number} stays current" if seen.snapshots else "there is no snapshot yet"
+    for version, recipe in seen.recipes.items():
+        if isinstance(recipe, Problem):
+            return _of_problem(recipe)
+        if seen.pins.get(version, recipe) != recipe:
+            return ConditionType.STALLED, Reason.VERSION_REDEFINED, redefined(version, seen.pins[version], recipe)
+    declared = {version.name for version in seen.spec.versions}
+    removed = [(user.name, version) for user in seen.users for version in user.needs if version not in declared]
+    if removed:
+        user, version = removed[0]
+        message = f"{version} was removed and is used by {user}; the pinned recipe serves on; declare it again"
+        return ConditionType.STALLED, Reason.VERSION_IN_USE, message
+    failed = _failed(seen)
+    if failed is not None:
+        kind = ConditionType.STALLED if failed.is_terminal else ConditionType.RECONCILING
+        message = failed.message if "stays current" in failed.message else f"{failed.message}; {snapshot}"
+        return kind, failed.reason, message
+    if seen.spec.suspend:
+        return ConditionType.RECONCILING, Reason.SUSPENDED, f"suspended by the spec; {snapshot}"
+    if not seen.snapshots:
+        return ConditionType.RECONCILING, Reason.REFRESHING, "the source is being read for the first time"
+    behind = [name for name, recipe in _declared(seen) if not seen.embedded.get(recipe.key)]
+    if behind:
+        return ConditionType.RECONCILING, Reason.EMBEDDING, f"{', '.join(behind)} is being embedded for the first time"
+    # Routine refreshes do not take Ready away: a newer snapshot is work, not a fault.
+    return ConditionType.READY, Reason.UP_TO_DATE, _ready_message(seen)
+
+
+def _ready_message(seen: Dataset) -> str:
+    newest = seen.snapshots[-1]
+    behind = [name for name, recipe in _declared(seen) if not _has(seen, recipe.key, newest.number)]
+    what = f"snapshot {newest.number} with {newest.documents:,} documents"
+    return f"{what}; {', '.join(behind)} follows" if behind else what
+
+
+def _declared(seen: Dataset) -> Iterator[tuple[str, Recipe]]:
+    for version in seen.spec.versions:
+        if version.name in seen.pins:
+            yield version.name, seen.pins[version.name]
+
+
+def redefined(version: str, pinned: Recipe, declared: Recipe) -> str:
+    """Return the sentence about a name that was used before for another recipe."""
+    before, after = dataclasses.asdict(pinned), dataclasses.asdict(declared)
+    differs = [field for field in before if before[field] != after[field]]
+    if differs == ["chunker"] and before["chunker"]["version"] != after["chunker"]["version"]:
+        what = (
+            f"was chunked by {before['chunker']['name']} {before['chunker']['version']} and this release has "
+            f"{after['chunker']['version']}"
+        )
+    else:
+        what = f"was pinned to another recipe (its {' and '.join(differs)} differ)"
+    return f"{version} {what}; the pinned recipe serves on; declare the new one under a new name"
+
+
+def _failed(seen: Dataset) -> Failure | None:
+    """Return the failure that holds the dataset back: of a refresh or a clean-up, or of a version still wanted."""
+    names = {name for name, _ in wanted(seen)}
+    for work in seen.work:
+        if work.phase is Phase.FAILED and (not isinstance(work.task, Embed) or work.task.version in names):
+            return work.failure
+    return None
+
+
+def _of_problem(problem: Problem) -> State:
+    kind = ConditionType.STALLED if problem.is_terminal else ConditionType.RECONCILING
+    return kind, problem.reason, problem.message
+
+
+def _status(seen: Dataset, state: State, now: datetime) -> api.DatasetStatus:
+    newest = seen.snapshots[-1] if seen.snapshots else None
+    running = next((work for work in seen.work if work.phase is Phase.RUNNING), None)
+    conditions = words.goal(state, seen.generation, now)
+    conditions.append(_available(seen, now))
+    conditions.append(_source_reachable(seen, now))
+    done = max(
+        (w for w in seen.work if isinstance(w.task, Refresh) and w.phase is Phase.DONE and w.finished_at),
+        key=lambda w: w.finished_at or now,
+        default=None,
+    )
+    handled = seen.status.refresh_handled
+    if done is not None and isinstance(done.task, Refresh):
+        handled = done.task.token
+    asked, _, _ = handled.rpartition("#")
+    return api.DatasetStatus(
+        observed_generation=seen.generation,
+        conditions=conditions_api.merge(seen.status.conditions, conditions),
+        phase=_phase(state, running),
+        snapshot=newest.number if newest else 0,
+        documents=newest.documents if newest else 0,
+        digest=newest.digest if newest else "",
+        refreshed_at=_refreshed_at(seen),
+        refresh_handled=handled,
+        last_handled_refresh=asked.rpartition("/")[2],
+        progress=words.progress(running) if running and not isinstance(running.task, Embed) else None,
+        versions=[_version(seen, name, recipe, running) for name, recipe in wanted(seen)],
+    )
+
+
+def _version(seen: Dataset, name: str, recipe: Recipe, running: Work | None) -> api.VersionStatus:
+    records = seen.embedded.get(recipe.key, ())
+    newest = records[-1] if records else Embedded(snapshot=0, sequence=0, documents=0, rows=0, digest="")
+    is_running = running is not None and isinstance(running.task, Embed) and running.task.recipe == recipe.key
+    return api.VersionStatus(
+        name=name,
+        recipe=recipe.key,
+        space=recipe.space.key,
+        model=api.ModelIdentity(
+            name=newest.model or recipe.space.model,
+            revision=newest.revision or recipe.space.revision,
+            dimensions=recipe.space.dimensions,
+        ),
+        snapshot=newest.snapshot,
+        documents=newest.documents,
+        chunks=newest.rows,
+        digest=newest.digest,
+        embedded=newest.embedded,
+        reused=newest.reused,
+        changes=api.Changes.model_validate(dict(newest.changes)) if newest.changes else None,
+        progress=words.progress(running) if running is not None and is_running else None,
+    )
+
+
+def _available(seen: Dataset, now: datetime) -> Condition:
+    if seen.snapshots:
+        newest = seen.snapshots[-1]
+        message = f"snapshot {newest.number} is current"
+        return words.condition(ConditionType.AVAILABLE, True, Reason.UP_TO_DATE, message, seen.generation, now)
+    return words.condition(
+        ConditionType.AVAILABLE, False, Reason.REFRESHING, "there is no snapshot yet", seen.generation, now
+    )
+
+
+SOURCE_REASONS = frozenset(
+    {
+        Reason.SOURCE_UNREACHABLE,
+        Reason.SOURCE_UNAUTHORIZED,
+        Reason.SOURCE_INVALID,
+        Reason.FILE_NOT_ALLOWED,
+        Reason.CREDENTIALS_REQUIRED,
+    }
+)
+
+
+def _source_reachable(seen: Dataset, now: datetime) -> Condition:
+    failed = _failed(seen)
+    if failed is not None and failed.reason in SOURCE_REASONS:
+        return words.condition(
+            ConditionType.SOURCE_REACHABLE, False, failed.reason, failed.message, seen.generation, now
+        )
+    if _refreshed_at(seen) is None:
+        return words.condition(
+            ConditionType.SOURCE_REACHABLE, None, Reason.REFRESHING, "not read yet", seen.generation, now
+        )
+    return words.condition(
+        ConditionType.SOURCE_REACHABLE, True, Reason.UP_TO_DATE, "read when last tried", seen.generation, now
+    )
+
+
+def _phase(state: State, running: Work | None) -> str:
+    match running.task if running is not None else None:
+        case Refresh():
+            return "Refreshing"
+        case Embed():
+            return "Embedding"
+        case Clean():
+            return "CleaningUp"
+    return {ConditionType.READY: "Ready", ConditionType.STALLED: "Stalled"}.get(state[0], "Pending")
+
+
+def _look_again(seen: Dataset, starting: DatasetTask | None, now: datetime) -> timedelta:
+    if starting is not None or any(work.phase is Phase.RUNNING for work in seen.work):
+        return words.SOON
+    waits = [work.failure.retry_at - now for work in seen.work if work.failure is not None]
+    last = _refreshed_at(seen)
+    if seen.spec.refresh is not None and last is not None:
+        waits.append(last + base.parse_duration(seen.spec.refresh.every) - now)
+    return max(timedelta(milliseconds=100), min([*waits, words.AT_REST]))
+
+
+# How it goes.
+
+
+def _delete(seen: Dataset, since: datetime, now: datetime) -> Plan[api.DatasetStatus]:
+    """Drop the store when nothing relies on it any more; keep it, and let go, when the deadline has passed."""
+    if not seen.has_finalizer:
+        state = (ConditionType.RECONCILING, Reason.DELETING, "gone")
+        return Plan((), _status(seen, state, now), words.AT_REST)
+    users = ", ".join(sorted(user.name for user in seen.users))
+    remaining = since + seen.deadline - now
+    if seen.users and remaining > timedelta(0):
+        state = (
+            ConditionType.STALLED,
+            Reason.VERSION_IN_USE,
+            f"used by {users}; the pinned recipes serve on; delete the deployments first, or wait "
+            f"{words.duration(seen.deadline)} after the deletion for the resource to go and its store to stay",
+        )
+        return Plan((), _status(seen, state, now), min(remaining, timedelta(seconds=10)))
+    state = (ConditionType.RECONCILING, Reason.DELETING, "being removed")
+    status = _status(seen, state, now)
+    stop = (actions.CancelWork(seen.key),) if seen.work else ()
+    keeps_store = seen.spec.deletion_policy == "Orphan" or bool(seen.users)
+    has_store = bool(seen.pins or seen.snapshots)
+    if keeps_store or not has_store or (seen.problem is not None and remaining <= timedelta(0)):
+        return Plan((*stop, actions.RemoveFinalizer(seen.key)), status, words.AT_REST)
+    return Plan((*stop, actions.DropStore(seen.key)), status, words.AT_ONCE)

@@ -1,0 +1,109 @@
+"""What to say of a deployment: serving and the goal apart, the road in figures."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from pointsman.api import base
+from pointsman.api import conditions as conditions_api
+from pointsman.api import deployment as api
+from pointsman.api.conditions import Condition, ConditionType, Reason
+from pointsman.api.deployment import Role
+from pointsman.plan import indexes, words
+from pointsman.plan.facts import Facts, Index
+from pointsman.plan.observed import Deployment, Presence
+
+State = tuple[ConditionType, Reason, str]
+"""The one of Ready, Reconciling and Stalled that holds, with its reason and its sentence."""
+
+
+def status(seen: Deployment, facts: Facts, state: State, now: datetime) -> api.DeploymentStatus:
+    """Return the whole status, as it will be true once the plan's actions have been carried out."""
+    serving = facts.serving
+    rollback = _rollback(seen, facts)
+    conditions = [
+        *words.goal(state, seen.generation, now),
+        _available(seen, serving, now),
+        _rollback_ready(seen, facts, rollback, now),
+    ]
+    return api.DeploymentStatus(
+        observed_generation=seen.generation,
+        conditions=conditions_api.merge(seen.status.conditions, conditions),
+        phase=_phase(state),
+        serving_version=serving.version if serving else "",
+        target_version=seen.spec.version,
+        weight=f"{serving.version} 100" if serving else "",
+        rollback=rollback,
+        route=api.RouteStatus(revision=facts.route, index=serving.name, weight=100) if serving else None,
+        indexes=[_index(seen, index) for index in facts.indexes],
+        history=[api.Promotion(version=p.version, index=p.index, snapshot=p.snapshot, at=p.at) for p in facts.history],
+    )
+
+
+def _phase(state: State) -> str:
+    kind, reason, _ = state
+    if kind is ConditionType.READY:
+        return "Serving"
+    return "Stalled" if kind is ConditionType.STALLED else str(reason)
+
+
+def _available(seen: Deployment, serving: Index | None, now: datetime) -> Condition:
+    if serving is None:
+        holds, reason, message = False, Reason.NOTHING_SERVES, "no index serves yet"
+    elif indexes.presence(seen, serving.name) is Presence.ABSENT:
+        holds, reason, message = False, Reason.INDEX_LOST, f"index {serving.name} is gone from the database"
+    else:
+        holds, reason, message = True, Reason.SERVING, f"serving {serving.version} from {serving.name}"
+    return words.condition(ConditionType.AVAILABLE, holds, reason, message, seen.generation, now)
+
+
+def _retained(seen: Deployment, facts: Facts) -> Index | None:
+    """Return the retained index that a rollback would go to: the one that served last."""
+    found = [i for i in facts.indexes if i.role is Role.RETAINED]
+    return max(found, key=lambda i: i.since.timestamp() if i.since else 0.0, default=None)
+
+
+def _rollback(seen: Deployment, facts: Facts) -> api.RollbackStatus | None:
+    index = _retained(seen, facts)
+    if index is None:
+        return None
+    where = indexes.cursor(seen, index)
+    ready = where is not None and indexes.is_current(seen, index) and indexes.may_serve(seen, index, where.snapshot)
+    until = index.since + base.parse_duration(seen.spec.retire.after) if index.since else None
+    behind = seen.work and words.running(seen.work, f"index {index.name}")
+    estimate = "1s" if ready else ""
+    if not ready and behind and behind.rate > 0 and behind.total > behind.done:
+        estimate = words.duration(timedelta(seconds=(behind.total - behind.done) / behind.rate))
+    return api.RollbackStatus(ready=ready, to=index.version, estimate=estimate, until=until)
+
+
+def _rollback_ready(seen: Deployment, facts: Facts, rollback: api.RollbackStatus | None, now: datetime) -> Condition:
+    index = _retained(seen, facts)
+    if rollback is None or index is None:
+        holds, reason, message = False, Reason.NOTHING_RETAINED, "there is no earlier index to go back to"
+    elif rollback.ready:
+        holds, reason = True, Reason.RETAINED_INDEX_IS_CURRENT
+        message = f"{indexes.said(seen, index)} is complete and current; going back is one switch"
+    else:
+        holds, reason = False, Reason.RETAINED_INDEX_IS_BEHIND
+        message = f"{indexes.said(seen, index)} has to catch up before it could serve"
+    return words.condition(ConditionType.ROLLBACK_READY, holds, reason, message, seen.generation, now)
+
+
+def _index(seen: Deployment, index: Index) -> api.IndexStatus:
+    record = seen.records.get(index.name)
+    running = words.running(seen.work, f"index {index.name}")
+    cursor = record.cursor if record is not None else None
+    return api.IndexStatus(
+        name=index.name,
+        version=index.version,
+        recipe=index.recipe,
+        role=index.role,
+        frozen=index.frozen is not None,
+        cursor=None if cursor is None else api.CursorStatus(snapshot=cursor.snapshot, sequence=cursor.sequence),
+        rows=record.rows if record else 0,
+        digest=record.digest if record else "",
+        verified_at=record.verified_at if record else None,
+        checked_at=record.checked_at if record else None,
+        progress=words.progress(running) if running is not None and running.total else None,
+    )

@@ -1,0 +1,154 @@
+"""What a deployment must never forget: which indexes it made, what each is for, and what was published.
+
+Facts are kept in the store as numbered records and written before the effect that they announce. A resource that is
+restored or created again under the same name takes up where they left off.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pointsman.api.deployment import Role
+from pointsman.core.rows import Cursor
+
+FORMAT = 1
+HISTORY = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """One physical index, for as long as it exists."""
+
+    name: str
+    version: str
+    recipe: str
+    parameters: str
+    """A digest of the engine's index parameters."""
+    role: Role
+    frozen: int | None = None
+    """The snapshot it is pinned to; None for an index that follows."""
+    since: datetime | None = None
+    """When it got its role."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """One switch that happened."""
+
+    version: str
+    index: str
+    snapshot: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that is known of one deployment beyond what can be observed."""
+
+    indexes: tuple[Index, ...] = ()
+    made: int = 0
+    """How many indexes were ever made; names count up and are never reused."""
+    route: int = 0
+    """The revision of the route; it moves with every switch."""
+    history: tuple[Promotion, ...] = ()
+
+    @property
+    def serving(self) -> Index | None:
+        """The index that answers queries."""
+        return next((index for index in self.indexes if index.role is Role.SERVING), None)
+
+    def get(self, name: str) -> Index | None:
+        """Return the index of a name."""
+        return next((index for index in self.indexes if index.name == name), None)
+
+    def put(self, index: Index) -> Facts:
+        """Return the facts with one index added or replaced."""
+        others = tuple(other for other in self.indexes if other.name != index.name)
+        return dataclasses.replace(self, indexes=(*others, index))
+
+    def without(self, name: str) -> Facts:
+        """Return the facts without one index."""
+        return dataclasses.replace(self, indexes=tuple(i for i in self.indexes if i.name != name))
+
+    def switched(self, to: Index, snapshot: int, now: datetime) -> Facts:
+        """Return the facts after a switch: `to` serves, and what served before is retained, or was lost."""
+        facts = self
+        before = self.serving
+        if before is not None:
+            facts = facts.put(dataclasses.replace(before, role=Role.RETAINED, since=now))
+        facts = facts.put(dataclasses.replace(to, role=Role.SERVING, since=now))
+        promotion = Promotion(version=to.version, index=to.name, snapshot=snapshot, at=now)
+        return dataclasses.replace(facts, route=facts.route + 1, history=(*facts.history, promotion)[-HISTORY:])
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRecord:
+    """What workers found and did in one index; each writes it after the effect that it tells of.
+
+    `pending` is the one exception: it is written before a move by difference begins, so that a move that was cut
+    short is finished to the same snapshot, or mended by a full comparison, before any other begins.
+    """
+
+    cursor: Cursor | None = None
+    rows: int = 0
+    digest: str = ""
+    verified_at: datetime | None = None
+    checked_at: datetime | None = None
+    differences: int = 0
+    pending: int | None = None
+
+
+def to_json(facts: Facts) -> dict[str, Any]:
+    """Return facts as the value that the store keeps."""
+    return {"format": FORMAT, **_plain(dataclasses.asdict(facts))}
+
+
+def from_json(value: dict[str, Any]) -> Facts:
+    """Read facts back."""
+    return Facts(
+        indexes=tuple(
+            Index(**{**index, "role": Role(index["role"]), "since": _time(index["since"])})
+            for index in value["indexes"]
+        ),
+        made=value["made"],
+        route=value["route"],
+        history=tuple(Promotion(**{**entry, "at": _time(entry["at"])}) for entry in value["history"]),
+    )
+
+
+def record_to_json(record: IndexRecord) -> dict[str, Any]:
+    """Return an index's record as the value that the store keeps."""
+    return {"format": FORMAT, **_plain(dataclasses.asdict(record))}
+
+
+def record_from_json(value: dict[str, Any]) -> IndexRecord:
+    """Read an index's record back."""
+    cursor = value["cursor"]
+    return IndexRecord(
+        cursor=None if cursor is None else Cursor(**cursor),
+        rows=value["rows"],
+        digest=value["digest"],
+        verified_at=_time(value["verified_at"]),
+        checked_at=_time(value["checked_at"]),
+        differences=value["differences"],
+        pending=value["pending"],
+    )
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case datetime():
+            return value.isoformat()
+        case _:
+            return value
+
+
+def _time(value: str | None) -> Any:
+    return None if value is None else datetime.fromisoformat(value)

@@ -1,0 +1,236 @@
+"""Which index a deployment wants, which of its indexes may serve, and what work they need."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pointsman.api import base
+from pointsman.api.conditions import ConditionType, Reason
+from pointsman.api.deployment import Role
+from pointsman.core.rows import Cursor
+from pointsman.plan import words
+from pointsman.plan.facts import Facts, Index
+from pointsman.plan.observed import Deployment, Embedded, Presence
+from pointsman.plan.tasks import Build, Check, Follow, IndexTask, Phase, Repair
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the spec wants to serve, with everything resolved."""
+
+    version: str
+    recipe: str
+    parameters: str
+    frozen: int | None
+    snapshot: int
+    """The snapshot to be at: the pinned one, or the newest that is embedded."""
+
+
+def target(seen: Deployment) -> Target | str:
+    """Return the target, or the name of the version that cannot be one yet; see `why_no_target`."""
+    version = seen.spec.version
+    recipe = seen.dataset.pins.get(version)
+    if recipe is None:
+        return version
+    embedded = newest(seen, recipe.key)
+    if seen.spec.snapshot is not None:
+        embedded = at(seen, recipe.key, seen.spec.snapshot)
+    if embedded is None:
+        return version
+    return Target(version, recipe.key, seen.parameters, seen.spec.snapshot, embedded.snapshot)
+
+
+def why_no_target(seen: Deployment, version: str) -> tuple[Reason, str, ConditionType]:
+    """Return why there is no target: a reason, a clause, and whether only an edit can mend it."""
+    view, name = seen.dataset, seen.spec.dataset_ref.name
+    if not view.exists and version not in view.pins:
+        return Reason.DATASET_NOT_FOUND, f"dataset {name} is not there", ConditionType.STALLED
+    if version not in view.pins and version not in view.declared:
+        declared = ", ".join(view.declared)
+        message = f"dataset {name} declares no version {version}, only {declared}"
+        return Reason.VERSION_NOT_FOUND, message, ConditionType.STALLED
+    pinned, numbers = seen.spec.snapshot, tuple(s.number for s in view.snapshots)
+    if pinned is not None and numbers and pinned not in numbers:
+        message = f"dataset {name} has no snapshot {pinned}, only {_ranges(numbers)}"
+        return Reason.SNAPSHOT_NOT_FOUND, message, ConditionType.STALLED
+    if view.stalled:
+        message = f"dataset {name} cannot go on: {view.stalled}"
+        return Reason.WAITING_FOR_DATASET, message, ConditionType.STALLED
+    what = f"{version}@{pinned}" if pinned is not None else version
+    progress = f" ({view.progress})" if view.progress else ""
+    return Reason.WAITING_FOR_DATASET, f"{what} is not embedded yet{progress}", ConditionType.RECONCILING
+
+
+def name(seen: Deployment, wanted: Target, number: int) -> str:
+    """Return a physical name: readable, unique to namespace, UID, version, recipe and attempt, at most 63 characters.
+
+    Every engine takes it: it begins with a letter and has only lower-case letters, digits and underscores.
+    """
+    owner = hashlib.blake2b(f"{seen.key.namespace}/{seen.key.name}/{seen.uid}".encode(), digest_size=5).hexdigest()
+    readable = re.sub(r"[^a-z0-9]+", "_", f"{seen.key.namespace}_{seen.key.name}".lower())[:22].strip("_")
+    version = re.sub(r"[^a-z0-9]+", "_", wanted.version.lower())[:10].strip("_")
+    return f"pm_{readable}_{owner}_{version}_{wanted.recipe[:8]}_{number}"
+
+
+def matches(index: Index, wanted: Target) -> bool:
+    """Return whether an index is what the target asks for, wherever it has come."""
+    identity = (index.recipe, index.parameters, index.frozen)
+    return index.role is not Role.RETIRING and identity == (wanted.recipe, wanted.parameters, wanted.frozen)
+
+
+def find(seen: Deployment, facts: Facts, wanted: Target) -> Index | None:
+    """Return the index that the target asks for: the serving one unless it is lost, a retained one, a candidate."""
+    order = (Role.SERVING, Role.RETAINED, Role.CANDIDATE)
+
+    def rank(index: Index) -> tuple[bool, int]:
+        is_lost = index.role is Role.SERVING and presence(seen, index.name) is Presence.ABSENT
+        return is_lost, order.index(index.role)
+
+    return min((i for i in reversed(facts.indexes) if matches(i, wanted)), key=rank, default=None)
+
+
+def presence(seen: Deployment, index: str) -> Presence:
+    """Return whether an index was found in this run."""
+    found = seen.physical.get(index)
+    return Presence.UNKNOWN if found is None else found.presence
+
+
+def cursor(seen: Deployment, index: Index) -> Cursor | None:
+    """Return how far an index has come; None for one that was never complete, or is between two snapshots."""
+    record = seen.records.get(index.name)
+    return None if record is None or record.pending is not None else record.cursor
+
+
+def is_current(seen: Deployment, index: Index) -> bool:
+    """Return whether an index has all that its recipe has to offer, or all that it is pinned to."""
+    where = cursor(seen, index)
+    newest_one = newest(seen, index.recipe)
+    wanted = index.frozen if index.frozen is not None else (newest_one.snapshot if newest_one else None)
+    return where is not None and wanted is not None and where.snapshot >= wanted
+
+
+def may_serve(seen: Deployment, index: Index, snapshot: int) -> bool:
+    """Return whether queries may go to an index: verified by a full scan once, at the snapshot, ours, complete now."""
+    record, physical = seen.records.get(index.name), seen.physical.get(index.name)
+    if record is None or physical is None or record.verified_at is None or record.differences:
+        return False
+    where = cursor(seen, index)
+    return (
+        physical.presence is Presence.PRESENT
+        and physical.rows == record.rows
+        and where is not None
+        and where.snapshot == snapshot
+    )
+
+
+def lag(seen: Deployment, index: Index, now: datetime) -> timedelta:
+    """Return how far behind the dataset an index is: the age of the oldest snapshot that it lacks."""
+    where = cursor(seen, index)
+    lacking = [s.created_at for s in seen.dataset.snapshots if where is None or s.number > where.snapshot]
+    return max(timedelta(0), now - min(lacking)) if lacking else timedelta(0)
+
+
+def is_no_step_back(seen: Deployment, facts: Facts, index: Index, now: datetime) -> bool:
+    """Return whether a switch would lose no content that serves now, or no more than the spec lets pass as current.
+
+    A frozen index is a wanted step back, and a lost index has nothing to lose.
+    """
+    serving = facts.serving
+    if index.frozen is not None or serving is None or presence(seen, serving.name) is Presence.ABSENT:
+        return True
+    here, there = cursor(seen, index), cursor(seen, serving)
+    if serving.frozen is not None or there is None or (here is not None and here.snapshot >= there.snapshot):
+        return True
+    return lag(seen, index, now) <= base.parse_duration(seen.spec.max_lag)
+
+
+def work(seen: Deployment, facts: Facts, wanted: Target | str, now: datetime) -> list[IndexTask]:
+    """Return the tasks to start now: at most one for each index, none on an index that is being worked on."""
+    chosen = find(seen, facts, wanted) if isinstance(wanted, Target) else None
+    tasks = []
+    for index in facts.indexes:
+        if presence(seen, index.name) is Presence.FOREIGN or words.running(seen.work, f"index {index.name}"):
+            continue
+        task = _next(seen, index, index == chosen, now)
+        if task is not None and _may_start(seen, task, now):
+            tasks.append(task)
+    return tasks
+
+
+def _next(seen: Deployment, index: Index, is_wanted: bool, now: datetime) -> IndexTask | None:
+    if index.role is Role.RETIRING or (index.role is Role.CANDIDATE and not is_wanted):
+        return None
+    goal = at(seen, index.recipe, index.frozen) if index.frozen is not None else newest(seen, index.recipe)
+    if goal is None:
+        return None
+    record = seen.records.get(index.name)
+    is_frozen = seen.spec.suspend and index.role is Role.CANDIDATE
+    if record is None or record.cursor is None or record.verified_at is None:
+        return None if is_frozen else _task(Build, seen, index, goal.snapshot)
+    if presence(seen, index.name) is not Presence.PRESENT:
+        return None
+    if record.pending is not None:
+        # A move was cut short. It is finished to where it went, or, where that snapshot is gone, mended by comparison.
+        there = at(seen, index.recipe, record.pending) is not None
+        return _task(Follow, seen, index, record.pending) if there else _task(Build, seen, index, goal.snapshot)
+    if record.differences:
+        return _task(Repair, seen, index, record.cursor.snapshot)
+    if seen.physical[index.name].rows != record.rows:
+        return _task(Check, seen, index, record.cursor.snapshot)
+    if record.cursor.snapshot < goal.snapshot:
+        has_base = at(seen, index.recipe, record.cursor.snapshot) is not None
+        return _task(Follow if has_base else Build, seen, index, goal.snapshot)
+    last = record.checked_at or record.verified_at
+    if index.role is not Role.CANDIDATE and now - last >= base.parse_duration(seen.spec.check.every):
+        return _task(Check, seen, index, record.cursor.snapshot)
+    return None
+
+
+def _task(kind: type[IndexTask], seen: Deployment, index: Index, snapshot: int) -> IndexTask:
+    return kind(seen.key, seen.spec.dataset_ref.name, index.name, index.version, index.recipe, snapshot)
+
+
+def _may_start(seen: Deployment, task: IndexTask, now: datetime) -> bool:
+    for done in seen.work:
+        if done.task.subject == task.subject and done.phase is Phase.FAILED and done.failure is not None:
+            return done.generation != seen.generation or now >= done.failure.retry_at
+    return True
+
+
+def newest(seen: Deployment, recipe: str) -> Embedded | None:
+    """Return the newest embedded snapshot of a recipe."""
+    records = seen.dataset.embedded.get(recipe, ())
+    return records[-1] if records else None
+
+
+def at(seen: Deployment, recipe: str, snapshot: int) -> Embedded | None:
+    """Return the embedded snapshot of a recipe with a number."""
+    return next((e for e in seen.dataset.embedded.get(recipe, ()) if e.snapshot == snapshot), None)
+
+
+def said(seen: Deployment, index: Index) -> str:
+    """Return an index as people name it: `v8@12`."""
+    where = cursor(seen, index)
+    return f"{index.version}@{where.snapshot}" if where is not None else index.version
+
+
+def _ranges(numbers: tuple[int, ...]) -> str:
+    """Return numbers as people list them: `3 to 7, 12`."""
+    return ", ".join(f"{a} to {b}" if a != b else str(a) for a, b in _runs(numbers))
+
+
+def _runs(numbers: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    start = last = None
+    for number in sorted(numbers):
+        if last is not None and number == last + 1:
+            last = number
+            continue
+        if start is not None and last is not None:
+            yield start, last
+        start = last = number
+    if start is not None and last is not None:
+        yield start, last

@@ -1,0 +1,169 @@
+"""What was seen, as frozen values: the whole input of a plan but the time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+from pointsman.api import dataset as dataset_api
+from pointsman.api import deployment as deployment_api
+from pointsman.api.conditions import Reason
+from pointsman.core.recipes import Recipe
+from pointsman.plan.actions import Action
+from pointsman.plan.facts import Facts, IndexRecord
+from pointsman.plan.tasks import Key, Work
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that observing itself ran into: a clause for people, and whether only an edit can mend it."""
+
+    reason: Reason
+    message: str
+    is_terminal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A snapshot of the corpus."""
+
+    number: int
+    sequence: int
+    documents: int
+    digest: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """An embedded snapshot: `v8@12`."""
+
+    snapshot: int
+    sequence: int
+    documents: int
+    rows: int
+    digest: str
+    embedded: int = 0
+    reused: int = 0
+    changes: Mapping[str, int] = field(default_factory=dict)
+    model: str = ""
+    revision: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A deployment that relies on a dataset: the recipes and snapshots that must stay."""
+
+    name: str
+    versions: tuple[str, ...]
+    """Versions to keep embedded, the most urgent first: the target's, the serving one's, the retained ones'."""
+    needs: tuple[str, ...]
+    """Those of them that serve or must serve."""
+    recipes: tuple[str, ...]
+    snapshots: tuple[int, ...]
+    pinned: tuple[tuple[str, int], ...] = ()
+    """(recipe, snapshot) pairs that a pinned deployment wants embedded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """All that is known of an EmbeddingDataset."""
+
+    key: Key
+    uid: str
+    generation: int
+    spec: dataset_api.Spec
+    status: dataset_api.DatasetStatus
+    has_finalizer: bool
+    deleting_since: datetime | None
+    refresh_token: str
+    """What `pointsman refresh` last asked for."""
+    source_digest: str
+    """A digest of `spec.source`, so that an edit of it is a reason to read again."""
+    snapshots: tuple[Snapshot, ...]
+    pins: Mapping[str, Recipe]
+    recipes: Mapping[str, Recipe | Problem]
+    """What each declared version means to this release."""
+    embedded: Mapping[str, tuple[Embedded, ...]]
+    """By recipe, ascending."""
+    users: tuple[User, ...]
+    work: tuple[Work, ...]
+    deadline: timedelta
+    """How long a finalizer may wait."""
+    problem: Problem | None = None
+
+
+class Presence(StrEnum):
+    """Whether an index was found in its database."""
+
+    PRESENT = "Present"
+    ABSENT = "Absent"
+    FOREIGN = "Foreign"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Physical:
+    """What probing an index found in this run."""
+
+    presence: Presence
+    rows: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetView:
+    """What a deployment needs to know of its dataset; it comes from the store, so it outlives the resource."""
+
+    exists: bool
+    """Whether the EmbeddingDataset is there and not being deleted."""
+    declared: tuple[str, ...]
+    pins: Mapping[str, Recipe]
+    snapshots: tuple[Snapshot, ...]
+    embedded: Mapping[str, tuple[Embedded, ...]]
+    progress: str = ""
+    """What the dataset is doing, as a clause for people."""
+    stalled: str = ""
+    """Why the dataset cannot go on, as a clause for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """All that is known of an IndexDeployment."""
+
+    key: Key
+    uid: str
+    generation: int
+    spec: deployment_api.Spec
+    status: deployment_api.DeploymentStatus
+    has_finalizer: bool
+    deleting_since: datetime | None
+    dataset: DatasetView
+    facts: Facts
+    revision: int
+    """The revision of the facts; 0 where there are none."""
+    records: Mapping[str, IndexRecord]
+    physical: Mapping[str, Physical]
+    engine: str
+    address: str
+    parameters: str
+    """A digest of the index parameters that the spec asks for."""
+    published: Mapping[str, str] | None
+    """The ConfigMap that direct clients read."""
+    work: tuple[Work, ...]
+    deadline: timedelta
+    problem: Problem | None = None
+
+
+Status = TypeVar("Status", dataset_api.DatasetStatus, deployment_api.DeploymentStatus)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan(Generic[Status]):
+    """What to do, what to say, and when to look again."""
+
+    actions: tuple[Action, ...]
+    status: Status
+    look_again: timedelta

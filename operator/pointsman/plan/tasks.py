@@ -1,0 +1,182 @@
+"""Work that is worth asking for, as values: what the planner names and a runner carries out.
+
+A task says what, never how: addresses, credentials and specs are put beside it where it is started. Two tasks of one
+subject never run at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from pointsman.api.conditions import Reason
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Key:
+    """Which resource: its kind, namespace and name."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """Read the source of a dataset and publish a snapshot if its content has changed."""
+
+    owner: Key
+    token: str
+    """What asked for it; a new token is a new request."""
+
+    @property
+    def subject(self) -> str:
+        """What it is done to."""
+        return f"dataset {self.owner}"
+
+
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """Chunk and embed one snapshot of a dataset under one version's recipe."""
+
+    owner: Key
+    version: str
+    recipe: str
+    snapshot: int
+
+    @property
+    def subject(self) -> str:
+        """What it is done to."""
+        return f"dataset {self.owner}"
+
+
+@dataclass(frozen=True, slots=True)
+class Clean:
+    """Remove the snapshots and recipes of a dataset that nothing refers to any more."""
+
+    owner: Key
+    keep: tuple[int, ...]
+    recipes: tuple[str, ...]
+
+    @property
+    def subject(self) -> str:
+        """What it is done to."""
+        return f"dataset {self.owner}"
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """Make an index hold one embedded snapshot, whatever it holds now, and verify it by a full scan."""
+
+    owner: Key
+    dataset: str
+    index: str
+    version: str
+    recipe: str
+    snapshot: int
+
+    @property
+    def subject(self) -> str:
+        """What it is done to."""
+        return f"index {self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Move a verified index from its cursor to another embedded snapshot by the difference of the two."""
+
+    owner: Key
+    dataset: str
+    index: str
+    version: str
+    recipe: str
+    snapshot: int
+
+    @property
+    def subject(self) -> str:
+        """What it is done to."""
+        return f"index {self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Compare an index with its snapshot by a full scan and a sample of vectors, and write down what differs."""
+
+    owner: Key
+    dataset: str
+    index: str
+    version: str
+    recipe: str
+    snapshot: int
+
+    @property
+    def subject(self) -> str:
+        """What it is done to."""
+        return f"index {self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """Make an index equal its snapshot again, vectors included, and verify it by a full scan."""
+
+    owner: Key
+    dataset: str
+    index: str
+    version: str
+    recipe: str
+    snapshot: int
+
+    @property
+    def subject(self) -> str:
+        """What it is done to."""
+        return f"index {self.index}"
+
+
+IndexTask = Build | Follow | Check | Repair
+DatasetTask = Refresh | Embed | Clean
+Task = DatasetTask | IndexTask
+
+TASKS: Mapping[str, type[Task]] = {
+    kind.__name__: kind for kind in (Refresh, Embed, Clean, Build, Follow, Check, Repair)
+}
+"""Every kind of task by its name."""
+
+
+class Phase(StrEnum):
+    """How a piece of work stands."""
+
+    RUNNING = "Running"
+    FAILED = "Failed"
+    DONE = "Done"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a piece of work failed, and when to try again."""
+
+    reason: Reason
+    message: str
+    is_terminal: bool
+    attempts: int
+    retry_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One piece of work as it stands. Lost with the operator's process, and then simply asked for again."""
+
+    task: Task
+    generation: int
+    """The generation of the spec that it was started under."""
+    phase: Phase
+    done: int = 0
+    total: int = 0
+    rate: float = 0.0
+    """Units a second."""
+    failure: Failure | None = None
+    finished_at: datetime | None = None

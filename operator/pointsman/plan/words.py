@@ -1,0 +1,89 @@
+"""Numbers and times as people read them, and the conditions of a status, built in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Literal
+
+from pointsman.api import dataset as dataset_api
+from pointsman.api.conditions import Condition, ConditionType, Reason, Status
+from pointsman.plan.tasks import Embed, Failure, Phase, Refresh, Work
+
+AT_REST = timedelta(minutes=5)
+"""When to look again where nothing is under way."""
+SOON = timedelta(seconds=1)
+"""When to look again where work is under way."""
+AT_ONCE = timedelta(0)
+
+
+def duration(span: timedelta) -> str:
+    """Return a span as a person would say it: `45s`, `3m 20s`, `2h 5m`, `3d 4h`."""
+    seconds = max(0, round(span.total_seconds()))
+    days, seconds = divmod(seconds, 86_400)
+    hours, seconds = divmod(seconds, 3_600)
+    minutes, seconds = divmod(seconds, 60)
+    parts = [(days, "d"), (hours, "h"), (minutes, "m"), (seconds, "s")]
+    while len(parts) > 1 and parts[0][0] == 0:
+        parts.pop(0)
+    return " ".join(f"{value}{unit}" for value, unit in parts[:2] if value or unit == parts[0][1])
+
+
+def progress(work: Work) -> dataset_api.Progress:
+    """Return how far a piece of work has come, at a precision that does not flicker."""
+    unit: Literal["documents", "texts", "rows"]
+    match work.task:
+        case Embed():
+            unit = "texts"
+        case Refresh():
+            unit = "documents"
+        case _:
+            unit = "rows"
+    rate, remaining = "", ""
+    if work.rate > 0:
+        rate = f"{_two_digits(work.rate):,}/s"
+        if work.total > work.done:
+            remaining = duration(timedelta(seconds=(work.total - work.done) / work.rate))
+    return dataset_api.Progress(done=work.done, total=work.total, unit=unit, rate=rate, remaining=remaining)
+
+
+def running(work: Sequence[Work], subject: str) -> Work | None:
+    """Return what is being done to a subject."""
+    return next((w for w in work if w.phase is Phase.RUNNING and w.task.subject == subject), None)
+
+
+def failure(work: Sequence[Work], subject: str) -> Failure | None:
+    """Return why the last work on a subject failed, if it did and nothing has run since."""
+    found = next((w for w in work if w.task.subject == subject), None)
+    return found.failure if found is not None and found.phase is Phase.FAILED else None
+
+
+def condition(
+    kind: ConditionType, holds: bool | None, reason: Reason, message: str, generation: int, now: datetime
+) -> Condition:
+    """Return one condition; None is Unknown."""
+    status = Status.UNKNOWN if holds is None else Status.TRUE if holds else Status.FALSE
+    return Condition(
+        type=kind,
+        status=status,
+        observed_generation=generation,
+        last_transition_time=now,
+        reason=reason,
+        message=message,
+    )
+
+
+def goal(state: tuple[ConditionType, Reason, str], generation: int, now: datetime) -> list[Condition]:
+    """Return kstatus's three conditions from the one that holds: Ready, Reconciling or Stalled."""
+    holds, reason, message = state
+    return [
+        condition(kind, kind is holds, reason, message, generation, now)
+        for kind in (ConditionType.READY, ConditionType.RECONCILING, ConditionType.STALLED)
+    ]
+
+
+def _two_digits(value: float) -> int | float:
+    if value < 10:
+        return round(value, 1)
+    magnitude = 10 ** (len(str(int(value))) - 2)
+    return int(value // magnitude * magnitude)
