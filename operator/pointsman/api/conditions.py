@@ -94,6 +94,8 @@ class Reason(StrEnum):
     """The named Secret or key does not exist in this namespace."""
     SECRET_NOT_ALLOWED = "SecretNotAllowed"
     """The Secret's annotation does not allow this host."""
+    HOST_NOT_FOUND = "HostNotFound"
+    """A host's name does not resolve."""
 
     # Sources.
     SOURCE_UNREACHABLE = "SourceUnreachable"

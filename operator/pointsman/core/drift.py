@@ -2,8 +2,8 @@
 
 A provider that changes a model under the same name changes nothing that can be seen from outside: every
 request still succeeds, and every comparison between old and new vectors is wrong. So a few fixed texts are
-embedded again before each snapshot and compared with their vectors of the first day. This module knows the texts
-and the comparison; who embeds them and where the first vectors are kept is not its business.
+embedded again before each snapshot and compared with their vectors of the first day. This module knows the
+texts and the comparison; who embeds them and where the first vectors are kept is not its business.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 LIMIT: Final = 0.01
-"""The largest cosine distance that is still the same model. Batch sizes and hardware move vectors by about 1e-4
-at 16-bit precision; retrained and replaced models by 0.05 and far more."""
+"""The largest cosine distance that is still the same model. Batch sizes and hardware move vectors by about
+1e-4 at 16-bit precision; retrained and replaced models by 0.05 and far more."""
 
 WORST: Final = 2.0
 """The largest cosine distance there is; what cannot be compared at all counts as this far."""
 
 # Vectors of these texts are pinned in every store for as long as it lives: an edit here would look like a
-# changed model everywhere at once. They differ in length, language, script and kind, because a swapped tokenizer,
-# a lost prefix or a lower precision shows on some kinds of text only.
+# changed model everywhere at once. They differ in length, language, script and kind, because a swapped
+# tokenizer, a lost prefix or a lower precision shows on some kinds of text only.
 PROBES: Final[tuple[str, ...]] = (
     "railway",
     "The signalman set the points before the night train arrived.",
