@@ -1,0 +1,140 @@
+"""What whoever runs the operator decides, as environment variables. Tenants' resources cannot reach any of it.
+
+Read once, in `cli`, and passed down: nothing below asks the environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+
+from pointsman.api import base
+from pointsman.api.conditions import Reason
+from pointsman.errors import Terminal
+
+PREFIX = "POINTSMAN_"
+
+
+def _listed(value: Any) -> Any:
+    """Read `a, b` as two entries; anything but text passes through."""
+    if not isinstance(value, str):
+        return value
+    return tuple(entry.strip() for entry in value.split(",") if entry.strip())
+
+
+def _spanned(value: Any) -> Any:
+    """Read `6h` as a duration; anything but text passes through."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return base.parse_duration(value)
+    except ValueError:
+        # The original quotes the value, which may be a secret that was put into the wrong variable.
+        raise ValueError("wanted hours, minutes and seconds, such as 15m or 1h30m") from None
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_listed)]
+Span = Annotated[timedelta, BeforeValidator(_spanned)]
+
+
+class Settings(BaseSettings):
+    """The settings of the operator and of the commands that open the store."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        use_attribute_docstrings=True,
+        # A rejected value may be a secret that was put into the wrong variable.
+        hide_input_in_errors=True,
+    )
+
+    store: Annotated[str, Field(min_length=1)] = "~/.local/share/pointsman/store"
+    """Where the store is: a local folder, `file:///…` or `s3://bucket/prefix`. Every process that shares the work needs
+    the same one."""
+    store_options: Annotated[dict[str, str], Field(repr=False)] = {}
+    """How the store is opened, as a JSON object of object-store options such as `{"aws_region": "eu-central-1"}`. May
+    hold secrets and is never shown."""
+    namespaces: Names = ()
+    """The namespaces that are looked after; empty for all."""
+    file_roots: Paths = ()
+    """The folders below which resources may name `file://` sources; empty for none."""
+    allowed_hosts: Names = ()
+    """The hosts that resources may name, `*.example.com` for all below a name; empty for every host with a public
+    address. A host with a private address must be listed."""
+    allow_loopback: bool = False
+    """Whether resources may name hosts on this machine. For the demo and for tests."""
+    allow_ambient_credentials: bool = False
+    """Whether sources without `credentialsRef` are read with the operator's own identity."""
+    workers: Annotated[int, Field(ge=1, le=64)] = 2
+    """How many pieces of long work run at once, each in a process of its own."""
+    resync_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    """The seconds after which everything is reconciled though nothing has called for it."""
+    work_timeout: Annotated[Span, Field(gt=timedelta(0), le=timedelta(days=30))] = timedelta(hours=6)
+    """How long one piece of work may take before it is stopped and started again, such as `90m`."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe events that are logged."""
+
+    @property
+    def store_uri(self) -> str:
+        """Return the store's address with a leading `~` resolved."""
+        return str(Path(self.store).expanduser()) if self.store.startswith("~") else self.store
+
+
+def load(**overrides: Any) -> Settings:
+    """Read the environment; overrides that are not None win over it.
+
+    Raises Terminal(INVALID_SPEC) that names the variable and what was wanted, never its value.
+    """
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        wanted = first["msg"].removeprefix("Value error, ")
+        raise Terminal(Reason.INVALID_SPEC, f"{_variable(first['loc'])} is not usable: {wanted}") from None
+    except SettingsError:
+        # The one field that is read as JSON.
+        raise Terminal(Reason.INVALID_SPEC, f"{PREFIX}STORE_OPTIONS is not a JSON object of strings") from None
+
+
+def reference() -> str:
+    """Return the page `docs/settings.md`, generated from the fields."""
+    lines = [
+        "# Settings",
+        "",
+        "Environment variables of the operator, and of the commands that open the store. Lists are separated by",
+        "commas. This page is generated from `operator/pointsman/settings.py`.",
+        "",
+        "| variable | default | what it decides |",
+        "|---|---|---|",
+    ]
+    for name, field in Settings.model_fields.items():
+        lines.append(f"| `{PREFIX}{name.upper()}` | {_shown(field.default)} | {_one_line(field.description)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _variable(location: tuple[Any, ...]) -> str:
+    return f"{PREFIX}{str(location[0]).upper()}" if location else "the settings"
+
+
+def _shown(default: Any) -> str:
+    match default:
+        case tuple() | Mapping():
+            return "none"
+        case bool():
+            return f"`{str(default).lower()}`"
+        case timedelta():
+            return f"`{default // timedelta(hours=1)}h`"
+        case _:
+            return f"`{default}`"
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "").split())
