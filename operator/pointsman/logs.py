@@ -40,6 +40,8 @@ class Event(StrEnum):
     """Another process writes from now on."""
     ACTION_APPLIED = "action_applied"
     """One action of a plan was carried out."""
+    ACTION_FAILED = "action_failed"
+    """One action of a plan failed; the rest of the plan was dropped and is made anew."""
     RECONCILE_FAILED = "reconcile_failed"
     """A reconciliation raised; it is tried again after a back-off."""
     STATUS_WRITTEN = "status_written"

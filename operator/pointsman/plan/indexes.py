@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,6 +9,7 @@ from datetime import datetime, timedelta
 from pointsman.api import base
 from pointsman.api.conditions import ConditionType, Reason
 from pointsman.api.deployment import Role
+from pointsman.core import names
 from pointsman.core.rows import Cursor
 from pointsman.plan import words
 from pointsman.plan.facts import Facts, Index
@@ -66,14 +65,9 @@ def why_no_target(seen: Deployment, version: str) -> tuple[Reason, str, Conditio
 
 
 def name(seen: Deployment, wanted: Target, number: int) -> str:
-    """Return a physical name: readable, unique to namespace, UID, version, recipe and attempt, at most 63 characters.
-
-    Every engine takes it: it begins with a letter and has only lower-case letters, digits and underscores.
-    """
-    owner = hashlib.blake2b(f"{seen.key.namespace}/{seen.key.name}/{seen.uid}".encode(), digest_size=5).hexdigest()
-    readable = re.sub(r"[^a-z0-9]+", "_", f"{seen.key.namespace}_{seen.key.name}".lower())[:22].strip("_")
-    version = re.sub(r"[^a-z0-9]+", "_", wanted.version.lower())[:10].strip("_")
-    return f"pm_{readable}_{owner}_{version}_{wanted.recipe[:8]}_{number}"
+    """Return the physical name of a deployment's next index; the number makes it one that was never used."""
+    key, parameters = seen.key, f"{wanted.parameters}/{wanted.frozen}"
+    return names.physical_name(key.namespace, key.name, seen.uid, wanted.version, wanted.recipe, parameters, number)
 
 
 def matches(index: Index, wanted: Target) -> bool:

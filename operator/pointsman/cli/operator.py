@@ -1,0 +1,123 @@
+"""`pointsman operator`: the loop, its workers and its watches, put together and run until told to stop."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from pointsman import logs, settings
+from pointsman.access import Access
+from pointsman.api import deployment as deployment_api
+from pointsman.backends import registry as backends
+from pointsman.backends.memory import MemoryBackend
+from pointsman.cli.worker import doors
+from pointsman.controller import handlers, kube
+from pointsman.controller.cluster import DATASET, DEPLOYMENT, Cluster
+from pointsman.controller.queue import Queue
+from pointsman.controller.reconcile import reconcile
+from pointsman.controller.world import Databases, World
+from pointsman.plan.tasks import Key
+from pointsman.ports import Backend
+from pointsman.store.root import Store
+from pointsman.work.processes import Either, InProcess, Processes
+from pointsman.work.runners import PooledRunner
+
+app = typer.Typer()
+log = logs.logger()
+
+
+@app.callback(invoke_without_command=True)
+def operator(
+    kubeconfig: Annotated[str | None, typer.Option(envvar="KUBECONFIG", help="How to reach the cluster.")] = None,
+) -> None:
+    """Look after datasets and deployments until told to stop. Settings are environment variables: docs/settings.md."""
+    chosen = settings.load()
+    logs.configure(chosen.log_level)
+    run(chosen, kube.connect(kubeconfig), kubeconfig)
+
+
+def run(chosen: settings.Settings, cluster: kube.Kube, kubeconfig: str | None) -> None:
+    """Put the parts together, run them, and take them apart again in the opposite order."""
+    stop = threading.Event()
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+
+    store = Store(chosen.store_uri, chosen.store_options)
+    store.probe()
+    log.info(logs.Event.STORE_PROBED)
+    access = _access(chosen, cluster)
+    memory = MemoryBackend()
+
+    def open_backend(spec: deployment_api.Backend, secrets: Mapping[str, str], allowed: Access) -> Backend:
+        return memory if spec.memory is not None else backends.open_backend(spec, secrets, allowed)
+
+    carrier = Either(Processes(), InProcess(dataclasses.replace(doors(), backend=open_backend), _now))
+    runner = PooledRunner(carrier, _now, lambda key: queue.add(key), long=chosen.workers)
+    databases = Databases(open_backend, access)
+    world = World(
+        cluster=cluster,
+        store=store,
+        store_uri=chosen.store_uri,
+        store_options=chosen.store_options,
+        runner=runner,
+        databases=databases,
+        access=access,
+    )
+    queue = Queue(lambda key: reconcile(key, world, _now()), workers=4, on_error=_failed)
+    resync = threading.Thread(target=_resync, args=(queue, cluster, chosen, stop), daemon=True)
+    queue.start()
+    resync.start()
+    log.info(logs.Event.OPERATOR_STARTED, namespaces=list(chosen.namespaces))
+    try:
+        handlers.run(handlers.registry(queue.add), chosen.namespaces, kubeconfig, stop)
+    finally:
+        stop.set()
+        queue.stop()
+        runner.close()
+        databases.close()
+        log.info(logs.Event.OPERATOR_STOPPED)
+
+
+def _resync(queue: Queue, cluster: Cluster, chosen: settings.Settings, stop: threading.Event) -> None:
+    """Wake everything from time to time: a lost event costs one period, never more."""
+    while not stop.wait(chosen.resync_seconds):
+        for kind in (DATASET, DEPLOYMENT):
+            for namespace in chosen.namespaces or (None,):
+                try:
+                    found = cluster.list(kind, namespace)
+                except Exception as error:
+                    log.warning(logs.Event.RECONCILE_FAILED, error=error)
+                    continue
+                for resource in found:
+                    meta = resource["metadata"]
+                    queue.add(Key(kind, meta["namespace"], meta["name"]))
+
+
+def _access(chosen: settings.Settings, cluster: kube.Kube) -> Access:
+    host, port = cluster.address
+    return Access(
+        file_roots=chosen.file_roots,
+        allowed_hosts=chosen.allowed_hosts,
+        allow_loopback=chosen.allow_loopback,
+        allow_ambient_credentials=chosen.allow_ambient_credentials,
+        denied_hosts=(f"{host}:{port}",),
+    )
+
+
+def _failed(key: Key, error: BaseException) -> None:
+    log.error(logs.Event.RECONCILE_FAILED, resource=f"{key.kind} {key}", exc_info=error)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,124 @@
+"""Carries out one action. Each may be carried out again, so a crash between an effect and the next look is harmless."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from pointsman.api import dataset as dataset_api
+from pointsman.api import deployment as deployment_api
+from pointsman.api.conditions import Reason
+from pointsman.controller import credentials, observe
+from pointsman.controller.cluster import DEPLOYMENT, FINALIZER, Resource
+from pointsman.controller.world import World
+from pointsman.errors import Conflict, Terminal
+from pointsman.plan import actions, facts
+from pointsman.plan.tasks import Build, Check, Clean, Embed, Follow, Key, Refresh, Repair, Task
+from pointsman.ports import Backend
+from pointsman.work import jobs
+from pointsman.work.jobs import Job
+
+
+def action(todo: actions.Action, resource: Resource, world: World) -> None:
+    """Carry out one action that was planned for a resource."""
+    match todo:
+        case actions.AddFinalizer(owner):
+            _set_finalizers(owner, resource, world, add=True)
+        case actions.RemoveFinalizer(owner):
+            _set_finalizers(owner, resource, world, add=False)
+        case actions.PinRecipe(owner, version, recipe):
+            world.store.dataset(owner.namespace, owner.name).pin(version, recipe)
+        case actions.StartWork(task, generation):
+            world.runner.start(_job(task, resource, world), generation)
+        case actions.CancelWork(owner, subject):
+            world.runner.cancel(owner, subject)
+        case actions.RecordFacts(owner, known, after):
+            world.store.log(*jobs.facts_log(owner)).write(facts.to_json(known), after=after)
+        case actions.PublishRoute(owner, uid, data):
+            world.cluster.write_config_map(owner, uid, observe.config_map_name(owner.name), data)
+        case actions.WithdrawRoute(owner):
+            world.cluster.delete_config_map(owner.namespace, observe.config_map_name(owner.name))
+        case actions.PublishAlias(owner, alias, index):
+            _backend(owner, resource, world).publish(alias, index)
+        case actions.WithdrawAlias(owner, alias):
+            _backend(owner, resource, world).unpublish(alias)
+        case actions.DeleteIndex(owner, index):
+            _delete_index(owner, index, resource, world)
+        case actions.ForgetFacts(owner):
+            _forget(owner, world)
+        case actions.DropStore(owner):
+            world.store.dataset(owner.namespace, owner.name).drop()
+        case _:
+            assert_never(todo)
+
+
+def _set_finalizers(owner: Key, resource: Resource, world: World, add: bool) -> None:
+    meta = resource["metadata"]
+    others = [name for name in meta.get("finalizers", ()) if name != FINALIZER]
+    wanted = [*others, FINALIZER] if add else others
+    # A list is replaced whole by a merge, so the version is tested: a finalizer of somebody else's must not be lost.
+    patch = {"metadata": {"finalizers": wanted, "resourceVersion": meta["resourceVersion"]}}
+    world.cluster.patch(owner.kind, owner.namespace, owner.name, patch)
+
+
+def _delete_index(owner: Key, index: str, resource: Resource, world: World) -> None:
+    """Remove an index after reading again, from the store, that it retires, and from the database, that it is ours."""
+    known, _ = observe.facts_of(owner, world)
+    found = known.get(index)
+    if found is None or found.role is not deployment_api.Role.RETIRING:
+        raise Conflict(f"index {index} is not on record as retiring")
+    backend = _backend(owner, resource, world)
+    marker = backend.find(index)
+    if marker is not None and marker.owner != str(owner):
+        message = f"index {index} is marked as {marker.owner}'s, wanted {owner}; it is left alone"
+        raise Terminal(Reason.COLLECTION_FOREIGN, message)
+    backend.drop(index)
+
+
+def _forget(owner: Key, world: World) -> None:
+    """Remove the records of the indexes, then the facts: a crash in between leaves facts that say there is no index."""
+    for name in world.store.logs("deployments", owner.namespace, owner.name, "indexes"):
+        world.store.log(*jobs.index_log(owner, name)).forget()
+    world.store.log(*jobs.facts_log(owner)).forget()
+
+
+def _backend(owner: Key, resource: Resource, world: World) -> Backend:
+    spec = deployment_api.Spec(**resource["spec"])
+    secrets = credentials.of_backend(world.cluster, owner.namespace, spec.backend, world.access)
+    return world.databases.get(owner, spec.backend, secrets)
+
+
+def _job(task: Task, resource: Resource, world: World) -> Job:
+    """Return a task with the specs and credentials that it needs, and no others."""
+    cluster, access, namespace = world.cluster, world.access, task.owner.namespace
+    job = Job(task=task, store=world.store_uri, store_options=world.store_options, access=access)
+    match task:
+        case Refresh():
+            dataset = dataset_api.Spec(**resource["spec"])
+            secrets = credentials.of_source(cluster, namespace, dataset.source, access)
+            return _with(job, dataset=dataset, credentials=secrets)
+        case Embed():
+            dataset = dataset_api.Spec(**resource["spec"])
+            recipe = world.store.dataset(namespace, task.owner.name).pins()[task.version]
+            endpoint = jobs.endpoint_of(dataset, jobs.model_of(dataset, task.version, recipe.space))
+            key = credentials.of_endpoint(cluster, namespace, endpoint, access)
+            return _with(job, dataset=dataset, api_key=key)
+        case Clean():
+            return job
+        case Build() | Follow() | Check() | Repair():
+            deployment = deployment_api.Spec(**resource["spec"])
+            secrets = credentials.of_backend(cluster, namespace, deployment.backend, access)
+            serving = observe.facts_of(Key(DEPLOYMENT, namespace, task.owner.name), world)[0].serving
+            is_other = serving is not None and serving.name != task.index
+            return _with(
+                job,
+                backend=deployment.backend,
+                credentials=secrets,
+                uid=resource["metadata"]["uid"],
+                serving=serving.name if serving is not None and is_other else "",
+            )
+        case _:
+            assert_never(task)
+
+
+def _with(job: Job, **changes: object) -> Job:
+    return Job(**{**{name: getattr(job, name) for name in job.__slots__}, **changes})  # type: ignore[arg-type]

@@ -1,0 +1,205 @@
+"""The Kubernetes API as the controller needs it, and an in-memory one that behaves alike.
+
+The in-memory cluster is what the crash tests and a newcomer's first experiments run on; `kube.py` is the real one.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from pointsman.errors import Conflict
+from pointsman.plan.tasks import Key
+
+DATASET = "EmbeddingDataset"
+DEPLOYMENT = "IndexDeployment"
+QUERY_SET = "QuerySet"
+PLURALS: Mapping[str, str] = {DATASET: "embeddingdatasets", DEPLOYMENT: "indexdeployments", QUERY_SET: "querysets"}
+FINALIZER = "pointsman.dev/cleanup"
+REFRESH_ANNOTATION = "pointsman.dev/refresh"
+
+Resource = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A Secret's values and annotations."""
+
+    name: str
+    values: Mapping[str, str]
+    annotations: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return f"Secret(name={self.name!r})"
+
+
+class Cluster(Protocol):
+    """The Kubernetes API. Raises Retryable(CLUSTER_UNREACHABLE), and Conflict where somebody else wrote first."""
+
+    def get(self, kind: str, namespace: str, name: str) -> Resource | None:
+        """Return a resource of ours, or None."""
+        ...
+
+    def list(self, kind: str, namespace: str | None) -> Sequence[Resource]:
+        """Return all resources of a kind, in one namespace or in all."""
+        ...
+
+    def patch(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> Resource:
+        """Merge a patch into a resource: for annotations and, with a resourceVersion in it, finalizers."""
+        ...
+
+    def write_status(self, kind: str, namespace: str, name: str, status: Mapping[str, Any], version: str) -> None:
+        """Replace a status, if the resource is still at a resourceVersion."""
+        ...
+
+    def config_map(self, namespace: str, name: str) -> Mapping[str, str] | None:
+        """Return the data of a ConfigMap, or None."""
+        ...
+
+    def write_config_map(self, owner: Key, uid: str, name: str, data: Mapping[str, str]) -> None:
+        """Create or replace a ConfigMap that is owned by one of our resources."""
+        ...
+
+    def delete_config_map(self, namespace: str, name: str) -> None:
+        """Remove a ConfigMap. A missing one is no error."""
+        ...
+
+    def secret(self, namespace: str, name: str) -> Secret | None:
+        """Return a Secret by name, or None."""
+        ...
+
+    def event(self, about: Resource, is_warning: bool, reason: str, message: str) -> None:
+        """Post an Event. Best effort: a lost Event is no error."""
+        ...
+
+
+class MemoryCluster:
+    """A cluster in memory: generations, resource versions, status as a subresource, finalizers and owners."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._versions = itertools.count(1)
+        self._resources: dict[Key, Resource] = {}
+        self._config_maps: dict[tuple[str, str], dict[str, str]] = {}
+        self._owners: dict[tuple[str, str], Key] = {}
+        self._secrets: dict[tuple[str, str], Secret] = {}
+        self.events: list[tuple[Key, str, str]] = []
+        self.writes = 0
+
+    def apply(self, resource: Resource) -> None:
+        """Create or update a resource as a user would: the spec's change makes a new generation."""
+        with self._lock:
+            key = _key(resource)
+            old = self._resources.get(key)
+            new = copy.deepcopy(resource)
+            meta = new.setdefault("metadata", {})
+            if old is None:
+                meta |= {"uid": f"uid-{next(self._versions)}", "generation": 1}
+            else:
+                meta = new["metadata"] = {**old["metadata"], **meta}
+                new.setdefault("status", old.get("status", {}))
+                meta["generation"] = old["metadata"]["generation"] + (old["spec"] != new["spec"])
+            meta["resourceVersion"] = str(next(self._versions))
+            self._resources[key] = new
+
+    def delete(self, kind: str, namespace: str, name: str, now: datetime) -> None:
+        """Delete a resource as a user would: it stays while it has finalizers."""
+        with self._lock:
+            key = Key(kind, namespace, name)
+            resource = self._resources[key]
+            resource["metadata"].setdefault("deletionTimestamp", now.isoformat())
+            resource["metadata"]["resourceVersion"] = str(next(self._versions))
+            self._collect(key)
+
+    def put_secret(self, namespace: str, name: str, values: Mapping[str, str], annotations: Mapping[str, str]) -> None:
+        """Create or replace a Secret."""
+        self._secrets[namespace, name] = Secret(name, values, annotations)
+
+    def get(self, kind: str, namespace: str, name: str) -> Resource | None:
+        """Return a copy of a resource, or None."""
+        with self._lock:
+            return copy.deepcopy(self._resources.get(Key(kind, namespace, name)))
+
+    def list(self, kind: str, namespace: str | None) -> Sequence[Resource]:
+        """Return copies of all resources of a kind."""
+        with self._lock:
+            found = (r for key, r in self._resources.items() if key.kind == kind and namespace in (None, key.namespace))
+            return [copy.deepcopy(resource) for resource in found]
+
+    def patch(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> Resource:
+        """Merge a patch into a resource."""
+        with self._lock:
+            key = Key(kind, namespace, name)
+            resource = self._resources.get(key)
+            wanted = patch.get("metadata", {}).get("resourceVersion")
+            if resource is None or wanted not in (None, resource["metadata"]["resourceVersion"]):
+                raise Conflict(f"{namespace}/{name} was changed in between")
+            spec = copy.deepcopy(resource.get("spec"))
+            _merge(resource, patch)
+            resource["metadata"]["generation"] += spec != resource.get("spec")
+            resource["metadata"]["resourceVersion"] = str(next(self._versions))
+            self.writes += 1
+            changed = copy.deepcopy(resource)
+            self._collect(key)
+            return changed
+
+    def write_status(self, kind: str, namespace: str, name: str, status: Mapping[str, Any], version: str) -> None:
+        """Replace a status, if the resource is still at a resourceVersion."""
+        with self._lock:
+            resource = self._resources.get(Key(kind, namespace, name))
+            if resource is None or resource["metadata"]["resourceVersion"] != version:
+                raise Conflict(f"{namespace}/{name} was changed in between")
+            resource["status"] = copy.deepcopy(dict(status))
+            resource["metadata"]["resourceVersion"] = str(next(self._versions))
+            self.writes += 1
+
+    def config_map(self, namespace: str, name: str) -> Mapping[str, str] | None:
+        """Return the data of a ConfigMap, or None."""
+        found = self._config_maps.get((namespace, name))
+        return None if found is None else dict(found)
+
+    def write_config_map(self, owner: Key, uid: str, name: str, data: Mapping[str, str]) -> None:
+        """Create or replace a ConfigMap."""
+        self._config_maps[owner.namespace, name] = dict(data)
+        self._owners[owner.namespace, name] = owner
+        self.writes += 1
+
+    def delete_config_map(self, namespace: str, name: str) -> None:
+        """Remove a ConfigMap."""
+        self._config_maps.pop((namespace, name), None)
+        self.writes += 1
+
+    def secret(self, namespace: str, name: str) -> Secret | None:
+        """Return a Secret by name, or None."""
+        return self._secrets.get((namespace, name))
+
+    def event(self, about: Resource, is_warning: bool, reason: str, message: str) -> None:
+        """Remember an Event."""
+        self.events.append((_key(about), reason, message))
+
+    def _collect(self, key: Key) -> None:
+        """Remove a deleted resource without finalizers, and what it owns."""
+        meta = self._resources[key]["metadata"]
+        if meta.get("deletionTimestamp") and not meta.get("finalizers"):
+            del self._resources[key]
+            for name in [name for name, owner in self._owners.items() if owner == key]:
+                self._config_maps.pop(name, None)
+
+
+def _key(resource: Resource) -> Key:
+    return Key(resource["kind"], resource["metadata"]["namespace"], resource["metadata"]["name"])
+
+
+def _merge(into: Resource, patch: Mapping[str, Any]) -> None:
+    for name, value in patch.items():
+        if value is None:
+            into.pop(name, None)
+        elif isinstance(value, Mapping):
+            _merge(into.setdefault(name, {}), value)
+        else:
+            into[name] = copy.deepcopy(value)

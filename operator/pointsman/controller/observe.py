@@ -1,0 +1,263 @@
+"""What is there? Reads the cluster, the store and the databases into frozen values. Changes nothing.
+
+Work is looked at before records, and records before the databases: what a worker finishes in between is then seen as
+done, or not at all, and never as half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from pointsman.api import dataset as dataset_api
+from pointsman.api import deployment as deployment_api
+from pointsman.api.conditions import ConditionType, Reason, get
+from pointsman.backends import registry as backends
+from pointsman.controller import credentials
+from pointsman.controller.cluster import DATASET, DEPLOYMENT, FINALIZER, REFRESH_ANNOTATION, Resource
+from pointsman.controller.world import World
+from pointsman.core import chunking
+from pointsman.core.recipes import Recipe, digest
+from pointsman.embedders import registry as embedders
+from pointsman.errors import PointsmanError, Terminal
+from pointsman.plan import facts as plan_facts
+from pointsman.plan import observed
+from pointsman.plan.facts import Facts, IndexRecord
+from pointsman.plan.observed import Physical, Presence, Problem
+from pointsman.plan.tasks import Key
+from pointsman.store.dataset import DatasetStore, EmbeddedSnapshot
+from pointsman.work import jobs
+
+
+def dataset(resource: Resource, world: World) -> observed.Dataset:
+    """Return all that is known of a dataset."""
+    meta, key = resource["metadata"], key_of(resource)
+    spec = _valid(dataset_api.Spec, resource)
+    work = world.runner.work(key)
+    store = world.store.dataset(key.namespace, key.name)
+    pins, snapshots = store.pins(), store.snapshots()
+    return observed.Dataset(
+        key=key,
+        uid=meta["uid"],
+        generation=meta["generation"],
+        spec=spec,
+        status=_status(dataset_api.DatasetStatus, resource),
+        has_finalizer=FINALIZER in meta.get("finalizers", ()),
+        deleting_since=_time(meta.get("deletionTimestamp")),
+        refresh_token=meta.get("annotations", {}).get(REFRESH_ANNOTATION, ""),
+        source_digest=digest(spec.source.model_dump(mode="json")),
+        snapshots=tuple(_snapshot(s) for s in snapshots),
+        pins=pins,
+        recipes={version.name: _recipe(spec, version) for version in spec.versions},
+        embedded=_embedded(store, pins),
+        users=tuple(_user(other, pins, world) for other in users(key, world)),
+        work=work,
+        deadline=world.deadline,
+    )
+
+
+def deployment(resource: Resource, world: World) -> observed.Deployment:
+    """Return all that is known of a deployment."""
+    meta, key = resource["metadata"], key_of(resource)
+    spec = _valid(deployment_api.Spec, resource)
+    work = world.runner.work(key)
+    facts, revision = facts_of(key, world)
+    records = {index.name: record for index in facts.indexes if (record := _record(key, index.name, world))}
+    published = world.cluster.config_map(key.namespace, config_map_name(key.name))
+    physical, problem = _probe(key, spec, facts, world)
+    return observed.Deployment(
+        key=key,
+        uid=meta["uid"],
+        generation=meta["generation"],
+        spec=spec,
+        status=_status(deployment_api.DeploymentStatus, resource),
+        has_finalizer=FINALIZER in meta.get("finalizers", ()),
+        deleting_since=_time(meta.get("deletionTimestamp")),
+        dataset=_view(key.namespace, spec.dataset_ref.name, world),
+        facts=facts,
+        revision=revision,
+        records=records,
+        physical=physical,
+        engine=backends.engine(spec.backend),
+        address=backends.address(spec.backend),
+        parameters=digest(jobs.parameters(spec.backend).model_dump(mode="json")),
+        published=published,
+        work=work,
+        deadline=world.deadline,
+        problem=problem,
+    )
+
+
+def key_of(resource: Resource) -> Key:
+    """Return the key of a resource."""
+    return Key(resource["kind"], resource["metadata"]["namespace"], resource["metadata"]["name"])
+
+
+def config_map_name(deployment: str) -> str:
+    """Return the name of the ConfigMap that direct clients read."""
+    return f"{deployment}-serving"
+
+
+def users(dataset: Key, world: World) -> list[Resource]:
+    """Return the deployments of a dataset."""
+    found = world.cluster.list(DEPLOYMENT, dataset.namespace)
+    return [d for d in found if d.get("spec", {}).get("datasetRef", {}).get("name") == dataset.name]
+
+
+def facts_of(deployment: Key, world: World) -> tuple[Facts, int]:
+    """Return a deployment's facts and their revision; empty ones and 0 where there are none."""
+    found = world.store.log(*jobs.facts_log(deployment)).read()
+    return (Facts(), 0) if found is None else (plan_facts.from_json(found.value), found.revision)
+
+
+def _probe(
+    key: Key, spec: deployment_api.Spec, facts: Facts, world: World
+) -> tuple[Mapping[str, Physical], Problem | None]:
+    """Look for every index on the books; the first thing that goes wrong is the problem."""
+    try:
+        secrets = credentials.of_backend(world.cluster, key.namespace, spec.backend, world.access)
+        backend = world.databases.get(key, spec.backend, secrets)
+        if not facts.indexes:
+            backend.probe()
+        return {index.name: _physical(key, index.name, backend) for index in facts.indexes}, None
+    except PointsmanError as error:
+        return {}, _problem(error)
+
+
+def _physical(key: Key, name: str, backend: Any) -> Physical:
+    try:
+        marker = backend.find(name)
+    except Terminal as error:
+        if error.reason is Reason.COLLECTION_FOREIGN:
+            return Physical(Presence.FOREIGN)
+        raise
+    if marker is None:
+        return Physical(Presence.ABSENT)
+    if marker.owner != str(key):
+        return Physical(Presence.FOREIGN)
+    return Physical(Presence.PRESENT, backend.count(name))
+
+
+def _view(namespace: str, name: str, world: World) -> observed.DatasetView:
+    store = world.store.dataset(namespace, name)
+    resource = world.cluster.get(DATASET, namespace, name)
+    pins = store.pins()
+    declared: tuple[str, ...] = ()
+    progress = stalled = ""
+    if resource is not None:
+        declared = tuple(version["name"] for version in resource["spec"].get("versions", ()))
+        status = _status(dataset_api.DatasetStatus, resource)
+        running = [v.progress for v in status.versions if v.progress is not None]
+        if running and running[0].total:
+            progress = f"{running[0].done:,} of {running[0].total:,} {running[0].unit}"
+        stall = get(status.conditions, ConditionType.STALLED)
+        if stall is not None and stall.status == "True":
+            stalled = stall.message
+    return observed.DatasetView(
+        exists=resource is not None and "deletionTimestamp" not in resource["metadata"],
+        declared=declared,
+        pins=pins,
+        snapshots=tuple(_snapshot(s) for s in store.snapshots()),
+        embedded=_embedded(store, pins),
+        progress=progress,
+        stalled=stalled,
+    )
+
+
+def _user(resource: Resource, pins: Mapping[str, Recipe], world: World) -> observed.User:
+    key, spec = key_of(resource), resource["spec"]
+    facts, _ = facts_of(key, world)
+    serving = facts.serving
+    needs = [spec.get("version", ""), *([serving.version] if serving else [])]
+    versions = [*needs, *(index.version for index in facts.indexes if index.role is deployment_api.Role.RETAINED)]
+    recipes = {index.recipe for index in facts.indexes} | {pins[v].key for v in versions if v in pins}
+    numbers: set[int] = {index.frozen for index in facts.indexes if index.frozen is not None}
+    for index in facts.indexes:
+        record = _record(key, index.name, world)
+        if record is not None and record.cursor is not None:
+            numbers |= {record.cursor.snapshot} | ({record.pending} if record.pending is not None else set())
+    pinned: tuple[tuple[str, int], ...] = ()
+    if spec.get("snapshot") is not None:
+        numbers.add(spec["snapshot"])
+        if needs[0] in pins:
+            pinned = ((pins[needs[0]].key, spec["snapshot"]),)
+    return observed.User(
+        name=key.name,
+        versions=tuple(dict.fromkeys(versions)),
+        needs=tuple(dict.fromkeys(needs)),
+        recipes=tuple(sorted(recipes)),
+        snapshots=tuple(sorted(numbers)),
+        pinned=pinned,
+    )
+
+
+def _record(deployment: Key, index: str, world: World) -> IndexRecord | None:
+    found = world.store.log(*jobs.index_log(deployment, index)).read()
+    return None if found is None else plan_facts.record_from_json(found.value)
+
+
+def _recipe(spec: dataset_api.Spec, version: dataset_api.Version) -> Recipe | Problem:
+    try:
+        space = embedders.space_of(version.model)
+        jobs.endpoint_of(spec, version.model)
+    except PointsmanError as error:
+        return _problem(error)
+    return Recipe(
+        space=space,
+        template=version.text.template,
+        metadata_fields=tuple(sorted(set(version.text.metadata_fields))),
+        chunker=chunking.chunker(version.chunking),
+    )
+
+
+def _embedded(store: DatasetStore, pins: Mapping[str, Recipe]) -> dict[str, tuple[observed.Embedded, ...]]:
+    keys = {recipe.key for recipe in pins.values()}
+    return {key: tuple(_embedded_one(record) for record in store.embedded(key)) for key in sorted(keys)}
+
+
+def _embedded_one(record: EmbeddedSnapshot) -> observed.Embedded:
+    return observed.Embedded(
+        snapshot=record.snapshot,
+        sequence=record.sequence,
+        documents=record.documents,
+        rows=record.rows,
+        digest=record.digest,
+        embedded=record.embedded,
+        reused=record.reused,
+        changes=record.changes,
+        model=record.model,
+        revision=record.revision,
+    )
+
+
+def _snapshot(record: Any) -> observed.Snapshot:
+    return observed.Snapshot(record.number, record.sequence, record.documents, record.digest, record.created_at)
+
+
+def _problem(error: PointsmanError) -> Problem:
+    return Problem(error.reason, error.message, isinstance(error, Terminal))
+
+
+def _valid(kind: Callable[..., Any], resource: Resource) -> Any:
+    """Read a spec. The API server has judged it by the same schema, but perhaps by that of another release."""
+    try:
+        return kind(**resource["spec"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Terminal(Reason.INVALID_SPEC, f"spec.{where}: {first['msg']}") from error
+
+
+def _status(kind: Callable[..., Any], resource: Resource) -> Any:
+    """Read a status; one that cannot be read, by whoever's hand, is written anew."""
+    try:
+        return kind(**resource.get("status", {}))
+    except ValidationError:
+        return kind()
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)

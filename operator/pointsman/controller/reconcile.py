@@ -1,0 +1,100 @@
+"""The loop's body: observe, plan, apply, report."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from pointsman import logs
+from pointsman.api import conditions as conditions_api
+from pointsman.api import dataset as dataset_api
+from pointsman.api import deployment as deployment_api
+from pointsman.api.conditions import ConditionType
+from pointsman.controller import apply, observe, report
+from pointsman.controller.cluster import DATASET, DEPLOYMENT, Resource
+from pointsman.controller.world import World
+from pointsman.errors import Conflict, PointsmanError, Terminal
+from pointsman.plan import dataset, deployment, words
+from pointsman.plan.observed import Plan
+from pointsman.plan.tasks import Key
+
+Status = TypeVar("Status", dataset_api.DatasetStatus, deployment_api.DeploymentStatus)
+
+log = logs.logger()
+
+
+def reconcile(key: Key, world: World, now: datetime) -> timedelta | None:
+    """Move one resource as far as the facts allow and return when to look again; None once it is gone."""
+    resource = world.cluster.get(key.kind, key.namespace, key.name)
+    if resource is None:
+        world.runner.cancel(key)
+        return None
+    match key.kind:
+        case kind if kind == DATASET:
+            return _dataset(resource, world, now)
+        case kind if kind == DEPLOYMENT:
+            return _deployment(resource, world, now)
+    return None
+
+
+def _dataset(resource: Resource, world: World, now: datetime) -> timedelta:
+    try:
+        seen = observe.dataset(resource, world)
+        plan = dataset.plan(seen, now)
+    except PointsmanError as error:
+        return _unseen(resource, dataset_api.DatasetStatus, error, world, now)
+    return _carry_out(resource, seen.status, plan, world, now)
+
+
+def _deployment(resource: Resource, world: World, now: datetime) -> timedelta:
+    try:
+        seen = observe.deployment(resource, world)
+        plan = deployment.plan(seen, now)
+    except PointsmanError as error:
+        return _unseen(resource, deployment_api.DeploymentStatus, error, world, now)
+    return _carry_out(resource, seen.status, plan, world, now)
+
+
+def _carry_out(resource: Resource, before: Status, plan: Plan[Status], world: World, now: datetime) -> timedelta:
+    """Apply a plan and report it; an action that fails is folded into the report and ends the plan."""
+    status, look_again = plan.status, plan.look_again
+    said = f"{resource['kind']} {observe.key_of(resource)}"
+    for action in plan.actions:
+        try:
+            apply.action(action, resource, world)
+            log.info(logs.Event.ACTION_APPLIED, action=type(action).__name__, resource=said)
+        except Conflict:
+            # Somebody else wrote first: what was planned may be wrong by now.
+            return words.AT_ONCE
+        except PointsmanError as error:
+            status = _with_error(status, error, resource, now)
+            look_again = timedelta(seconds=30 if isinstance(error, Terminal) else 5)
+            log.warning(logs.Event.ACTION_FAILED, action=type(action).__name__, resource=said, error=error)
+            break
+    try:
+        report.status(resource, before, status, world)
+    except Conflict:
+        return words.AT_ONCE
+    return look_again
+
+
+def _unseen(resource: Resource, kind: type[Any], error: PointsmanError, world: World, now: datetime) -> timedelta:
+    """Report that observing itself failed: the old status stays, but for what it says of the goal."""
+    try:
+        before = kind(**resource.get("status", {}))
+    except ValueError:
+        before = kind()
+    try:
+        report.status(resource, before, _with_error(before, error, resource, now), world)
+    except Conflict:
+        return words.AT_ONCE
+    return timedelta(seconds=30 if isinstance(error, Terminal) else 5)
+
+
+def _with_error(status: Any, error: PointsmanError, resource: Resource, now: datetime) -> Any:
+    kind = ConditionType.STALLED if isinstance(error, Terminal) else ConditionType.RECONCILING
+    generation = resource["metadata"]["generation"]
+    goal = words.goal((kind, error.reason, error.message), generation, now)
+    others = [c for c in status.conditions if c.type not in {g.type for g in goal}]
+    merged = conditions_api.merge(status.conditions, [*goal, *others])
+    return status.model_copy(update={"conditions": merged, "observed_generation": generation})

@@ -1,0 +1,60 @@
+"""Says what is true: one status write where something moved, one Event where a condition turned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pointsman.api import dataset as dataset_api
+from pointsman.api import deployment as deployment_api
+from pointsman.api.conditions import Condition, ConditionType, Status, get
+from pointsman.controller.cluster import Resource
+from pointsman.controller.observe import key_of
+from pointsman.controller.world import World
+from pointsman.errors import Conflict
+
+AnyStatus = dataset_api.DatasetStatus | deployment_api.DeploymentStatus
+
+BAD_WHEN_TRUE = frozenset({ConditionType.STALLED})
+ANNOUNCED = frozenset(
+    {ConditionType.READY, ConditionType.STALLED, ConditionType.AVAILABLE, ConditionType.SOURCE_REACHABLE}
+)
+"""The conditions whose turns are worth an Event; the others follow from these."""
+
+
+def status(resource: Resource, before: AnyStatus, after: AnyStatus, world: World) -> None:
+    """Write a status if it differs from the one that was observed, then post Events for what turned.
+
+    Raises Conflict where the resource has been edited in between: the next look will say more.
+    """
+    if after == before:
+        return
+    key = key_of(resource)
+    latest = world.cluster.get(key.kind, key.namespace, key.name)
+    if latest is None:
+        return
+    same = all(latest["metadata"][name] == resource["metadata"][name] for name in ("uid", "generation"))
+    if not same:
+        raise Conflict(f"{key} was edited in between")
+    version = latest["metadata"]["resourceVersion"]
+    world.cluster.write_status(key.kind, key.namespace, key.name, dump(after), version)
+    for condition in turned(before.conditions, after.conditions):
+        is_warning = (condition.status is Status.TRUE) == (condition.type in BAD_WHEN_TRUE)
+        world.cluster.event(latest, is_warning, condition.reason, condition.message)
+
+
+def dump(value: AnyStatus) -> dict[str, Any]:
+    """Return a status as JSON, without what is not known."""
+    return value.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def turned(before: Sequence[Condition], after: Sequence[Condition]) -> list[Condition]:
+    """Return the announced conditions whose status or reason has changed, but for the first sight of a dull one."""
+    found = []
+    for condition in after:
+        old, holds = get(before, condition.type), condition.status is Status.TRUE
+        if condition.type not in ANNOUNCED or (old is None and not holds):
+            continue
+        if old is None or old.status is not condition.status or (holds and old.reason is not condition.reason):
+            found.append(condition)
+    return found

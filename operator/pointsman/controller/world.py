@@ -1,0 +1,67 @@
+"""All that the loop acts through, built once and passed down."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from pointsman.access import Access
+from pointsman.api import deployment as deployment_api
+from pointsman.controller.cluster import Cluster
+from pointsman.plan.tasks import Key
+from pointsman.ports import Backend
+from pointsman.store.root import Store
+from pointsman.work.jobs import Credentials
+from pointsman.work.runners import Runner
+
+Opener = Callable[[deployment_api.Backend, Credentials, Access], Backend]
+
+
+class Databases:
+    """Connections to databases, one for each deployment, opened anew when its address or credentials change."""
+
+    def __init__(self, opener: Opener, access: Access) -> None:
+        self._opener, self._access = opener, access
+        self._lock = threading.Lock()
+        self._open: dict[Key, tuple[str, Backend]] = {}
+
+    def get(self, owner: Key, spec: deployment_api.Backend, credentials: Credentials) -> Backend:
+        """Return the connection of a deployment."""
+        told = "\0".join([spec.model_dump_json(), *(f"{k}={v}" for k, v in sorted(credentials.items()))])
+        fingerprint = hashlib.blake2b(told.encode()).hexdigest()
+        with self._lock:
+            found = self._open.get(owner)
+        if found is not None and found[0] == fingerprint:
+            return found[1]
+        backend = self._opener(spec, credentials, self._access)
+        with self._lock:
+            self._open[owner] = (fingerprint, backend)
+        if found is not None:
+            found[1].close()
+        return backend
+
+    def close(self) -> None:
+        """Give all connections back."""
+        with self._lock:
+            backends = [backend for _, backend in self._open.values()]
+            self._open.clear()
+        for backend in backends:
+            backend.close()
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The cluster, the store, the workers and the databases."""
+
+    cluster: Cluster
+    store: Store
+    store_uri: str
+    store_options: Credentials = field(repr=False)
+    runner: Runner
+    databases: Databases
+    access: Access
+    deadline: timedelta = timedelta(minutes=10)
+    """How long a finalizer may wait for what does not answer."""

@@ -1,0 +1,296 @@
+"""A task with all that a worker needs to carry it out, and the carrying out.
+
+A job crosses a process boundary as JSON on the worker's standard input: it carries credentials, so it is never an
+argument, an environment variable or a file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar, assert_never
+
+import numpy as np
+
+from pointsman import ports
+from pointsman.access import Access
+from pointsman.api import dataset as dataset_api
+from pointsman.api import deployment as deployment_api
+from pointsman.api.conditions import Reason
+from pointsman.core.recipes import Recipe, Space
+from pointsman.errors import Terminal
+from pointsman.plan.tasks import (
+    TASKS,
+    Build,
+    Check,
+    Clean,
+    Embed,
+    Follow,
+    IndexTask,
+    Key,
+    Refresh,
+    Repair,
+    Task,
+)
+from pointsman.store.dataset import DatasetStore
+from pointsman.store.root import Store
+from pointsman.work import embed, indexing, refresh
+from pointsman.work.progress import Report
+
+Credentials = Mapping[str, str]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """How the outside world is opened: the registries in production, others in tests."""
+
+    store: Callable[[str, Mapping[str, str]], Store]
+    source: Callable[[dataset_api.Source, Credentials, Access], ports.Source]
+    embedder: Callable[
+        [Space, dataset_api.Endpoint | None, str | None, Access, dataset_api.ModelChoice], ports.Embedder
+    ]
+    backend: Callable[[deployment_api.Backend, Credentials, Access], ports.Backend]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A task with what it needs."""
+
+    task: Task
+    store: str
+    store_options: Credentials = field(default_factory=dict, repr=False)
+    access: Access = field(default_factory=Access)
+    dataset: dataset_api.Spec | None = None
+    """The dataset's spec, for tasks that read its source or reach its models."""
+    backend: deployment_api.Backend | None = None
+    """The database, for tasks on an index."""
+    uid: str = ""
+    """The UID of the deployment, for the index's marker."""
+    serving: str = ""
+    """The index whose queries a bulk load must not slow down."""
+    credentials: Credentials = field(default_factory=dict, repr=False)
+    """Of the source or of the database."""
+    api_key: str | None = field(default=None, repr=False)
+    """Of the model's endpoint."""
+
+
+def carry_out(job: Job, doors: Doors, now: Callable[[], datetime], report: Report) -> None:
+    """Carry a job out, from wherever an earlier attempt was cut short."""
+    store = doors.store(job.store, job.store_options)
+    match job.task:
+        case Refresh():
+            spec = _required(job.dataset)
+            dataset = store.dataset(job.task.owner.namespace, job.task.owner.name)
+            source = doors.source(spec.source, job.credentials, job.access)
+            declared = {version.name for version in spec.versions}
+            recipes = [recipe for version, recipe in dataset.pins().items() if version in declared]
+            with dataset.exclusive():
+                refresh.refresh(dataset, source, spec.surprises, now, report, recipes)
+        case Embed():
+            dataset = store.dataset(job.task.owner.namespace, job.task.owner.name)
+            with dataset.exclusive():
+                _embed(job, job.task, dataset, doors, now, report)
+        case Clean():
+            dataset = store.dataset(job.task.owner.namespace, job.task.owner.name)
+            with dataset.exclusive():
+                dataset.clean(job.task.keep, job.task.recipes)
+        case Build() | Follow() | Check() | Repair():
+            _on_index(job, job.task, store, doors, now, report)
+        case _:
+            assert_never(job.task)
+
+
+def _embed(
+    job: Job, task: Embed, dataset: DatasetStore, doors: Doors, now: Callable[[], datetime], report: Report
+) -> None:
+    spec = _required(job.dataset)
+    recipe = _recipe(dataset, task.version, task.recipe)
+    model = model_of(spec, task.version, recipe.space)
+    endpoint = endpoint_of(spec, model)
+    embedder = doors.embedder(recipe.space, endpoint, job.api_key, job.access, model)
+    try:
+        embed.embed(dataset, task.version, recipe, task.snapshot, embedder, now, report)
+    finally:
+        embedder.close()
+
+
+def _on_index(
+    job: Job, task: IndexTask, store: Store, doors: Doors, now: Callable[[], datetime], report: Report
+) -> None:
+    spec = _required(job.backend)
+    dataset = store.dataset(task.owner.namespace, task.dataset)
+    recipe = _recipe(dataset, task.version, task.recipe)
+    hnsw = parameters(spec)
+    marker = ports.Marker(
+        owner=str(task.owner),
+        uid=job.uid,
+        version=task.version,
+        recipe=task.recipe,
+        space=recipe.space.key,
+        model=recipe.space.model,
+    )
+    backend = doors.backend(spec, job.credentials, job.access)
+    try:
+        index = indexing.Index(
+            spec=ports.IndexSpec(task.index, recipe.space.dimensions, hnsw.m, hnsw.ef_construct, marker),
+            backend=backend,
+            dataset=dataset,
+            recipe=recipe,
+            log=store.log(*index_log(task.owner, task.index)),
+            now=now,
+            report=report,
+        )
+        match task:
+            case Build():
+                indexing.build(index, task.snapshot, _pace(job, backend))
+            case Follow():
+                indexing.follow(index, task.snapshot)
+            case Check():
+                indexing.check(index, task.snapshot)
+            case Repair():
+                indexing.repair(index, task.snapshot, _pace(job, backend))
+            case _:
+                assert_never(task)
+    finally:
+        backend.close()
+
+
+def _pace(job: Job, backend: ports.Backend) -> indexing.Pace:
+    """Return the pace that yields to the serving index, whose dimensions are read from one of its own vectors."""
+    if not job.serving or backend.find(job.serving) is None:
+        return indexing.Pace(None)
+    batch = next(iter(backend.scan(job.serving)), None)
+    if batch is None or not batch.num_rows:
+        return indexing.Pace(None)
+    _, vectors = backend.fetch(job.serving, [batch["point_id"][0].as_py()])
+    if not len(vectors):
+        return indexing.Pace(None)
+    vector = np.ascontiguousarray(vectors[0])
+
+    def probe() -> None:
+        backend.search(job.serving, vector, 10, None)
+
+    return indexing.Pace(probe)
+
+
+def index_log(owner: Key, index: str) -> tuple[str, ...]:
+    """Return where the records of an index are in the store."""
+    return "deployments", owner.namespace, owner.name, "indexes", index
+
+
+def facts_log(owner: Key) -> tuple[str, ...]:
+    """Return where the facts of a deployment are in the store."""
+    return "deployments", owner.namespace, owner.name, "facts"
+
+
+def parameters(backend: deployment_api.Backend) -> deployment_api.Hnsw:
+    """Return the parameters of the graph index that a backend's spec asks for."""
+    chosen = backend.qdrant or backend.milvus or backend.pgvector
+    return chosen.hnsw if chosen is not None else deployment_api.Hnsw()
+
+
+def model_of(spec: dataset_api.Spec, version: str, space: Space) -> dataset_api.ModelChoice:
+    """Return how to reach the model of a space: as the version says, or, once it is removed, as any other says."""
+    for declared in sorted(spec.versions, key=lambda v: v.name != version):
+        model = declared.model
+        if model.openai is not None and space.provider == "openai":
+            wanted = (space.model, space.dimensions)
+            if (model.openai.model, model.openai.dimensions) == wanted:
+                return model
+        if model.wordllama is not None and space.provider == "wordllama" and declared.name == version:
+            return model
+    if space.provider == "wordllama":
+        dimensions: Any = space.dimensions
+        return dataset_api.ModelChoice(wordllama=dataset_api.WordllamaModel(dimensions=dimensions))
+    message = f"{version} was removed and no declared version says how to reach {space.model}; declare {version} again"
+    raise Terminal(Reason.ENDPOINT_NOT_FOUND, message)
+
+
+def endpoint_of(spec: dataset_api.Spec, model: dataset_api.ModelChoice) -> dataset_api.Endpoint | None:
+    """Return the endpoint that a model names; None for a model that needs none."""
+    if model.openai is None:
+        return None
+    wanted = model.openai.endpoint
+    found = next((endpoint for endpoint in spec.endpoints if endpoint.name == wanted), None)
+    if found is None:
+        declared = ", ".join(endpoint.name for endpoint in spec.endpoints) or "none"
+        raise Terminal(Reason.ENDPOINT_NOT_FOUND, f"endpoint {wanted} is not declared, only {declared}")
+    return found
+
+
+def _recipe(dataset: DatasetStore, version: str, key: str) -> Recipe:
+    found = next((recipe for recipe in dataset.pins().values() if recipe.key == key), None)
+    if found is None:
+        raise Terminal(Reason.VERSION_NOT_FOUND, f"the recipe of {version} is not pinned in the store")
+    return found
+
+
+def _required(value: T | None) -> T:
+    assert value is not None, "the job lacks the spec that its task needs"
+    return value
+
+
+# Across the process boundary.
+
+
+def to_json(job: Job) -> dict[str, Any]:
+    """Return a job as JSON. It carries credentials: for the worker's standard input only."""
+    return {
+        "kind": type(job.task).__name__,
+        "task": dataclasses.asdict(job.task),
+        "store": job.store,
+        "store_options": dict(job.store_options),
+        "access": _access_to_json(job.access),
+        "dataset": None if job.dataset is None else job.dataset.model_dump(mode="json", by_alias=True),
+        "backend": None if job.backend is None else job.backend.model_dump(mode="json", by_alias=True),
+        "uid": job.uid,
+        "serving": job.serving,
+        "credentials": dict(job.credentials),
+        "api_key": job.api_key,
+    }
+
+
+def from_json(value: Mapping[str, Any]) -> Job:
+    """Read a job back."""
+    task = dict(value["task"])
+    task["owner"] = Key(**task["owner"])
+    for name in ("keep", "recipes"):
+        if name in task:
+            task[name] = tuple(task[name])
+    dataset, backend = value["dataset"], value["backend"]
+    return Job(
+        task=TASKS[value["kind"]](**task),
+        store=value["store"],
+        store_options=value["store_options"],
+        access=_access_from_json(value["access"]),
+        dataset=None if dataset is None else dataset_api.Spec.model_validate(dataset),
+        backend=None if backend is None else deployment_api.Backend.model_validate(backend),
+        uid=value["uid"],
+        serving=value["serving"],
+        credentials=value["credentials"],
+        api_key=value["api_key"],
+    )
+
+
+def _access_to_json(access: Access) -> dict[str, Any]:
+    return {
+        "file_roots": [str(root) for root in access.file_roots],
+        "allowed_hosts": list(access.allowed_hosts),
+        "allow_loopback": access.allow_loopback,
+        "allow_ambient_credentials": access.allow_ambient_credentials,
+        "denied_hosts": list(access.denied_hosts),
+    }
+
+
+def _access_from_json(value: Mapping[str, Any]) -> Access:
+    return Access(
+        file_roots=tuple(Path(root) for root in value["file_roots"]),
+        allowed_hosts=tuple(value["allowed_hosts"]),
+        allow_loopback=value["allow_loopback"],
+        allow_ambient_credentials=value["allow_ambient_credentials"],
+        denied_hosts=tuple(value["denied_hosts"]),
+    )

@@ -1,0 +1,224 @@
+"""Worker processes: started when there is work, kept warm for a while, ended with the operator.
+
+The protocol is one JSON object a line. In: a job. Out: `{"done", "total"}` while it runs, then `{"ended": true}` or
+`{"reason", "message", "terminal"}`. The worker ends itself when its standard input ends, which also happens when the
+operator is killed, so that no orphan writes beside a new operator's workers.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import IO, Any
+
+import orjson
+
+from pointsman.api.conditions import Reason
+from pointsman.errors import PointsmanError, Retryable, Terminal
+from pointsman.work import jobs
+from pointsman.work.jobs import Doors, Job
+from pointsman.work.progress import Report
+
+IDLE = 60.0
+"""Seconds that an idle worker is kept."""
+REPORT_EVERY = 0.5
+"""Seconds between two lines of progress."""
+
+
+class Processes:
+    """A pool of worker processes; each carries out one job at a time."""
+
+    def __init__(self, command: tuple[str, ...] = ()) -> None:
+        self._command = command or (sys.executable, "-m", "pointsman.cli.main", "worker")
+        self._lock = threading.Lock()
+        self._idle: list[tuple[float, subprocess.Popen[bytes]]] = []
+        self._all: set[subprocess.Popen[bytes]] = set()
+        self._is_closed = False
+
+    def carry_out(self, job: Job, report: Report, is_cancelled: threading.Event) -> None:
+        """Carry a job out in a worker; a worker that dies is Retryable(WORK_LOST)."""
+        process = self._take()
+        try:
+            _converse(process, job, report, is_cancelled)
+        except BaseException:
+            if process.poll() is None and is_cancelled.is_set():
+                self._end(process)
+            raise
+        finally:
+            self._give_back(process)
+
+    def close(self) -> None:
+        """End all workers."""
+        with self._lock:
+            self._is_closed = True
+            processes = list(self._all)
+        for process in processes:
+            self._end(process)
+
+    def _take(self) -> subprocess.Popen[bytes]:
+        with self._lock:
+            if self._is_closed:
+                raise Retryable(Reason.WORK_LOST, "the operator is stopping")
+            while self._idle:
+                _, process = self._idle.pop()
+                if process.poll() is None:
+                    return process
+                self._all.discard(process)
+            # Nothing of the job is in the arguments or the environment: both can be read by others.
+            process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self._all.add(process)
+            return process
+
+    def _give_back(self, process: subprocess.Popen[bytes]) -> None:
+        now = time.monotonic()
+        with self._lock:
+            if process.poll() is None and not self._is_closed:
+                self._idle.append((now, process))
+            else:
+                self._all.discard(process)
+            old = [entry for entry in self._idle if now - entry[0] > IDLE]
+            self._idle = [entry for entry in self._idle if entry not in old]
+        for _, stale in old:
+            self._end(stale)
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        process.terminate()
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+        with self._lock:
+            self._all.discard(process)
+
+
+def _converse(process: subprocess.Popen[bytes], job: Job, report: Report, is_cancelled: threading.Event) -> None:
+    assert process.stdin is not None and process.stdout is not None
+    lines: queue.Queue[bytes] = queue.Queue()
+    stdout = process.stdout
+
+    def read() -> None:
+        while line := stdout.readline():
+            lines.put(line)
+            if b'"done"' not in line:
+                return
+        lines.put(b"")
+
+    try:
+        process.stdin.write(orjson.dumps(jobs.to_json(job)) + b"\n")
+        process.stdin.flush()
+    except OSError as error:
+        raise Retryable(Reason.WORK_LOST, "the worker has gone; it is started again") from error
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    while True:
+        try:
+            line = lines.get(timeout=0.2)
+        except queue.Empty:
+            if is_cancelled.is_set():
+                raise Retryable(Reason.WORK_LOST, "cancelled") from None
+            continue
+        if not line:
+            code = process.wait()
+            raise Retryable(
+                Reason.WORK_LOST, f"the worker ended without an answer (exit code {code}); it is tried again"
+            )
+        answer = orjson.loads(line)
+        if "done" in answer:
+            report(answer["done"], answer["total"])
+        elif "ended" in answer:
+            return
+        else:
+            kind = Terminal if answer["terminal"] else Retryable
+            raise kind(Reason(answer["reason"]), answer["message"])
+
+
+class InProcess:
+    """Carries jobs out on the calling thread: for the in-memory database, which no other process can see."""
+
+    def __init__(self, doors: Doors, now: Callable[[], datetime]) -> None:
+        self._doors, self._now = doors, now
+
+    def carry_out(self, job: Job, report: Report, is_cancelled: threading.Event) -> None:
+        """Carry a job out here; it cannot be cancelled once it has begun."""
+        jobs.carry_out(job, self._doors, self._now, report)
+
+    def close(self) -> None:
+        """Do nothing: the jobs end with their threads."""
+
+
+class Either:
+    """Sends jobs on the in-memory database to this process and all others to workers."""
+
+    def __init__(self, workers: Processes, here: InProcess) -> None:
+        self._workers, self._here = workers, here
+
+    def carry_out(self, job: Job, report: Report, is_cancelled: threading.Event) -> None:
+        """Carry a job out where it has to be."""
+        is_memory = job.backend is not None and job.backend.memory is not None
+        (self._here if is_memory else self._workers).carry_out(job, report, is_cancelled)
+
+    def close(self) -> None:
+        """End all workers."""
+        self._workers.close()
+
+
+def serve(stdin: IO[bytes], stdout: IO[bytes], doors: Doors, now: Callable[[], datetime]) -> None:
+    """Carry out the jobs that come in, one after the other, until the input ends.
+
+    A thread reads the input while a job runs: its end means that the operator is gone, and then this process ends at
+    once, wherever the job is.
+    """
+    incoming: queue.Queue[bytes | None] = queue.Queue()
+    is_busy = threading.Event()
+
+    def read() -> None:
+        for line in stdin:
+            incoming.put(line)
+        if is_busy.is_set():
+            os._exit(3)
+        incoming.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+
+    def answer(value: dict[str, Any]) -> None:
+        stdout.write(orjson.dumps(value) + b"\n")
+        stdout.flush()
+
+    last = 0.0
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= REPORT_EVERY:
+            last = time.monotonic()
+            answer({"done": done, "total": total})
+
+    while (line := incoming.get()) is not None:
+        is_busy.set()
+        try:
+            jobs.carry_out(jobs.from_json(orjson.loads(line)), doors, now, report)
+            answer({"ended": True})
+        except PointsmanError as error:
+            answer({"reason": error.reason, "message": error.message, "terminal": isinstance(error, Terminal)})
+        except Exception as error:
+            # The type and place only: a foreign error's text may carry what a log must not.
+            place = _place(error)
+            message = f"{type(error).__name__} at {place}, which nobody foresaw; please report it"
+            answer({"reason": Reason.INTERNAL_ERROR, "message": message, "terminal": False})
+        is_busy.clear()
+
+
+def _place(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "unknown" if trace is None else f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}"
