@@ -150,15 +150,21 @@ class Reason(StrEnum):
     """An error that nobody foresaw; the operator's log has it."""
 
 
-class Condition(base.Model):
+class Condition(base.Fact):
     """One claim about a resource, as Kubernetes writes it."""
 
     type: ConditionType
+    """What is claimed."""
     status: Status
+    """Whether it holds."""
     observed_generation: int
+    """The generation of the spec that it is about."""
     last_transition_time: datetime
+    """When the status last moved."""
     reason: Reason
+    """Why it is so, in a word for machines."""
     message: str
+    """Why it is so, in a clause for people."""
 
 
 def get(conditions: Iterable[Condition], kind: ConditionType) -> Condition | None:

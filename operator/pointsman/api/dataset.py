@@ -4,22 +4,30 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pointsman.api import base
 from pointsman.api.conditions import Condition
 
 FieldName = Annotated[str, Field(min_length=1, max_length=128)]
 Prefix = Annotated[str, Field(max_length=512)]
-Host = Annotated[str, Field(min_length=1, max_length=253)]
+Host = base.Host
+
+_ONE_SOURCE = "exactly one of files and postgres is wanted"
+_ONE_MODEL = "exactly one of wordllama and openai is wanted"
+_OVERLAP = "overlapTokens must be less than maxTokens"
 
 
 class FilesSource(base.Model):
     """Files that hold one document a row, read through fsspec."""
 
-    uri: Annotated[str, Field(pattern=r"^(file|s3)://.+", min_length=8, max_length=1024)]
+    uri: Annotated[
+        str,
+        base.patterned(r"^(file:///|s3://[^/]).*$", "must begin with file:/// or with s3:// and a bucket"),
+        Field(min_length=6, max_length=1024),
+    ]
     """Where the files are: `file:///…` or `s3://…`; `*` matches within one folder."""
     format: Literal["jsonl", "parquet", "csv"]
     """How the files are written. CSV needs a header line."""
@@ -32,9 +40,9 @@ class PostgresSource(base.Model):
 
     host: Host
     """The server's host name."""
-    port: Annotated[int, Field(ge=1, le=65535)] = 5432
+    port: base.Port = 5432
     """The server's port."""
-    database: Annotated[str, Field(min_length=1, max_length=63)]
+    database: base.DatabaseName
     """The database's name."""
     query: Annotated[str, Field(min_length=1, max_length=8192)]
     """A SELECT whose columns are the document's fields."""
@@ -47,6 +55,20 @@ class PostgresSource(base.Model):
 class Source(base.Model):
     """Exactly one kind of source. Its kind and `idField` never change."""
 
+    model_config = base.rules(
+        base.rule("has(self.files) != has(self.postgres)", _ONE_SOURCE),
+        base.rule(
+            "has(self.files) == has(oldSelf.files)",
+            "the kind of a source cannot be changed, since ids of two sources do not mean the same documents; "
+            "declare another EmbeddingDataset instead",
+        ),
+        base.rule(
+            "self.idField == oldSelf.idField",
+            "idField cannot be changed, since every document would become another one; "
+            "declare another EmbeddingDataset instead",
+        ),
+    )
+
     files: FilesSource | None = None
     """Files of JSON Lines, Parquet or CSV."""
     postgres: PostgresSource | None = None
@@ -54,9 +76,18 @@ class Source(base.Model):
     id_field: FieldName
     """The field that identifies a document; unique and not empty."""
 
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        base.check_one_of(self, ("files", "postgres"), _ONE_SOURCE)
+        return self
+
 
 class Refresh(base.Model):
-    """When the source is read again."""
+    """When a source is read again."""
+
+    model_config = base.rules(
+        base.rule("duration(self.every) >= duration('10s')", "every must be 10s or more; to read at once, ask for it")
+    )
 
     every: base.Duration
     """The time between two reads; 10 seconds or more."""
@@ -67,14 +98,14 @@ class Endpoint(base.Model):
 
     name: base.VersionName
     """What versions call it."""
-    base_url: Annotated[str, Field(alias="baseURL", pattern=r"^https?://.+", max_length=1024)]
+    base_url: Annotated[base.URL, Field(alias="baseURL")]
     """The URL before `/embeddings`, such as `https://api.example.com/v1`."""
     api_key_ref: base.SecretKeyReference | None = None
     """The Secret key that holds the bearer token."""
 
 
 class WordllamaModel(base.Model):
-    """The embedded model: static word vectors, no endpoint, thousands of texts a second."""
+    """The embedded model: static word vectors, no endpoint to reach."""
 
     dimensions: Literal[64, 128, 256] = 256
     """How many of the model's dimensions are kept."""
@@ -98,6 +129,8 @@ class OpenAIModel(base.Model):
 class ModelChoice(base.Model):
     """Exactly one model, with the prefixes that it wants on either side."""
 
+    model_config = base.rules(base.rule("has(self.wordllama) != has(self.openai)", _ONE_MODEL))
+
     wordllama: WordllamaModel | None = None
     """The embedded model."""
     openai: OpenAIModel | None = None
@@ -107,27 +140,52 @@ class ModelChoice(base.Model):
     document_prefix: Prefix = ""
     """Put before every text of a document."""
 
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        base.check_one_of(self, ("wordllama", "openai"), _ONE_MODEL)
+        return self
+
 
 class Text(base.Model):
     """Which fields become the text, and which travel along."""
 
     template: Annotated[str, Field(min_length=1, max_length=2048)] = "{text}"
     """The document's text, with `{field}` for a field's value; a missing field is empty."""
-    metadata_fields: Annotated[list[FieldName], Field(max_length=32)] = []
+    metadata_fields: Annotated[list[FieldName], base.distinct(), Field(max_length=32)] = []
     """Fields that are stored beside each vector and can be filtered on."""
 
 
 class Chunking(base.Model):
     """How a text is cut."""
 
+    model_config = base.rules(
+        base.rule(
+            "!has(self.overlapTokens) || self.overlapTokens < (has(self.maxTokens) ? self.maxTokens : 256)", _OVERLAP
+        )
+    )
+
     max_tokens: Annotated[int, Field(ge=8, le=32768)] = 256
     """The most tokens of a chunk, in the chunker's own count of words and marks."""
     overlap_tokens: Annotated[int, Field(ge=0, le=16384)] = 0
     """The tokens that two neighbouring chunks share; less than `maxTokens`."""
 
+    @model_validator(mode="after")
+    def _overlaps_less(self) -> Self:
+        if self.overlap_tokens >= self.max_tokens:
+            raise ValueError(_OVERLAP)
+        return self
+
 
 class Version(base.Model):
     """A named recipe. Once admitted it is never edited; a new recipe is a new name."""
+
+    model_config = base.rules(
+        base.rule(
+            "self == oldSelf",
+            "a version cannot be changed, since its name means one recipe for ever; "
+            "add a version under another name instead",
+        )
+    )
 
     name: base.VersionName
     """The version's name, one recipe for ever."""
@@ -144,7 +202,11 @@ class Surprises(base.Model):
 
     everything_updated: Literal["Hold", "Allow"] = "Hold"
     """What to do when every document that was there has changed at once."""
-    deleted_share_above: Annotated[str, Field(pattern=r"^(0(\.[0-9]{1,4})?|1(\.0{1,4})?)$", max_length=6)] = "0.2"
+    deleted_share_above: Annotated[
+        str,
+        base.patterned(r"^(0([.][0-9]{1,4})?|1([.]0{1,4})?)$", 'must be a share between "0" and "1", such as "0.2"'),
+        Field(min_length=1, max_length=6),
+    ] = "0.2"
     """The share of deleted documents above which a snapshot is held; `1` lets all through."""
 
 
@@ -160,13 +222,21 @@ class Retention(base.Model):
 class Spec(base.Model):
     """What a user declares of a dataset."""
 
+    model_config = base.rules(
+        base.rule(
+            "self.versions.all(v, !has(v.model.openai) || (has(self.endpoints) && "
+            "self.endpoints.exists(e, e.name == v.model.openai.endpoint)))",
+            "every endpoint that a version names must stand in spec.endpoints",
+        )
+    )
+
     source: Source
     """Where the documents come from."""
     refresh: Refresh | None = None
     """When the source is read again; without it, only when asked."""
-    endpoints: Annotated[list[Endpoint], Field(max_length=16)] = []
+    endpoints: Annotated[list[Endpoint], base.keyed("name"), Field(max_length=16)] = []
     """How models are reached."""
-    versions: Annotated[list[Version], Field(min_length=1, max_length=32)]
+    versions: Annotated[list[Version], base.keyed("name"), Field(min_length=1, max_length=32)]
     """The versions, by name."""
     surprises: Surprises = Surprises()
     """Which changes of the source are held."""
@@ -182,27 +252,57 @@ class Cause(StrEnum):
     """Why a document's rows differ between two snapshots or versions."""
 
     ADDED = "added"
+    """The document was not there before."""
     DELETED = "deleted"
+    """The document is there no more."""
     EDITED = "edited"
+    """Its text is another one."""
     METADATA_ONLY = "metadataOnly"
+    """Its text is the same, its metadata are not."""
     RECHUNKED = "rechunked"
+    """Its text is the same and cut differently."""
     RE_EMBEDDED = "reEmbedded"
+    """Its chunks are the same and embedded in another space."""
     UNCHANGED = "unchanged"
+    """Nothing differs."""
 
 
-class Changes(base.Model):
+class Changes(base.Fact):
     """Documents by the cause of their change; each document counts once, at its strongest cause."""
 
     added: int = 0
+    """Documents that were not there before."""
     deleted: int = 0
+    """Documents that are there no more."""
     edited: int = 0
+    """Documents whose text is another one."""
     metadata_only: int = 0
+    """Documents of which nothing but the metadata differ."""
     rechunked: int = 0
+    """Documents of the same text, cut differently."""
     re_embedded: int = 0
+    """Documents of the same chunks, embedded in another space."""
     unchanged: int = 0
+    """Documents of which nothing differs."""
 
 
-class Progress(base.Model):
+class Effective(base.Fact):
+    """What holds where the spec says nothing, beside what it says."""
+
+    surprises: Surprises
+    """Which changes of the source are held."""
+    retention: Retention
+    """Which old snapshots are kept."""
+    deletion_policy: str
+    """What becomes of the stored corpus and vectors when the dataset is deleted."""
+
+
+def effective(spec: Spec) -> Effective:
+    """Return the settings of a dataset with every default filled in."""
+    return Effective(surprises=spec.surprises, retention=spec.retention, deletion_policy=spec.deletion_policy)
+
+
+class Progress(base.Fact):
     """How far a piece of work has come."""
 
     done: int
@@ -217,44 +317,70 @@ class Progress(base.Model):
     """The time left at that rate."""
 
 
-class ModelIdentity(base.Model):
+class ModelIdentity(base.Fact):
     """Which model really answered."""
 
     name: str
+    """The model as its provider calls it."""
     revision: str
+    """Its revision, or a digest of its weights."""
     dimensions: int
+    """The length of its vectors."""
 
 
-class VersionStatus(base.Model):
+class VersionStatus(base.Fact):
     """How far one version has come."""
 
     name: str
+    """The version's name."""
     recipe: str
+    """The recipe that the name is pinned to, as a digest."""
     space: str
+    """The space of its vectors, as a digest: only inside one space may scores be compared."""
     model: ModelIdentity | None = None
+    """Which model really answered."""
     snapshot: int = 0
+    """The newest snapshot that is embedded; 0 before the first."""
     documents: int = 0
+    """Documents of that snapshot."""
     chunks: int = 0
+    """Chunks of that snapshot: the rows of an index."""
     digest: str = ""
+    """What an index of that snapshot must hold, as a digest."""
     embedded: int = 0
+    """Texts that were embedded for that snapshot."""
     reused: int = 0
+    """Chunks whose vectors were stored already."""
     changes: Changes | None = None
+    """Documents by what changed since the embedded snapshot before."""
     progress: Progress | None = None
+    """How far the embedding under way has come."""
 
 
-class DatasetStatus(base.Model):
+class DatasetStatus(base.Fact):
     """What is true of a dataset."""
 
     observed_generation: int = 0
-    conditions: list[Condition] = []
+    """The generation of the spec that this status is about."""
+    conditions: Annotated[list[Condition], base.keyed("type"), Field(max_length=16)] = []
+    """What holds, with reasons."""
     phase: str = ""
+    """What is going on, in a word for people; nothing is decided by it."""
+    effective: Effective | None = None
+    """The settings in force, with every default filled in."""
     snapshot: int = 0
+    """The newest snapshot; 0 before the first."""
     documents: int = 0
+    """Documents of that snapshot."""
     digest: str = ""
+    """The content of that snapshot, as a digest."""
     refreshed_at: datetime | None = None
+    """When the source was last read to its end."""
     refresh_handled: str = ""
     """Which request the last refresh answered: the source's digest, what was asked for, and why."""
     last_handled_refresh: str = ""
     """The refresh annotation that was last answered."""
     progress: Progress | None = None
-    versions: list[VersionStatus] = []
+    """How far the reading under way has come."""
+    versions: Annotated[list[VersionStatus], base.keyed("name"), Field(max_length=64)] = []
+    """The versions, by name."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pointsman.api import base
 from pointsman.api.conditions import Condition
-from pointsman.api.dataset import Host, Progress
+from pointsman.api.dataset import Progress
+
+_ENGINES = ("qdrant", "milvus", "pgvector", "memory")
+_ONE_ENGINE = "exactly one of qdrant, milvus, pgvector and memory is wanted"
 
 
 class Hnsw(base.Model):
@@ -25,9 +28,9 @@ class Hnsw(base.Model):
 class QdrantBackend(base.Model):
     """A Qdrant server."""
 
-    url: Annotated[str, Field(pattern=r"^https?://.+", max_length=1024)]
+    url: base.URL
     """The REST address, such as `http://qdrant:6333`."""
-    grpc_port: Annotated[int, Field(ge=1, le=65535)] = 6334
+    grpc_port: base.Port = 6334
     """The gRPC port of the same host, used for bulk loads."""
     api_key_ref: base.SecretKeyReference | None = None
     """The Secret key that holds the API key."""
@@ -38,9 +41,15 @@ class QdrantBackend(base.Model):
 class MilvusBackend(base.Model):
     """A Milvus server, or a Milvus Lite one."""
 
-    uri: Annotated[str, Field(pattern=r"^https?://.+", max_length=1024)]
+    uri: base.URL
     """The address, such as `http://milvus:19530`."""
-    database: Annotated[str, Field(max_length=64)] = "default"
+    database: Annotated[
+        str,
+        base.patterned(
+            r"^[a-zA-Z_][a-zA-Z0-9_]*$", "must be letters, digits and underscores, and not begin with a digit"
+        ),
+        Field(min_length=1, max_length=64),
+    ] = "default"
     """The database on that server."""
     token_ref: base.SecretKeyReference | None = None
     """The Secret key that holds the token."""
@@ -51,13 +60,29 @@ class MilvusBackend(base.Model):
 class PgvectorBackend(base.Model):
     """A PostgreSQL server with the pgvector extension."""
 
-    host: Host
+    model_config = base.rules(
+        base.rule(
+            "!has(self.hnsw) || ((has(self.hnsw.m) ? self.hnsw.m : 16) <= 100 "
+            "&& (has(self.hnsw.efConstruct) ? self.hnsw.efConstruct : 128) <= 1000 "
+            "&& (has(self.hnsw.efConstruct) ? self.hnsw.efConstruct : 128) "
+            ">= 2 * (has(self.hnsw.m) ? self.hnsw.m : 16))",
+            "pgvector takes m up to 100, and efConstruct up to 1000 and at least twice m",
+        )
+    )
+
+    host: base.Host
     """The server's host name."""
-    port: Annotated[int, Field(ge=1, le=65535)] = 5432
+    port: base.Port = 5432
     """The server's port."""
-    database: Annotated[str, Field(min_length=1, max_length=63)]
+    database: base.DatabaseName
     """The database's name."""
-    schema_: Annotated[str, Field(alias="schema", pattern=r"^[a-z_][a-z0-9_]*$", min_length=1, max_length=63)] = "public"
+    schema_: Annotated[
+        str,
+        base.patterned(
+            r"^[a-z_][a-z0-9_]*$", "must be lower-case letters, digits and underscores, and not begin with a digit"
+        ),
+        Field(alias="schema", min_length=1, max_length=63),
+    ] = "public"
     """The schema that the tables are made in."""
     credentials_ref: base.SecretReference
     """A Secret with `username` and `password`."""
@@ -74,6 +99,15 @@ class MemoryBackend(base.Model):
 class Backend(base.Model):
     """Exactly one vector database. The engine never changes."""
 
+    model_config = base.rules(
+        base.rule(" + ".join(f"(has(self.{engine}) ? 1 : 0)" for engine in _ENGINES) + " == 1", _ONE_ENGINE),
+        base.rule(
+            " && ".join(f"has(self.{engine}) == has(oldSelf.{engine})" for engine in _ENGINES),
+            "the engine cannot be changed, since no rollback could lead back; "
+            "declare another IndexDeployment of the dataset instead",
+        ),
+    )
+
     qdrant: QdrantBackend | None = None
     """A Qdrant server."""
     milvus: MilvusBackend | None = None
@@ -83,11 +117,30 @@ class Backend(base.Model):
     memory: MemoryBackend | None = None
     """The operator's own memory."""
 
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        base.check_one_of(self, _ENGINES, _ONE_ENGINE)
+        return self
+
+    @property
+    def engine(self) -> str:
+        """The name of the engine: qdrant, milvus, pgvector or memory."""
+        return next(engine for engine in _ENGINES if getattr(self, engine) is not None)
+
 
 class Publish(base.Model):
     """How clients that search the database themselves find the serving index."""
 
-    alias: Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$", min_length=1, max_length=63)] | None = None
+    alias: (
+        Annotated[
+            str,
+            base.patterned(
+                r"^[a-zA-Z_][a-zA-Z0-9_]*$", "must be letters, digits and underscores, and not begin with a digit"
+            ),
+            Field(min_length=1, max_length=63),
+        ]
+        | None
+    ) = None
     """A bare alias that moves with every switch. A client that embeds with the old model would not notice: prefer the
     ConfigMap, which names collection and model together."""
 
@@ -102,6 +155,10 @@ class Retire(base.Model):
 class Check(base.Model):
     """How often the serving index is compared with its snapshot."""
 
+    model_config = base.rules(
+        base.rule("duration(self.every) >= duration('1m')", "every must be 1m or more, since a comparison reads it all")
+    )
+
     every: base.Duration = "1h"
     """The time between two comparisons."""
 
@@ -109,11 +166,20 @@ class Check(base.Model):
 class Spec(base.Model):
     """What a user declares of a deployment."""
 
-    dataset_ref: base.Reference
+    dataset_ref: Annotated[
+        base.Reference,
+        base.ruled(
+            base.rule(
+                "self == oldSelf",
+                "datasetRef cannot be changed, since no rollback could lead back; "
+                "declare another IndexDeployment for the other dataset instead",
+            )
+        ),
+    ]
     """The dataset. Never changes."""
     version: base.VersionName
     """The version that must serve: the one line that a promotion or a rollback changes."""
-    snapshot: Annotated[int, Field(ge=1)] | None = None
+    snapshot: Annotated[int, Field(ge=1, le=2**53)] | None = None
     """Pins the content to a snapshot; without it the index follows new snapshots."""
     backend: Backend
     """The vector database."""
@@ -144,66 +210,130 @@ class Role(StrEnum):
     """Is being removed, for good."""
 
 
-class CursorStatus(base.Model):
+class Effective(base.Fact):
+    """What holds where the spec says nothing, beside what it says."""
+
+    hnsw: Hnsw | None = None
+    """Parameters of the graph index, where the engine has one."""
+    retire: Retire
+    """What becomes of an index that no longer serves."""
+    check: Check
+    """How often the serving index is compared with its snapshot."""
+    max_lag: str
+    """How far behind an index may be and still take over."""
+    deletion_policy: str
+    """What becomes of the indexes when the deployment is deleted."""
+
+
+def effective(spec: Spec) -> Effective:
+    """Return the settings of a deployment with every default filled in."""
+    database = getattr(spec.backend, spec.backend.engine)
+    return Effective(
+        hnsw=getattr(database, "hnsw", None),
+        retire=spec.retire,
+        check=spec.check,
+        max_lag=spec.max_lag,
+        deletion_policy=spec.deletion_policy,
+    )
+
+
+class CursorStatus(base.Fact):
     """How far an index has come."""
 
     snapshot: int
+    """The last snapshot that it holds whole."""
     sequence: int
+    """The last entry of the change log that it holds."""
 
 
-class IndexStatus(base.Model):
+class IndexStatus(base.Fact):
     """One index of a deployment."""
 
     name: str
+    """The collection or table."""
     version: str
+    """The version that it was built for."""
     recipe: str
+    """The recipe of its content, as a digest."""
     role: Role
+    """What it is to the deployment."""
     frozen: bool = False
+    """Whether it follows nothing, because the spec pins a snapshot."""
     cursor: CursorStatus | None = None
+    """How far it has come."""
     rows: int = 0
+    """Points that it should hold."""
     digest: str = ""
+    """What it should hold, as a digest."""
     verified_at: datetime | None = None
+    """When a full scan first proved that it holds that."""
     checked_at: datetime | None = None
+    """When a scan last proved it."""
     progress: Progress | None = None
+    """How far the loading under way has come."""
 
 
-class RollbackStatus(base.Model):
+class RollbackStatus(base.Fact):
     """Where a rollback would lead and when it would be there."""
 
     ready: bool
+    """Whether one switch would do."""
     to: str = ""
+    """The version that it would lead to."""
     estimate: str = ""
+    """How long it would take."""
     until: datetime | None = None
+    """When the index is retired."""
 
 
-class RouteStatus(base.Model):
+class RouteStatus(base.Fact):
     """What the ConfigMap of direct clients says."""
 
     revision: int = 0
+    """Counts the switches; it only grows."""
     index: str = ""
+    """The collection or table that answers."""
     weight: int = 0
+    """Its share of the queries, in percent."""
 
 
-class Promotion(base.Model):
+class Promotion(base.Fact):
     """One switch that happened."""
 
     version: str
+    """The version that serves since."""
     index: str
+    """Its collection or table."""
     snapshot: int
+    """The snapshot that it held then."""
     at: datetime
+    """When it happened."""
 
 
-class DeploymentStatus(base.Model):
+class DeploymentStatus(base.Fact):
     """What is true of a deployment."""
 
     observed_generation: int = 0
-    conditions: list[Condition] = []
+    """The generation of the spec that this status is about."""
+    conditions: Annotated[list[Condition], base.keyed("type"), Field(max_length=16)] = []
+    """What holds, with reasons."""
     phase: str = ""
+    """What is going on, in a word for people; nothing is decided by it."""
+    effective: Effective | None = None
+    """The settings in force, with every default filled in."""
     serving_version: str = ""
+    """The version that answers."""
     target_version: str = ""
+    """The version that must serve."""
     step: str = ""
+    """The step of a promotion under way."""
     weight: str = ""
+    """The share of the queries by version."""
     rollback: RollbackStatus | None = None
+    """Where a rollback would lead."""
     route: RouteStatus | None = None
-    indexes: list[IndexStatus] = []
-    history: list[Promotion] = []
+    """What direct clients are told."""
+    indexes: Annotated[list[IndexStatus], base.keyed("name"), Field(max_length=64)] = []
+    """The indexes, by name."""
+    history: Annotated[list[Promotion], Field(max_length=64)] = []
+    """The switches that happened, the last ones."""
