@@ -28,7 +28,7 @@ _CLAUSE_ENDS = frozenset(",;:—、，；：")
 
 
 def chunker(max_tokens: int, overlap_tokens: int) -> Chunker:
-    """Return the chunker of this release, as recipes pin it; raises Terminal(INVALID_SPEC) where the overlap is too large."""
+    """Return this release's chunker, as recipes pin it; raises Terminal(INVALID_SPEC) for too large an overlap."""
     if overlap_tokens >= max_tokens:
         raise Terminal(
             Reason.INVALID_SPEC,
