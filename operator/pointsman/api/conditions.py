@@ -30,8 +30,11 @@ class Status(StrEnum):
     """Whether a condition holds."""
 
     TRUE = "True"
+    """It does."""
     FALSE = "False"
+    """It does not."""
     UNKNOWN = "Unknown"
+    """It could not be found out."""
 
 
 class Reason(StrEnum):
@@ -114,6 +117,8 @@ class Reason(StrEnum):
     """The model's endpoint refused the credentials."""
     MODEL_RATE_LIMITED = "ModelRateLimited"
     """The model's endpoint asked for patience longer than one batch may wait."""
+    MODEL_REJECTED = "ModelRejected"
+    """The model's endpoint refused the request for good."""
     MODEL_INVALID = "ModelInvalid"
     """The model answered with vectors that cannot be used."""
     MODEL_CHANGED = "ModelChanged"
