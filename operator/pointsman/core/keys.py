@@ -1,0 +1,80 @@
+"""Which of many 16-byte keys are the same: joins over digests, without hash tables.
+
+The keys are digests, so their first eight bytes are as good as random: sorting and searching those alone finds the
+only candidate, and the other eight bytes confirm it. Where two keys share their first half, which chance does not
+bring about, the answer comes from a hash join instead: slower, and right.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pointsman.core import rows
+
+Positions = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+Words = npt.NDArray[np.uint64]
+
+
+def array(keys: pa.Array | pa.ChunkedArray) -> pa.FixedSizeBinaryArray:
+    """Return keys as one contiguous array of `rows.KEY`."""
+    if isinstance(keys, pa.ChunkedArray):
+        keys = keys.combine_chunks() if keys.num_chunks != 1 else keys.chunk(0)
+    return keys if keys.type == rows.KEY else keys.cast(rows.KEY)
+
+
+def words(keys: pa.Array | pa.ChunkedArray) -> Words:
+    """Return keys as little-endian 64-bit words, shape (n, 2), without a copy where they are contiguous."""
+    whole = array(keys)
+    if len(whole) == 0:
+        return np.empty((0, 2), dtype=np.uint64)
+    flat = np.frombuffer(whole.buffers()[1], dtype="<u8", count=2 * len(whole), offset=16 * whole.offset)
+    return flat.reshape(-1, 2)
+
+
+def differ(a: pa.Array | pa.ChunkedArray, b: pa.Array | pa.ChunkedArray) -> Mask:
+    """Return where two equally long columns of keys differ."""
+    found: Mask = (words(a) != words(b)).any(axis=1)
+    return found
+
+
+class KeyIndex:
+    """A set of distinct keys that remembers where each stood. Costs 16 bytes a key beside the keys themselves."""
+
+    def __init__(self, keys: pa.Array | pa.ChunkedArray) -> None:
+        self.keys = array(keys)
+        self._words = words(self.keys)
+        self._order = np.argsort(self._words[:, 0])
+        self._sorted = self._words[self._order, 0]
+        self._is_simple = bool((self._sorted[1:] != self._sorted[:-1]).all())
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def positions(self, keys: pa.Array | pa.ChunkedArray) -> Positions:
+        """Return where each key stands in the index, -1 where it does not; shape (n,)."""
+        asked = words(keys)
+        if len(asked) == 0 or len(self) == 0:
+            return np.full(len(asked), -1, dtype=np.int64)
+        if not self._is_simple:
+            return _by_hash(self.keys, array(keys))
+        # Searching in ascending order walks the index once instead of jumping through it: fifteen times faster
+        # on a million keys, the sorting included four times.
+        ascending = np.argsort(asked[:, 0])
+        slots = np.empty(len(asked), dtype=np.int64)
+        slots[ascending] = np.searchsorted(self._sorted, asked[ascending, 0])
+        np.minimum(slots, len(self) - 1, out=slots)
+        found: Positions = self._order[slots]
+        return np.where((self._words[found] == asked).all(axis=1), found, -1)
+
+    def contains(self, keys: pa.Array | pa.ChunkedArray) -> Mask:
+        """Return for each key whether it is in the index."""
+        return self.positions(keys) >= 0
+
+
+def _by_hash(among: pa.Array, keys: pa.Array) -> Positions:
+    found = pc.fill_null(pc.index_in(keys, value_set=among), -1)
+    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int64)

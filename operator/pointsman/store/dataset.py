@@ -1,0 +1,153 @@
+"""All that is stored of one dataset: pins, snapshots, embedded snapshots, and the tables that they name.
+
+A snapshot exists once its record does. Tables are written first, tagged next, and the record is put last and only if
+absent: a writer that dies before leaves rows that nobody sees and that the next writer drops.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection
+from contextlib import AbstractContextManager
+from datetime import timedelta
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from pointsman.core import recipes
+from pointsman.core.recipes import Recipe
+from pointsman.errors import Conflict
+from pointsman.store import cleaning, objects, records
+from pointsman.store.cleaning import Cleaned
+from pointsman.store.corpus import Chunks, Corpus
+from pointsman.store.layout import Layout
+from pointsman.store.objects import Objects
+from pointsman.store.records import EmbeddedSnapshot, R, Snapshot
+from pointsman.store.tables import Table
+from pointsman.store.vectors import VectorTable
+
+Vectors = npt.NDArray[np.float32]
+GRACE = timedelta(hours=1)
+"""How long a version that no record names stays for those who still read it."""
+
+
+class DatasetStore:
+    """One dataset's part of the store."""
+
+    def __init__(self, store: Objects, namespace: str, name: str) -> None:
+        self._layout = Layout(store, namespace, name)
+        self._objects = store
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Hold the dataset for writing; raises Conflict, which is retryable, where another process does.
+
+        Every write takes it for itself; a worker holds it over a whole piece of work. It belongs to this object and
+        may be nested. For stores on a local disk only: elsewhere it lets everybody through (see `locks`).
+        """
+        return self._layout.lock.held()
+
+    def pins(self) -> dict[str, Recipe]:
+        """Return the recipe that each version's name stands for, for ever."""
+        names = [name.removesuffix(".json") for name in self._objects.files(f"{self._layout.root}/pins")]
+        pinned = {name: self._pinned(name) for name in names}
+        return {name: recipe for name, recipe in pinned.items() if recipe is not None}
+
+    def pin(self, version: str, recipe: Recipe) -> Recipe:
+        """Pin a name to a recipe unless it is pinned, and return what it is pinned to."""
+        self._objects.create(self._layout.pin(version), orjson.dumps(recipes.to_json(recipe)))
+        return self._pinned(version) or recipe
+
+    def snapshots(self) -> list[Snapshot]:
+        """Return the snapshots that are kept, ascending."""
+        found = [self.snapshot(number) for number in self._layout.numbers("snapshots")]
+        return [snapshot for snapshot in found if snapshot is not None]
+
+    def snapshot(self, number: int) -> Snapshot | None:
+        """Return a snapshot, or None where there is none or it was cleaned up."""
+        return self._record(Snapshot, self._layout.snapshot(number))
+
+    def latest(self) -> Snapshot | None:
+        """Return the newest snapshot."""
+        numbers = self._layout.numbers("snapshots")
+        return self.snapshot(numbers[-1]) if numbers else None
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Make a snapshot exist; the same again is fine, another of its number raises Conflict."""
+        self._publish(self._layout.snapshot(snapshot.number), snapshot, self._layout.corpus(), snapshot.corpus_version)
+
+    def embedded(self, recipe: str) -> list[EmbeddedSnapshot]:
+        """Return the embedded snapshots of a recipe that are kept, ascending."""
+        found = [
+            self.embedded_at(recipe, number) for number in self._layout.numbers(f"versions/{objects.path(recipe)}")
+        ]
+        return [record for record in found if record is not None]
+
+    def embedded_at(self, recipe: str, number: int) -> EmbeddedSnapshot | None:
+        """Return a snapshot as embedded by a recipe, or None."""
+        return self._record(EmbeddedSnapshot, self._layout.embedded(recipe, number))
+
+    def publish_embedded(self, record: EmbeddedSnapshot) -> None:
+        """Make an embedded snapshot exist; the same again is fine, another of its number raises Conflict."""
+        where = self._layout.embedded(record.recipe, record.snapshot)
+        self._publish(where, record, self._layout.chunks(record.recipe), record.chunks_version)
+
+    @property
+    def corpus(self) -> Corpus:
+        """The documents of the snapshots."""
+        return Corpus(self._layout.corpus())
+
+    def chunks(self, recipe: str) -> Chunks:
+        """Return the rows of a recipe."""
+        return Chunks(self._layout.chunks(recipe))
+
+    def vectors(self, document_side: str, dimensions: int) -> VectorTable:
+        """Return the vectors of a document side."""
+        return VectorTable(self._layout.vectors(document_side, dimensions), dimensions)
+
+    def probes(self, space: str) -> Vectors | None:
+        """Return the vectors of the pinned strings when the space was first used, shape (n, dimensions)."""
+        content = self._objects.get(self._layout.probes(space))
+        return None if content is None else np.load(io.BytesIO(content), allow_pickle=False)
+
+    def pin_probes(self, space: str, vectors: Vectors) -> Vectors:
+        """Pin the vectors of the pinned strings unless they are, and return what is pinned."""
+        buffer = io.BytesIO()
+        np.save(buffer, np.ascontiguousarray(vectors, dtype=np.float32), allow_pickle=False)
+        self._objects.create(self._layout.probes(space), buffer.getvalue())
+        pinned = self.probes(space)
+        return vectors if pinned is None else pinned
+
+    def clean(self, keep: Collection[int], recipes: Collection[str], grace: timedelta = GRACE) -> Cleaned:
+        """Remove what is no longer needed; see `cleaning` for what stays whatever is asked.
+
+        `keep` are numbers of snapshots, `recipes` keys of recipes. Holds the dataset for writing.
+        """
+        with self.exclusive():
+            return cleaning.clean(self, self._layout, set(keep), set(recipes), grace)
+
+    def drop(self) -> None:
+        """Remove all that is stored of the dataset: records first, so that none names what is gone."""
+        with self.exclusive():
+            for part in ("versions", "snapshots"):
+                self._objects.delete_tree(f"{self._layout.root}/{part}")
+            self._objects.delete_tree(self._layout.root)
+
+    def _publish(self, where: str, record: Snapshot | EmbeddedSnapshot, table: Table, version: int) -> None:
+        content = records.encoded(record)
+        there = self._objects.get(where)
+        if there is None:
+            table.protect(version)
+            if self._objects.create(where, content):
+                return
+            there = self._objects.get(where)
+        if there != content:
+            raise Conflict(f"{where} was published by another; wanted it free, looking again")
+
+    def _record(self, kind: type[R], where: str) -> R | None:
+        content = self._objects.get(where)
+        return None if content is None else records.decoded(kind, content)
+
+    def _pinned(self, version: str) -> Recipe | None:
+        content = self._objects.get(self._layout.pin(version))
+        return None if content is None else recipes.from_json(orjson.loads(content))

@@ -1,0 +1,99 @@
+"""Numbered JSON records, each put if absent: a value with optimistic concurrency on any object store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from pointsman.errors import Conflict
+from pointsman.store.objects import Objects
+
+KEPT = 20
+"""How many of the newest records are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One state of a log's value."""
+
+    revision: int
+    value: dict[str, Any]
+
+
+class RecordLog:
+    """One value and its last states. Whoever writes names the revision that the value was decided from."""
+
+    def __init__(self, objects: Objects, path: str) -> None:
+        self._objects = objects
+        self._path = path
+
+    def read(self) -> Record | None:
+        """Return the newest record, or None where there is none."""
+        while True:
+            revisions = self._revisions()
+            if not revisions:
+                return None
+            record = self._at(revisions[-1])
+            if record is not None:
+                return record
+            # Twenty newer ones came, or all were forgotten, between the listing and the reading.
+
+    def history(self) -> list[Record]:
+        """Return the records that were not pruned, ascending."""
+        found = [self._at(revision) for revision in self._revisions()]
+        return [record for record in found if record is not None]
+
+    def write(self, value: dict[str, Any], after: int) -> int:
+        """Put the record that follows revision `after` (0 for the first) and return its revision.
+
+        Raises Conflict where somebody else's stands there. The same value again is success.
+        """
+        revision = after + 1
+        newest = max(self._revisions(), default=0)
+        if newest != after or not self._objects.create(self._name(revision), _encoded(value)):
+            there = self._at(revision)
+            if there is None or there.value != _decoded(_encoded(value)):
+                raise self._conflict(revision)
+            return revision
+        revisions = self._revisions(all_of_them=True)
+        if revisions[-1] - revision >= KEPT:
+            # While this writer slept others wrote so much that its place was taken and pruned again, which is
+            # the one case that put-if-absent does not see.
+            self._objects.delete(self._name(revision))
+            raise self._conflict(revision)
+        for old in revisions:
+            if old <= revisions[-1] - KEPT:
+                self._objects.delete(self._name(old))
+        return revision
+
+    def forget(self) -> None:
+        """Remove all records, the newest last, so that one who is interrupted has forgotten nothing."""
+        for revision in self._revisions(all_of_them=True):
+            self._objects.delete(self._name(revision))
+        self._objects.delete_tree(self._path)
+
+    def _revisions(self, all_of_them: bool = False) -> list[int]:
+        found = [int(name.removesuffix(".json")) for name in self._objects.files(self._path) if name.endswith(".json")]
+        # What lies further back is being pruned, or was left by a writer that slept.
+        return [revision for revision in found if all_of_them or revision > found[-1] - KEPT]
+
+    def _at(self, revision: int) -> Record | None:
+        content = self._objects.get(self._name(revision))
+        return None if content is None else Record(revision, _decoded(content))
+
+    def _name(self, revision: int) -> str:
+        return f"{self._path}/{revision:012d}.json"
+
+    def _conflict(self, revision: int) -> Conflict:
+        return Conflict(f"revision {revision} of {self._path} was written by another; wanted it free, reading it again")
+
+
+def _encoded(value: dict[str, Any]) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def _decoded(content: bytes) -> dict[str, Any]:
+    value: dict[str, Any] = orjson.loads(content)
+    return value

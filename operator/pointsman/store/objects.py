@@ -1,0 +1,160 @@
+"""Small objects in the store: read, put if absent, listed, removed. The one file that knows obstore."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore import store as stores
+from obstore.exceptions import AlreadyExistsError, BaseError
+
+from pointsman.api.conditions import Reason
+from pointsman.errors import Retryable, Terminal
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# What Lance reads from the same options but obstore wants apart from the credentials.
+_CLIENT_OPTIONS = ("allow_http", "allow_invalid_certificates", "connect_timeout", "proxy_url", "timeout")
+
+
+def path(*names: str) -> str:
+    """Join names to a path; raises Terminal(INVALID_SPEC) for a name that could lead elsewhere."""
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise Terminal(
+                Reason.INVALID_SPEC, f"{name!r} cannot name anything in the store; wanted letters, digits, . _ -"
+            )
+    return "/".join(names)
+
+
+class Objects:
+    """The objects below one root: a local directory, made where it is missing, or `s3://bucket/prefix`."""
+
+    def __init__(self, uri: str, options: Mapping[str, str] | None = None) -> None:
+        self.options = dict(options or {})
+        self.local = _local(uri)
+        with _mapped(uri):
+            if self.local is not None:
+                self.local.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self.uri = str(self.local)
+                self._store: stores.ObjectStore = stores.LocalStore(self.local)
+            else:
+                self.uri = uri.rstrip("/")
+                self._store = _remote(self.uri, self.options)
+
+    def at(self, path: str) -> str:
+        """Return the URI of a path, for a table."""
+        return f"{self.uri}/{path}"
+
+    def get(self, path: str) -> bytes | None:
+        """Return an object, or None where there is none."""
+        with _mapped(path):
+            try:
+                return bytes(obstore.get(self._store, path).bytes())
+            except FileNotFoundError:
+                return None
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Put an object if there is none of that path; return whether it was put. Whole, or not at all."""
+        with _mapped(path):
+            try:
+                obstore.put(self._store, path, content, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                return False
+            return True
+
+    def files(self, path: str) -> list[str]:
+        """Return the names of the objects directly below a path, ascending."""
+        with _mapped(path):
+            found = obstore.list_with_delimiter(self._store, path)
+            return sorted(meta["path"].rsplit("/", 1)[-1] for meta in found["objects"])
+
+    def folders(self, path: str) -> list[str]:
+        """Return the names below a path that have objects below themselves, ascending."""
+        with _mapped(path):
+            found = obstore.list_with_delimiter(self._store, path)["common_prefixes"]
+            # A local directory outlives its last file; on an object store there is no such thing.
+            return sorted(prefix.rstrip("/").rsplit("/", 1)[-1] for prefix in found if self._holds_any(prefix))
+
+    def delete(self, path: str) -> None:
+        """Remove an object. A missing one is no error."""
+        with _mapped(path):
+            try:
+                obstore.delete(self._store, path)
+            except FileNotFoundError:
+                return
+
+    def delete_tree(self, path: str) -> None:
+        """Remove all objects below a path. None is no error."""
+        with _mapped(path):
+            for page in obstore.list(self._store, f"{path}/", chunk_size=1000):
+                for meta in page:
+                    self.delete(meta["path"])
+            if self.local is not None:
+                shutil.rmtree(self.local / path, ignore_errors=True)
+
+    def probe(self) -> None:
+        """Raise Terminal(STORE_UNSAFE) if a second put-if-absent gets through: then two writers could both win."""
+        where = f"probes/{uuid.uuid4().hex}"
+        try:
+            first, second = self.create(where, b"first"), self.create(where, b"second")
+            kept = self.get(where)
+        finally:
+            self.delete(where)
+        if not first or second or kept != b"first":
+            raise Terminal(
+                Reason.STORE_UNSAFE,
+                "the store let a second put-if-absent through; wanted it refused: use a store that knows If-None-Match",
+            )
+
+    def _holds_any(self, prefix: str) -> bool:
+        return self.local is None or any(p.is_file() for p in (self.local / prefix).rglob("*"))
+
+
+def _local(uri: str) -> Path | None:
+    parts = urlsplit(uri)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path)).absolute()
+    if "://" not in uri:
+        return Path(uri).absolute()
+    if parts.scheme != "s3":
+        raise Terminal(Reason.INVALID_SPEC, f"a store of scheme {parts.scheme!r}; wanted a directory, file:// or s3://")
+    return None
+
+
+def _remote(uri: str, options: Mapping[str, str]) -> stores.ObjectStore:
+    client = {name: value for name, value in options.items() if name in _CLIENT_OPTIONS}
+    config = {name: value for name, value in options.items() if name not in _CLIENT_OPTIONS}
+    foreign = sorted(name for name in config if not name.startswith("aws_"))
+    if foreign:
+        # obstore would abort on them instead of raising.
+        raise Terminal(
+            Reason.INVALID_SPEC, f"unknown store options {', '.join(foreign)}; wanted names that begin with aws_"
+        )
+    typed = {name: value == "true" if name.startswith("allow_") else value for name, value in client.items()}
+    return stores.from_url(uri, config=config, client_options=typed)  # type: ignore[call-overload, no-any-return]
+
+
+@contextmanager
+def _mapped(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (BaseError, OSError, ValueError) as error:
+        raise unreachable(what, error) from error
+
+
+def unreachable(what: str, error: BaseException) -> Retryable:
+    """Return the error for a store that failed. It names the kind of failure, never what a vendor's text may quote."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    why = type(error).__name__
+    if number is not None:
+        why = os.strerror(int(number[1]))
+    elif isinstance(error, OSError) and error.errno is not None:
+        why = os.strerror(error.errno)
+    return Retryable(Reason.STORE_UNREACHABLE, f"the store failed at {what}: {why}; wanted it to answer, trying again")

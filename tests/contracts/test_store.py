@@ -1,0 +1,313 @@
+"""The store on a local disk: records, logs, pins and the lock."""
+
+import fcntl
+import stat
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pointsman.api.conditions import Reason
+from pointsman.core import recipes, rows
+from pointsman.errors import Conflict, PointsmanError, Retryable, Terminal
+from pointsman.store import objects, records
+from pointsman.store.log import KEPT, RecordLog
+from pointsman.store.records import Snapshot
+from pointsman.store.root import Store
+
+NOW = datetime(2030, 1, 2, tzinfo=UTC)
+SNAPSHOT = Snapshot(
+    number=1,
+    sequence=1,
+    corpus_version=1,
+    documents=0,
+    digest="00",
+    added=0,
+    deleted=0,
+    edited=0,
+    unchanged=0,
+    created_at=NOW,
+)
+RECIPE = recipes.Recipe(
+    space=recipes.Space("wordllama", "m", "r", 4),
+    template="{text}",
+    metadata_fields=("author",),
+    chunker=recipes.Chunker("words", "1", 256, 0),
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "store"))
+
+
+def test_a_local_store_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    Store((tmp_path / "new").as_uri()).probe()
+
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
+    assert not list((tmp_path / "new").rglob("*.json"))
+
+
+def test_a_store_that_lets_a_second_put_through_is_unsafe(tmp_path: Path) -> None:
+    class Careless(objects.Objects):
+        def create(self, path: str, content: bytes) -> bool:
+            self.delete(path)
+            return super().create(path, content)
+
+    with pytest.raises(Terminal, match="second put-if-absent through; wanted it refused") as failure:
+        Careless(str(tmp_path)).probe()
+
+    assert failure.value.reason is Reason.STORE_UNSAFE
+
+
+def test_a_root_that_cannot_be_made_is_unreachable(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(Retryable) as failure:
+        Store(str(tmp_path / "file" / "store"))
+
+    assert failure.value.reason is Reason.STORE_UNREACHABLE
+    assert "Not a directory" in failure.value.message
+
+
+def test_a_store_that_goes_away_is_unreachable_and_comes_back(tmp_path: Path) -> None:
+    dataset = Store(str(tmp_path / "store")).dataset("shop", "papers")
+    (tmp_path / "store").rename(tmp_path / "away")
+    (tmp_path / "store").touch()
+
+    with pytest.raises(Retryable) as failure:
+        dataset.pin("v7", RECIPE)
+
+    assert failure.value.reason is Reason.STORE_UNREACHABLE
+    (tmp_path / "store").unlink()
+    (tmp_path / "away").rename(tmp_path / "store")
+    assert dataset.pin("v7", RECIPE) == RECIPE
+
+
+@pytest.mark.parametrize("uri", ["gs://bucket/prefix", "http://host/path"])
+def test_other_kinds_of_store_are_refused(uri: str) -> None:
+    with pytest.raises(Terminal, match="wanted a directory, file:// or s3://"):
+        Store(uri)
+
+
+def test_an_option_that_no_object_store_knows_is_refused() -> None:
+    with pytest.raises(Terminal, match="unknown store options colour; wanted names that begin with aws_"):
+        Store("s3://bucket/prefix", {"colour": "red", "allow_http": "true"})
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "../x", ".hidden", "a b"])
+def test_a_name_never_leads_elsewhere(store: Store, name: str) -> None:
+    with pytest.raises(Terminal, match="cannot name anything in the store"):
+        store.dataset("shop", name)
+    with pytest.raises(Terminal):
+        store.log("deployments", name)
+
+
+def test_a_pinned_name_means_one_recipe_for_ever(store: Store) -> None:
+    dataset = store.dataset("shop", "papers")
+    other = replace(RECIPE, template="{title}")
+
+    assert dataset.pins() == {}
+    assert dataset.pin("v7", RECIPE) == RECIPE
+    assert dataset.pin("v7", other) == RECIPE
+    assert store.dataset("shop", "papers").pins() == {"v7": RECIPE}
+
+
+def test_probes_are_pinned_once(store: Store) -> None:
+    dataset = store.dataset("shop", "papers")
+    first, second = np.eye(3, dtype=np.float32), np.ones((3, 3), dtype=np.float32)
+
+    assert dataset.probes("space") is None
+    assert np.array_equal(dataset.pin_probes("space", first), first)
+    assert np.array_equal(dataset.pin_probes("space", second), first)
+    assert np.array_equal(dataset.probes("space"), first)
+
+
+def test_a_snapshot_is_published_once(store: Store) -> None:
+    dataset = store.dataset("shop", "papers")
+    assert dataset.latest() is None
+    version = dataset.corpus.write(None, pa.array([], pa.string()), iter([]))
+
+    dataset.publish(replace(SNAPSHOT, corpus_version=version))
+    dataset.publish(replace(SNAPSHOT, corpus_version=version))
+
+    with pytest.raises(Conflict):
+        dataset.publish(replace(SNAPSHOT, corpus_version=version, documents=3))
+    assert dataset.snapshots() == [SNAPSHOT]
+    assert dataset.latest() == dataset.snapshot(1) == SNAPSHOT
+    assert dataset.snapshot(2) is None
+
+
+def test_a_snapshot_without_its_rows_is_not_published(store: Store) -> None:
+    dataset = store.dataset("shop", "papers")
+    dataset.corpus.write(None, pa.array([], pa.string()), iter([]))
+
+    with pytest.raises(PointsmanError):
+        dataset.publish(replace(SNAPSHOT, corpus_version=9))
+
+    assert dataset.latest() is None
+
+
+def test_a_record_of_a_later_release_is_refused_and_of_its_later_fields_nothing_is_lost() -> None:
+    content = records.encoded(SNAPSHOT)
+
+    assert records.decoded(Snapshot, content) == SNAPSHOT
+    assert records.decoded(Snapshot, content.replace(b'"format":1', b'"colour":1,"format":1')) == SNAPSHOT
+    with pytest.raises(Terminal, match="has format 2, this release reads 1"):
+        records.decoded(Snapshot, content.replace(b'"format":1', b'"format":2'))
+
+
+def test_a_log_is_read_written_and_forgotten(store: Store) -> None:
+    log = store.log("deployments", "shop", "papers", "facts")
+
+    assert log.read() is None
+    assert log.write({"serving": "v7"}, after=0) == 1
+    assert log.write({"serving": "v8"}, after=1) == 2
+
+    newest = log.read()
+    assert newest is not None
+    assert (newest.revision, newest.value) == (2, {"serving": "v8"})
+    assert [record.revision for record in log.history()] == [1, 2]
+    assert store.logs("deployments") == ["shop"]
+    assert store.logs("deployments", "shop") == ["papers"]
+    log.forget()
+    log.forget()
+    assert log.read() is None
+    assert store.logs("deployments", "shop") == []
+
+
+def test_the_second_writer_of_a_revision_loses(store: Store) -> None:
+    log = store.log("facts")
+    log.write({"serving": "v7"}, after=0)
+
+    with pytest.raises(Conflict, match="revision 1 of facts was written by another"):
+        log.write({"serving": "v8"}, after=0)
+
+    assert log.write({"serving": "v7"}, after=0) == 1
+    with pytest.raises(Conflict):
+        log.write({"serving": "v7"}, after=5)
+
+
+def test_a_log_keeps_its_newest_records(store: Store) -> None:
+    log = store.log("facts")
+
+    for revision in range(25):
+        log.write({"n": revision}, after=revision)
+
+    assert [record.revision for record in log.history()] == list(range(6, 26))
+
+
+def test_a_writer_that_slept_does_not_win_a_revision_that_was_pruned(tmp_path: Path) -> None:
+    class Sleepy(objects.Objects):
+        is_asleep = True
+
+        def create(self, path: str, content: bytes) -> bool:
+            if self.is_asleep:
+                self.is_asleep = False
+                others = RecordLog(self, "facts")
+                for revision in range(1, KEPT + 5):
+                    others.write({"n": revision}, after=revision)
+            return super().create(path, content)
+
+    RecordLog(objects.Objects(str(tmp_path)), "facts").write({"n": 0}, after=0)
+    log = RecordLog(Sleepy(str(tmp_path)), "facts")
+
+    with pytest.raises(Conflict):
+        log.write({"n": "late"}, after=1)
+
+    newest = log.read()
+    assert newest is not None
+    assert newest.value == {"n": KEPT + 4}
+    assert {"n": "late"} not in [record.value for record in log.history()]
+
+
+def test_many_writers_at_once_lose_no_write(tmp_path: Path) -> None:
+    def add_ten() -> None:
+        log = Store(str(tmp_path)).log("facts")
+        done = 0
+        while done < 10:
+            newest = log.read()
+            value, revision = (newest.value["n"], newest.revision) if newest else (0, 0)
+            try:
+                # The writer's name keeps two equal counts from being one another's retry.
+                log.write({"n": value + 1, "by": threading.get_ident(), "turn": done}, after=revision)
+                done += 1
+            except Conflict:
+                continue
+
+    writers = [threading.Thread(target=add_ten) for _ in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+
+    newest = Store(str(tmp_path)).log("facts").read()
+    assert newest is not None
+    assert (newest.revision, newest.value["n"]) == (40, 40)
+
+
+def test_only_one_holds_a_dataset(store: Store) -> None:
+    mine, other = store.dataset("shop", "papers"), store.dataset("shop", "papers")
+
+    with mine.exclusive(), mine.exclusive():
+        with pytest.raises(Conflict, match="another process is writing dataset shop/papers"), other.exclusive():
+            pass
+        with pytest.raises(Conflict):
+            other.corpus.write(None, pa.array([], pa.string()), iter([]))
+        with store.dataset("shop", "other").exclusive():
+            pass
+
+    with other.exclusive():
+        pass
+
+
+def test_another_threads_write_counts_as_the_holders(store: Store) -> None:
+    dataset = store.dataset("shop", "papers")
+    versions: list[int] = []
+
+    with dataset.exclusive():
+        thread = threading.Thread(
+            target=lambda: versions.append(dataset.corpus.write(None, pa.array([], pa.string()), iter([])))
+        )
+        thread.start()
+        thread.join()
+
+    assert versions == [1]
+
+
+def test_the_lock_is_one_that_other_processes_see(store: Store, tmp_path: Path) -> None:
+    with (
+        store.dataset("shop", "papers").exclusive(),
+        (tmp_path / "store/locks/shop/papers").open("ab") as file,
+        pytest.raises(BlockingIOError),
+    ):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_dropped_dataset_leaves_nothing_but_its_lock(store: Store, tmp_path: Path) -> None:
+    dataset = store.dataset("shop", "papers")
+    version = dataset.corpus.write(None, pa.array([], pa.string()), iter([]))
+    dataset.publish(replace(SNAPSHOT, corpus_version=version))
+    dataset.pin("v7", RECIPE)
+
+    dataset.drop()
+    dataset.drop()
+
+    assert dataset.snapshots() == []
+    assert [
+        str(path.relative_to(tmp_path / "store")) for path in (tmp_path / "store").rglob("*") if path.is_file()
+    ] == ["locks/shop/papers"]
+    assert dataset.corpus.write(None, pa.array([], pa.string()), iter([])) == 1
+
+
+def test_rows_have_the_schema_that_they_were_written_with(store: Store) -> None:
+    dataset = store.dataset("shop", "papers")
+    batch = pa.RecordBatch.from_pylist([{"id": "a", "fields": "{}", "digest": bytes(16), "sequence": 1}], rows.CORPUS)
+    version = dataset.corpus.write(None, pa.array([], pa.string()), iter([batch]))
+
+    assert [found.schema for found in dataset.corpus.read(version)] == [rows.CORPUS]
+    assert [found.schema for found in dataset.corpus.read(version, ["a"])] == [rows.CORPUS]
