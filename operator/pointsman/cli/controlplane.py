@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import signal
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pointsman import errors
 from pointsman.controlplane import binaries, daemon, plane
 
 app = typer.Typer(
     name="control-plane",
     help="A Kubernetes control plane on this machine, without containers or root.",
     no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -31,26 +34,18 @@ def up(
     """
     finder = binaries.Finder()
     began = time.monotonic()
-    try:
-        found = finder.find()
-        if detach:
-            state = daemon.up(daemon.Place(finder.home()))
-            _explain(str(state.kubeconfig), began, "pointsman control-plane down")
-        else:
-            _run_until_interrupted(found, began)
-    except errors.PointsmanError as error:
-        typer.echo(error.message, err=True)
-        raise typer.Exit(1) from None
+    found = finder.find()
+    if detach:
+        state = daemon.up(daemon.Place(finder.home()))
+        _explain(state.kubeconfig, began, "pointsman control-plane down")
+    else:
+        _run_until_interrupted(found, began)
 
 
 @app.command()
 def down() -> None:
     """End the control plane that `up --detach` started."""
-    try:
-        ended = daemon.down(daemon.Place(binaries.Finder().home()))
-    except errors.PointsmanError as error:
-        typer.echo(error.message, err=True)
-        raise typer.Exit(1) from None
+    ended = daemon.down(daemon.Place(binaries.Finder().home()))
     typer.echo("no control plane runs in the background" if ended is None else f"ended {ended.server}")
 
 
@@ -59,7 +54,7 @@ def _run_until_interrupted(found: binaries.Binaries, began: float) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with plane.start(found) as cluster:
-            _explain(str(cluster.kubeconfig), began, "Ctrl-C")
+            _explain(cluster.kubeconfig, began, "Ctrl-C")
             while True:
                 time.sleep(0.5)
                 cluster.check()
@@ -67,7 +62,7 @@ def _run_until_interrupted(found: binaries.Binaries, began: float) -> None:
         typer.echo("ended")
 
 
-def _explain(kubeconfig: str, began: float, end: str) -> None:
+def _explain(kubeconfig: Path, began: float, end: str) -> None:
     typer.echo(f"The control plane is ready after {time.monotonic() - began:.1f} s. Use it with\n")
     typer.echo(f"  export KUBECONFIG={kubeconfig}\n")
     typer.echo(f"and end it with {end}.")

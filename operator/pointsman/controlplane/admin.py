@@ -23,7 +23,9 @@ from pointsman import errors
 from pointsman.api.conditions import Reason
 
 _LOOK_EVERY_SECONDS = 0.1
-_REQUEST_SECONDS = 10.0
+_REQUEST_WITHIN = timedelta(seconds=10)
+# Short, since something else may have taken the port, and never answer.
+_READY_WITHIN = timedelta(seconds=2)
 
 Object = dict[str, Any]
 """One object of Kubernetes, as JSON has it."""
@@ -76,17 +78,24 @@ class Admin:
     def is_ready(self) -> bool:
         """Say whether the API server says that it is ready."""
         try:
-            return self.request("GET", "/readyz") == b"ok"
+            return self.request("GET", "/readyz", within=_READY_WITHIN) == b"ok"
         except errors.PointsmanError:
             return False
 
-    def request(self, method: str, path: str, body: bytes | None = None, content_type: str = "") -> bytes:
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        content_type: str = "",
+        within: timedelta = _REQUEST_WITHIN,
+    ) -> bytes:
         """Return the body of the answer. Raises Terminal for a 4xx answer, Retryable for any other failure."""
         request = urllib.request.Request(self.server + path, data=body, method=method)
         if body is not None:
             request.add_header("Content-Type", content_type)
         try:
-            with self._opener.open(request, timeout=_REQUEST_SECONDS) as response:
+            with self._opener.open(request, timeout=within.total_seconds()) as response:
                 return cast("bytes", response.read())
         except urllib.error.HTTPError as error:
             with error:

@@ -11,7 +11,6 @@ import fcntl
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -86,19 +85,13 @@ def up(place: Place, within: timedelta = timedelta(minutes=3)) -> State:
     place.folder.mkdir(parents=True, exist_ok=True)
     if (found := running(place)) is not None:
         return found
-    with place.log.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(place.folder)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    pid = _spawn(place)
     deadline = time.monotonic() + within.total_seconds()
     while (found := running(place)) is None:
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.terminate()
-            process.wait()
+        has_ended = _has_ended(pid)
+        if has_ended or time.monotonic() > deadline:
+            if not has_ended:
+                os.kill(pid, signal.SIGTERM)
             raise errors.Terminal(
                 Reason.CLUSTER_UNREACHABLE,
                 f"the control plane did not start: {place.log.read_text(errors='replace').strip()}",
@@ -122,6 +115,7 @@ def down(place: Place) -> State | None:
                 f"process {found.pid} did not end within {_END_WITHIN_SECONDS:.0f} s: kill it by hand",
             )
         time.sleep(_LOOK_EVERY_SECONDS)
+    _has_ended(found.pid)
     return found
 
 
@@ -158,6 +152,26 @@ def _serve(place: Place) -> int:
     return 0
 
 
+def _spawn(place: Place) -> int:
+    """Start the daemon and return its process id. It is not waited for: it outlives whoever starts it."""
+    command = [sys.executable, "-m", __name__, str(place.folder)]
+    creating = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(place.log), creating, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    return os.posix_spawn(command[0], command, os.environ, file_actions=actions)
+
+
+def _has_ended(pid: int) -> bool:
+    """Say whether a daemon that this very process started has ended, and let the kernel forget it if so."""
+    try:
+        return os.waitpid(pid, os.WNOHANG) != (0, 0)
+    except ChildProcessError:
+        return False
+
+
 def _try_lock(file: TextIO) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -167,4 +181,6 @@ def _try_lock(file: TextIO) -> bool:
 
 
 if __name__ == "__main__":
+    # Out of the terminal's session: its Ctrl-C and its closing are not for the daemon.
+    os.setsid()
     sys.exit(serve(Place(Path(sys.argv[1]))))
