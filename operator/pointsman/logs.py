@@ -246,11 +246,11 @@ def _render_exception(_logger: Any, _method: str, record: EventDict) -> EventDic
         case _:
             pass
     if error is not None:
-        record["exception"] = _told(error)
+        record["exception"] = told(error)
     return record
 
 
-def _told(error: BaseException) -> list[str]:
+def told(error: BaseException) -> list[str]:
     """Return an exception and its causes, newest first: types and places; the message only of our own errors."""
     lines: list[str] = []
     seen: set[int] = set()
