@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import signal
 import threading
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import FrameType
 from typing import Annotated
@@ -14,17 +14,15 @@ import typer
 
 from pointsman import logs, settings
 from pointsman.access import Access
-from pointsman.api import deployment as deployment_api
 from pointsman.backends import registry as backends
-from pointsman.backends.memory import MemoryBackend
+from pointsman.backends.memory import Memory
 from pointsman.cli.worker import doors
 from pointsman.controller import handlers, kube
-from pointsman.controller.cluster import DATASET, DEPLOYMENT, Cluster
+from pointsman.controller.cluster import PLURALS, Cluster
 from pointsman.controller.queue import Queue
 from pointsman.controller.reconcile import reconcile
 from pointsman.controller.world import Databases, World
 from pointsman.plan.tasks import Key
-from pointsman.ports import Backend
 from pointsman.store.root import Store
 from pointsman.work.processes import Either, InProcess, Processes
 from pointsman.work.runners import PooledRunner
@@ -57,11 +55,7 @@ def run(chosen: settings.Settings, cluster: kube.Kube, kubeconfig: str | None) -
     store.probe()
     log.info(logs.Event.STORE_PROBED)
     access = _access(chosen, cluster)
-    memory = MemoryBackend()
-
-    def open_backend(spec: deployment_api.Backend, secrets: Mapping[str, str], allowed: Access) -> Backend:
-        return memory if spec.memory is not None else backends.open_backend(spec, secrets, allowed)
-
+    open_backend = functools.partial(backends.open_backend, shared_memory=Memory())
     carrier = Either(Processes(), InProcess(dataclasses.replace(doors(), backend=open_backend), _now))
     runner = PooledRunner(carrier, _now, lambda key: queue.add(key), long=chosen.workers)
     databases = Databases(open_backend, access)
@@ -92,7 +86,7 @@ def run(chosen: settings.Settings, cluster: kube.Kube, kubeconfig: str | None) -
 def _resync(queue: Queue, cluster: Cluster, chosen: settings.Settings, stop: threading.Event) -> None:
     """Wake everything from time to time: a lost event costs one period, never more."""
     while not stop.wait(chosen.resync_seconds):
-        for kind in (DATASET, DEPLOYMENT):
+        for kind in PLURALS:
             for namespace in chosen.namespaces or (None,):
                 try:
                     found = cluster.list(kind, namespace)

@@ -121,4 +121,4 @@ def _job(task: Task, resource: Resource, world: World) -> Job:
 
 
 def _with(job: Job, **changes: object) -> Job:
-    return Job(**{**{name: getattr(job, name) for name in job.__slots__}, **changes})  # type: ignore[arg-type]
+    return Job(**{**{name: getattr(job, name) for name in job.__slots__}, **changes})

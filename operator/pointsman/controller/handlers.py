@@ -15,7 +15,7 @@ from typing import Any
 import kopf
 
 from pointsman.api import base
-from pointsman.controller.cluster import DATASET, DEPLOYMENT, PLURALS
+from pointsman.controller.cluster import DATASET, DEPLOYMENT, PLURALS, QUERY_SET
 from pointsman.plan.tasks import Key
 
 Wake = Callable[[Key], None]
@@ -47,6 +47,10 @@ def registry(wake: Wake) -> kopf.OperatorRegistry:
         dataset = spec.get("datasetRef", {}).get("name")
         if dataset:
             wake(Key(DATASET, namespace or "", dataset))
+
+    @kopf.on.event(base.GROUP, base.API_VERSION, PLURALS[QUERY_SET], registry=handlers)
+    async def query_set(namespace: str | None, name: str | None, **_: Any) -> None:
+        wake(Key(QUERY_SET, namespace or "", name or ""))
 
     return handlers
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,16 +30,15 @@ def connect(kubeconfig: str | None = None, context: str | None = None) -> Kube:
     Raises Terminal(CLUSTER_UNREACHABLE) where there is no usable configuration.
     """
     configuration = kubernetes.client.Configuration()
+    load: Any = kubernetes.config
     try:
         if kubeconfig is None and context is None:
             try:
-                kubernetes.config.load_incluster_config(client_configuration=configuration)
+                load.load_incluster_config(client_configuration=configuration)
             except kubernetes.config.ConfigException:
-                kubernetes.config.load_kube_config(client_configuration=configuration)
+                load.load_kube_config(client_configuration=configuration)
         else:
-            kubernetes.config.load_kube_config(
-                config_file=kubeconfig, context=context, client_configuration=configuration
-            )
+            load.load_kube_config(config_file=kubeconfig, context=context, client_configuration=configuration)
     except (kubernetes.config.ConfigException, OSError) as error:
         where = kubeconfig or "the default kubeconfig"
         message = f"no cluster to talk to: {where} is missing or not usable; set KUBECONFIG or --kubeconfig"
@@ -54,8 +53,9 @@ class Kube:
 
     def __init__(self, client: kubernetes.client.ApiClient) -> None:
         self._client = client
-        self._objects = kubernetes.client.CustomObjectsApi(client)
-        self._core = kubernetes.client.CoreV1Api(client)
+        # Any: plain dicts go in and come out; the client's own types cover too little of what it accepts.
+        self._objects: Any = kubernetes.client.CustomObjectsApi(client)
+        self._core: Any = kubernetes.client.CoreV1Api(client)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -65,13 +65,12 @@ class Kube:
 
     def get(self, kind: str, namespace: str, name: str) -> Resource | None:
         """Return a resource of ours, or None."""
-        with _mapped(), _missing_is_none():
-            return dict(
-                self._objects.get_namespaced_custom_object(
-                    base.GROUP, base.API_VERSION, namespace, PLURALS[kind], name, _request_timeout=TIMEOUT
-                )
+        found: Resource | None = _found(
+            lambda: self._objects.get_namespaced_custom_object(
+                base.GROUP, base.API_VERSION, namespace, PLURALS[kind], name, _request_timeout=TIMEOUT
             )
-        return None
+        )
+        return found
 
     def list(self, kind: str, namespace: str | None) -> Sequence[Resource]:
         """Return all resources of a kind, in one namespace or in all."""
@@ -121,9 +120,8 @@ class Kube:
 
     def config_map(self, namespace: str, name: str) -> Mapping[str, str] | None:
         """Return the data of a ConfigMap, or None."""
-        with _mapped(), _missing_is_none():
-            return dict(self._core.read_namespaced_config_map(name, namespace, _request_timeout=TIMEOUT).data or {})
-        return None
+        found = _found(lambda: self._core.read_namespaced_config_map(name, namespace, _request_timeout=TIMEOUT))
+        return None if found is None else dict(found.data or {})
 
     def write_config_map(self, owner: Key, uid: str, name: str, data: Mapping[str, str]) -> None:
         """Create or replace a ConfigMap that is owned by one of our resources."""
@@ -148,16 +146,15 @@ class Kube:
 
     def delete_config_map(self, namespace: str, name: str) -> None:
         """Remove a ConfigMap. A missing one is no error."""
-        with _mapped(), _missing_is_none():
-            self._core.delete_namespaced_config_map(name, namespace, _request_timeout=TIMEOUT)
+        _found(lambda: self._core.delete_namespaced_config_map(name, namespace, _request_timeout=TIMEOUT))
 
     def secret(self, namespace: str, name: str) -> Secret | None:
         """Return a Secret by name, or None."""
-        with _mapped(), _missing_is_none():
-            found = self._core.read_namespaced_secret(name, namespace, _request_timeout=TIMEOUT)
-            values = {key: base64.b64decode(value).decode() for key, value in (found.data or {}).items()}
-            return Secret(name, values, found.metadata.annotations or {})
-        return None
+        found = _found(lambda: self._core.read_namespaced_secret(name, namespace, _request_timeout=TIMEOUT))
+        if found is None:
+            return None
+        values = {key: base64.b64decode(value).decode() for key, value in (found.data or {}).items()}
+        return Secret(name, values, found.metadata.annotations or {})
 
     def event(self, about: Resource, is_warning: bool, reason: str, message: str) -> None:
         """Post an Event. Best effort: a lost Event is no error."""
@@ -183,12 +180,14 @@ class Kube:
             self._core.create_namespaced_event(meta["namespace"], body, _request_timeout=TIMEOUT)
 
 
-@contextlib.contextmanager
-def _missing_is_none() -> Iterator[None]:
-    try:
-        yield
-    except kubernetes.client.ApiException as error:
-        if error.status != 404:
+def _found(call: Callable[[], Any]) -> Any:
+    """Return what a call returns, or None where there is no such object."""
+    with _mapped():
+        try:
+            return call()
+        except kubernetes.client.ApiException as error:
+            if error.status == 404:
+                return None
             raise
 
 

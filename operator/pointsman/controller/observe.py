@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from pointsman.api import dataset as dataset_api
 from pointsman.api import deployment as deployment_api
+from pointsman.api import queryset as queryset_api
 from pointsman.api.conditions import ConditionType, Reason, get
 from pointsman.backends import registry as backends
 from pointsman.controller import credentials
@@ -28,7 +29,8 @@ from pointsman.plan import observed
 from pointsman.plan.facts import Facts, IndexRecord
 from pointsman.plan.observed import Physical, Presence, Problem
 from pointsman.plan.tasks import Key
-from pointsman.store.dataset import DatasetStore, EmbeddedSnapshot
+from pointsman.store.dataset import DatasetStore
+from pointsman.store.records import EmbeddedSnapshot
 from pointsman.work import jobs
 
 
@@ -81,14 +83,19 @@ def deployment(resource: Resource, world: World) -> observed.Deployment:
         revision=revision,
         records=records,
         physical=physical,
-        engine=backends.engine(spec.backend),
+        engine=type(backends.engine(spec.backend)).__name__.removesuffix("Backend").lower(),
         address=backends.address(spec.backend),
-        parameters=digest(jobs.parameters(spec.backend).model_dump(mode="json")),
+        parameters=backends.parameters_digest(spec.backend),
         published=published,
         work=work,
         deadline=world.deadline,
         problem=problem,
     )
+
+
+def query_set(resource: Resource) -> tuple[queryset_api.Spec, queryset_api.QuerySetStatus]:
+    """Return a query set's spec and status; what is in it is read by `querysets`."""
+    return _valid(queryset_api.Spec, resource), _status(queryset_api.QuerySetStatus, resource)
 
 
 def key_of(resource: Resource) -> Key:
@@ -203,13 +210,14 @@ def _recipe(spec: dataset_api.Spec, version: dataset_api.Version) -> Recipe | Pr
     try:
         space = embedders.space_of(version.model)
         jobs.endpoint_of(spec, version.model)
+        chunker = chunking.chunker(version.chunking.max_tokens, version.chunking.overlap_tokens)
     except PointsmanError as error:
         return _problem(error)
     return Recipe(
         space=space,
         template=version.text.template,
         metadata_fields=tuple(sorted(set(version.text.metadata_fields))),
-        chunker=chunking.chunker(version.chunking),
+        chunker=chunker,
     )
 
 

@@ -9,9 +9,10 @@ from pointsman import logs
 from pointsman.api import conditions as conditions_api
 from pointsman.api import dataset as dataset_api
 from pointsman.api import deployment as deployment_api
+from pointsman.api import queryset as queryset_api
 from pointsman.api.conditions import ConditionType
-from pointsman.controller import apply, observe, report
-from pointsman.controller.cluster import DATASET, DEPLOYMENT, Resource
+from pointsman.controller import apply, observe, querysets, report
+from pointsman.controller.cluster import DATASET, DEPLOYMENT, QUERY_SET, Resource
 from pointsman.controller.world import World
 from pointsman.errors import Conflict, PointsmanError, Terminal
 from pointsman.plan import dataset, deployment, words
@@ -34,6 +35,8 @@ def reconcile(key: Key, world: World, now: datetime) -> timedelta | None:
             return _dataset(resource, world, now)
         case kind if kind == DEPLOYMENT:
             return _deployment(resource, world, now)
+        case kind if kind == QUERY_SET:
+            return _query_set(resource, world, now)
     return None
 
 
@@ -53,6 +56,20 @@ def _deployment(resource: Resource, world: World, now: datetime) -> timedelta:
     except PointsmanError as error:
         return _unseen(resource, deployment_api.DeploymentStatus, error, world, now)
     return _carry_out(resource, seen.status, plan, world, now)
+
+
+def _query_set(resource: Resource, world: World, now: datetime) -> timedelta:
+    try:
+        spec, before = observe.query_set(resource)
+        found = querysets.read(spec, resource["metadata"]["namespace"], world)
+    except PointsmanError as error:
+        return _unseen(resource, queryset_api.QuerySetStatus, error, world, now)
+    after, look_again = querysets.status(spec, found, before, resource["metadata"]["generation"], now)
+    try:
+        report.status(resource, before, after, world)
+    except Conflict:
+        return words.AT_ONCE
+    return look_again
 
 
 def _carry_out(resource: Resource, before: Status, plan: Plan[Status], world: World, now: datetime) -> timedelta:

@@ -7,13 +7,14 @@ from typing import Any
 
 from pointsman.api import dataset as dataset_api
 from pointsman.api import deployment as deployment_api
+from pointsman.api import queryset as queryset_api
 from pointsman.api.conditions import Condition, ConditionType, Status, get
 from pointsman.controller.cluster import Resource
 from pointsman.controller.observe import key_of
 from pointsman.controller.world import World
 from pointsman.errors import Conflict
 
-AnyStatus = dataset_api.DatasetStatus | deployment_api.DeploymentStatus
+AnyStatus = dataset_api.DatasetStatus | deployment_api.DeploymentStatus | queryset_api.QuerySetStatus
 
 BAD_WHEN_TRUE = frozenset({ConditionType.STALLED})
 ANNOUNCED = frozenset(

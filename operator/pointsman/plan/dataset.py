@@ -237,6 +237,7 @@ def _status(seen: Dataset, state: State, now: datetime) -> api.DatasetStatus:
     return api.DatasetStatus(
         observed_generation=seen.generation,
         conditions=conditions_api.merge(seen.status.conditions, conditions),
+        effective=api.effective(seen.spec),
         phase=_phase(state, running),
         snapshot=newest.number if newest else 0,
         documents=newest.documents if newest else 0,

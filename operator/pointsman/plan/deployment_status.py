@@ -29,6 +29,7 @@ def status(seen: Deployment, facts: Facts, state: State, now: datetime) -> api.D
     return api.DeploymentStatus(
         observed_generation=seen.generation,
         conditions=conditions_api.merge(seen.status.conditions, conditions),
+        effective=api.effective(seen.spec),
         phase=_phase(state),
         serving_version=serving.version if serving else "",
         target_version=seen.spec.version,

@@ -20,6 +20,7 @@ from pointsman.access import Access
 from pointsman.api import dataset as dataset_api
 from pointsman.api import deployment as deployment_api
 from pointsman.api.conditions import Reason
+from pointsman.backends import registry as backends
 from pointsman.core.recipes import Recipe, Space
 from pointsman.errors import Terminal
 from pointsman.plan.tasks import (
@@ -124,7 +125,7 @@ def _on_index(
     spec = _required(job.backend)
     dataset = store.dataset(task.owner.namespace, task.dataset)
     recipe = _recipe(dataset, task.version, task.recipe)
-    hnsw = parameters(spec)
+    hnsw = backends.index_parameters(spec)
     marker = ports.Marker(
         owner=str(task.owner),
         uid=job.uid,
@@ -185,12 +186,6 @@ def index_log(owner: Key, index: str) -> tuple[str, ...]:
 def facts_log(owner: Key) -> tuple[str, ...]:
     """Return where the facts of a deployment are in the store."""
     return "deployments", owner.namespace, owner.name, "facts"
-
-
-def parameters(backend: deployment_api.Backend) -> deployment_api.Hnsw:
-    """Return the parameters of the graph index that a backend's spec asks for."""
-    chosen = backend.qdrant or backend.milvus or backend.pgvector
-    return chosen.hnsw if chosen is not None else deployment_api.Hnsw()
 
 
 def model_of(spec: dataset_api.Spec, version: str, space: Space) -> dataset_api.ModelChoice:
