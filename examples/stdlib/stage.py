@@ -1,0 +1,277 @@
+"""What the demo stands on: a control plane, a database and the operator, and the edits that a user makes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from examples.stdlib import corpus
+from tests.servers import milvus, postgres
+
+from pointsman.access import Access
+from pointsman.api import deployment as deployment_api
+from pointsman.backends import registry
+from pointsman.controller import kube
+from pointsman.controller.cluster import DATASET, DEPLOYMENT, QUERY_SET, REFRESH_ANNOTATION
+from pointsman.controlplane import admin, plane
+from pointsman.ports import Backend
+from pointsman.store.root import Store
+
+NAMESPACE = "default"
+NAME = "stdlib"
+PATIENCE = 600.0
+"""Seconds that any one step may take before the demo gives up: far more than it needs, on a busy machine too."""
+Say = Callable[[str, str], None]
+
+
+@dataclass
+class Stage:
+    """A running Pointsman and what a user does to it."""
+
+    folder: Path
+    corpus: Path
+    backend: str
+    documents: int
+    spec: dict[str, Any]
+    secrets: Mapping[str, str]
+    cluster: kube.Kube
+    admin: admin.Admin
+    operator: subprocess.Popen[bytes]
+
+    # What the user does.
+
+    def declare(self) -> None:
+        """Create the Secret, the dataset with v7, the query set and the deployment."""
+        if self.secrets:
+            self._create_secret()
+        for kind, spec in (
+            (DATASET, self._dataset()),
+            (QUERY_SET, self._query_set()),
+            (DEPLOYMENT, {"datasetRef": {"name": NAME}, "version": "v7", "backend": self.spec}),
+        ):
+            plural = {DATASET: "embeddingdatasets", DEPLOYMENT: "indexdeployments", QUERY_SET: "querysets"}[kind]
+            body = {"apiVersion": "pointsman.dev/v1alpha1", "kind": kind, "metadata": {"name": NAME}, "spec": spec}
+            self.admin.create(f"/apis/pointsman.dev/v1alpha1/namespaces/{NAMESPACE}/{plural}", body)
+
+    def add_v8(self) -> None:
+        """Add v8, the same model at four times the dimensions, to the dataset."""
+        dataset = self._get(DATASET)
+        versions = [*dataset["spec"]["versions"], _version("v8", 256)]
+        self.cluster.patch(DATASET, NAMESPACE, NAME, {"spec": {"versions": versions}})
+
+    def serve(self, version: str) -> float:
+        """Edit the one line; return when the API server had accepted the edit."""
+        self.cluster.patch(DEPLOYMENT, NAMESPACE, NAME, {"spec": {"version": version}})
+        return time.monotonic()
+
+    def edit_documents(self, edited: int, added: int, deleted: int) -> set[str]:
+        """Change the source; return the ids of the documents that it touched."""
+        path = self.corpus / "documents.jsonl"
+        rows = [json.loads(line) for line in path.open()]
+        step = len(rows) // (edited + deleted)
+        chosen = rows[::step][: edited + deleted]
+        gone = {row["id"] for row in chosen[:deleted]}
+        for row in chosen[deleted:]:
+            row["text"] += " This sentence was added by the demo."
+        new = [
+            {**rows[0], "id": f"demo.added.{n}", "text": f"Document {n} was added by the demo, about railway points."}
+            for n in range(added)
+        ]
+        kept = [row for row in rows if row["id"] not in gone]
+        # Replaced at once: a source that is half written is half read.
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(row) + "\n" for row in [*kept, *new]))
+        partial.replace(path)
+        return {row["id"] for row in [*chosen, *new]}
+
+    def refresh(self) -> None:
+        """Ask for the source to be read again."""
+        token = datetime.now(UTC).isoformat()
+        self.cluster.patch(DATASET, NAMESPACE, NAME, {"metadata": {"annotations": {REFRESH_ANNOTATION: token}}})
+
+    def delete(self) -> None:
+        """Delete all resources and wait until they are gone."""
+        for kind, plural in (
+            (DEPLOYMENT, "indexdeployments"),
+            (QUERY_SET, "querysets"),
+            (DATASET, "embeddingdatasets"),
+        ):
+            self.admin.delete(f"/apis/pointsman.dev/v1alpha1/namespaces/{NAMESPACE}/{plural}/{NAME}")
+            self.wait(lambda k=kind: self.cluster.get(k, NAMESPACE, NAME) is None, f"the {kind} to go")
+
+    # What the user sees.
+
+    def route(self) -> Mapping[str, str] | None:
+        """Return the ConfigMap that direct clients read."""
+        return self.cluster.config_map(NAMESPACE, f"{NAME}-serving")
+
+    def is_ready(self, version: str) -> bool:
+        """Return whether the deployment says Ready of this version at its newest generation."""
+        deployment = self._get(DEPLOYMENT)
+        status = deployment.get("status", {})
+        is_current = status.get("observedGeneration") == deployment["metadata"]["generation"]
+        return is_current and status.get("servingVersion") == version and self.condition("Ready") == "True"
+
+    def condition(self, kind: str) -> str:
+        """Return the status of one of the deployment's conditions."""
+        conditions = self._get(DEPLOYMENT).get("status", {}).get("conditions", [])
+        return next((c["status"] for c in conditions if c["type"] == kind), "Unknown")
+
+    def sentence(self) -> str:
+        """Return what the deployment says of itself."""
+        conditions = self._get(DEPLOYMENT).get("status", {}).get("conditions", [])
+        return next((c["message"] for c in conditions if c["type"] == "Ready"), "")
+
+    def version_status(self, name: str) -> Mapping[str, Any]:
+        """Return what the dataset says of a version."""
+        return next(v for v in self._get(DATASET)["status"]["versions"] if v["name"] == name)
+
+    def snapshots(self) -> list[dict[str, Any]]:
+        """Return what the store recorded of each embedded snapshot."""
+        dataset = Store(str(self.folder / "store")).dataset(NAMESPACE, NAME)
+        return [
+            {
+                "version": record.version,
+                "snapshot": record.snapshot,
+                "documents": record.documents,
+                "rows": record.rows,
+                "embedded_rows": record.embedded,
+                "reused_rows": record.reused,
+            }
+            for recipe in dataset.pins().values()
+            for record in dataset.embedded(recipe.key)
+        ]
+
+    def embedded_rows(self) -> int:
+        """Return how many rows were embedded so far."""
+        return sum(entry["embedded_rows"] for entry in self.snapshots())
+
+    def open_backend(self) -> Backend:
+        """Open the database as a direct client would."""
+        spec = deployment_api.Backend.model_validate(self.spec)
+        return registry.open_backend(spec, self.secrets, Access(allow_loopback=True))
+
+    def wait(self, is_done: Callable[[], bool], what: str) -> None:
+        """Wait until something is so; raises SystemExit where it takes too long or the operator has ended."""
+        deadline = time.monotonic() + PATIENCE
+        while not is_done():
+            if self.operator.poll() is not None:
+                raise SystemExit(f"the operator has ended with code {self.operator.returncode}")
+            if time.monotonic() > deadline:
+                raise SystemExit(f"waited {PATIENCE:.0f} s for {what}; it said: {self.sentence()}")
+            time.sleep(0.05)
+
+    def _get(self, kind: str) -> dict[str, Any]:
+        found = self.cluster.get(kind, NAMESPACE, NAME)
+        assert found is not None, f"{kind} {NAME} is gone"
+        return found
+
+    def _create_secret(self) -> None:
+        host = self.spec.get("pgvector", {}).get("host") or urlsplit(self.spec.get("qdrant", {}).get("url", "")).hostname
+        metadata = {"name": "database", "annotations": {"pointsman.dev/allowed-hosts": host}}
+        body = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": dict(self.secrets)}
+        self.admin.create(f"/api/v1/namespaces/{NAMESPACE}/secrets", body)
+
+    def _dataset(self) -> dict[str, Any]:
+        files = {"uri": f"file://{self.corpus}/documents.jsonl", "format": "jsonl"}
+        return {"source": {"files": files, "idField": "id"}, "versions": [_version("v7", 64)]}
+
+    def _query_set(self) -> dict[str, Any]:
+        def files(name: str) -> dict[str, str]:
+            return {"uri": f"file://{self.corpus}/{name}.jsonl", "format": "jsonl"}
+
+        return {
+            "queries": {"files": files("queries")},
+            "judgements": {"files": files("judgements"), "kind": "KnownItem"},
+        }
+
+
+def _version(name: str, dimensions: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "model": {"wordllama": {"dimensions": dimensions}},
+        "text": {"template": "{name}. {text}", "metadataFields": ["module", "kind"]},
+        "chunking": {"maxTokens": 4096},
+    }
+
+
+def up(folder: Path, backend: str, say: Callable[..., None], stack: contextlib.ExitStack) -> Stage:
+    """Start everything below a folder; whatever was started ends with the stack."""
+    shutil.rmtree(folder, ignore_errors=True)
+    texts = folder / "corpus"
+    texts.mkdir(parents=True)
+    documents = corpus.write(texts)
+    say(f"{documents:,} documents written", f"the standard library of Python {corpus.PYTHON}")
+    control_plane = stack.enter_context(plane.start())
+    root = Path(__file__).resolve().parents[2]
+    admin.apply_crds(control_plane.kubeconfig, root / "crds")
+    say("the control plane is up", control_plane.server)
+    spec, secrets = _database(backend, folder, stack)
+    say(f"{backend} is up")
+    operator = _operator(folder, texts, control_plane.kubeconfig, stack)
+    say("the operator is up", f"process {operator.pid}")
+    return Stage(
+        folder,
+        texts,
+        backend,
+        documents,
+        spec,
+        secrets,
+        kube.connect(str(control_plane.kubeconfig)),
+        control_plane.admin(),
+        operator,
+    )
+
+
+def _database(backend: str, folder: Path, stack: contextlib.ExitStack) -> tuple[dict[str, Any], dict[str, str]]:
+    match backend:
+        case "milvus":
+            return {"milvus": {"uri": stack.enter_context(milvus.start_milvus(folder))}}, {}
+        case "pgvector":
+            server = stack.enter_context(postgres.start_postgres(folder))
+            reference = {"credentialsRef": {"name": "database"}, "tls": "Disable"}
+            spec = {"host": server.host, "port": server.port, "database": server.database, **reference}
+            return {"pgvector": spec}, {"username": server.username, "password": server.password}
+        case _:
+            url = os.environ.get("QDRANT_URL")
+            if not url:
+                raise SystemExit("BACKEND=qdrant needs QDRANT_URL, such as http://127.0.0.1:6333")
+            return {"qdrant": {"url": url}}, {}
+
+
+def _operator(folder: Path, texts: Path, kubeconfig: Path, stack: contextlib.ExitStack) -> subprocess.Popen[bytes]:
+    environment = {
+        **os.environ,
+        "KUBECONFIG": str(kubeconfig),
+        "PYTHONPATH": str(Path(__file__).resolve().parents[2] / "operator"),
+        "POINTSMAN_STORE": str(folder / "store"),
+        "POINTSMAN_FILE_ROOTS": str(texts),
+        "POINTSMAN_ALLOW_LOOPBACK": "true",
+        "POINTSMAN_NAMESPACES": NAMESPACE,
+    }
+    log = stack.enter_context((folder / "operator.log").open("wb"))
+    command = [sys.executable, "-m", "pointsman.cli.main", "operator"]
+    process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+    def end() -> None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    stack.callback(end)
+    return process

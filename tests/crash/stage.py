@@ -1,0 +1,199 @@
+"""A whole Pointsman in one process, on a real store and an in-memory cluster and database, that can be killed anywhere.
+
+Every effect, on the cluster, the store or the database, passes a tripwire. The tripwire counts effects, and raises
+`Crash` before or after the one it was set to. `Crash` is no Exception: nothing in the product catches it, as nothing
+catches SIGKILL.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import structlog
+
+from pointsman.access import Access
+from pointsman.backends.memory import Memory
+from pointsman.controller.cluster import DATASET, DEPLOYMENT, MemoryCluster
+from pointsman.controller.reconcile import reconcile
+from pointsman.controller.world import Databases, World
+from pointsman.core import rows
+from pointsman.plan.tasks import Key
+from pointsman.ports import Identity, Vectors
+from pointsman.store.root import Store
+from pointsman.work.jobs import Doors
+from pointsman.work.runners import InlineRunner
+
+NAMESPACE = "search"
+DATASET_KEY = Key(DATASET, NAMESPACE, "papers")
+DEPLOYMENT_KEY = Key(DEPLOYMENT, NAMESPACE, "papers")
+SECRET_WORD = "xylophone"
+"""A word of every document, that must not be seen outside the store and the database."""
+
+
+class Crash(BaseException):
+    """The process was killed."""
+
+
+@dataclass
+class Tripwire:
+    """Counts effects and crashes at one."""
+
+    at: int | None = None
+    after: bool = False
+    trace: list[str] = field(default_factory=list)
+    observers: list[Callable[[], None]] = field(default_factory=list)
+
+    def run(self, name: str, effect: Callable[[], Any]) -> Any:
+        number = len(self.trace)
+        self.trace.append(name)
+        if number == self.at and not self.after:
+            raise Crash(f"before {name}")
+        result = effect()
+        for observer in self.observers:
+            observer()
+        if number == self.at and self.after:
+            raise Crash(f"after {name}")
+        return result
+
+
+class Wired:
+    """An object whose effects pass the tripwire, and whose parts do too."""
+
+    def __init__(
+        self, inner: Any, tripwire: Tripwire, effects: Sequence[str], parts: Mapping[str, Sequence[str]]
+    ) -> None:
+        self._inner, self._tripwire, self._effects, self._parts = inner, tripwire, effects, parts
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._inner, name)
+        if name in self._effects:
+            kind = type(self._inner).__name__
+            return lambda *a, **k: self._tripwire.run(f"{kind}.{name}", lambda: value(*a, **k))
+        if name in self._parts:
+            if callable(value):
+                return lambda *a, **k: Wired(value(*a, **k), self._tripwire, self._parts[name], PARTS)
+            return Wired(value, self._tripwire, self._parts[name], PARTS)
+        return value
+
+
+STORE_EFFECTS: Mapping[str, Sequence[str]] = {
+    "dataset": ("pin", "publish", "publish_embedded", "pin_probes", "clean", "drop"),
+    "log": ("write", "forget"),
+    "corpus": ("write",),
+    "chunks": ("write",),
+    "vectors": ("append",),
+}
+PARTS = STORE_EFFECTS
+CLUSTER_EFFECTS = ("patch", "write_status", "write_config_map", "delete_config_map")
+BACKEND_EFFECTS = ("create", "load", "seal", "upsert", "delete", "publish", "unpublish", "drop")
+
+
+class HashedWords:
+    """A model that is deterministic, fast and of any size: each word is a direction drawn from its hash."""
+
+    calls: ClassVar[list[str]] = []
+
+    def __init__(self, dimensions: int) -> None:
+        self._dimensions = dimensions
+
+    def identity(self) -> Identity:
+        return Identity("hashed-words", "1", self._dimensions)
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        HashedWords.calls.extend(texts)
+        vectors = np.zeros((len(texts), self._dimensions), np.float32)
+        for row, text in enumerate(texts):
+            for word in text.split() or [""]:
+                seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest())
+                vectors[row] += np.random.default_rng(seed).standard_normal(self._dimensions).astype(np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    def close(self) -> None:
+        return
+
+
+class Listed:
+    """A source that yields what a list holds."""
+
+    def __init__(self, documents: Mapping[str, str]) -> None:
+        self._documents = documents
+
+    def read(self) -> Iterator[pa.RecordBatch]:
+        ids = list(self._documents)
+        yield pa.RecordBatch.from_pydict(
+            {"id": ids, "fields": [self._documents[i] for i in ids]}, schema=rows.DOCUMENTS
+        )
+
+
+@dataclass
+class Stage:
+    """The lasting parts: what survives a crash."""
+
+    folder: Path
+    cluster: MemoryCluster = field(default_factory=MemoryCluster)
+    database: Memory = field(default_factory=Memory)
+    documents: dict[str, str] = field(default_factory=dict)
+    time: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def copy(self, folder: Path) -> Stage:
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Stage(folder, copy.deepcopy(self.cluster), copy.deepcopy(self.database), dict(self.documents), self.time)
+
+    def now(self) -> datetime:
+        return self.time
+
+
+def world(stage: Stage, tripwire: Tripwire) -> World:
+    """Return a freshly started operator on a stage: nothing of an earlier process is left in it."""
+    access = Access()
+
+    def wired_store(uri: str, options: Mapping[str, str]) -> Any:
+        return Wired(Store(uri, options), tripwire, (), PARTS)
+
+    def wired_backend(*_: Any) -> Any:
+        return Wired(stage.database, tripwire, BACKEND_EFFECTS, {})
+
+    doors = Doors(
+        store=wired_store,
+        source=lambda *_: Listed(stage.documents),
+        embedder=lambda space, *_: HashedWords(space.dimensions),
+        backend=wired_backend,
+    )
+    return World(
+        cluster=Wired(stage.cluster, tripwire, CLUSTER_EFFECTS, {}),  # type: ignore[arg-type]
+        store=wired_store(str(stage.folder), {}),
+        store_uri=str(stage.folder),
+        store_options={},
+        runner=InlineRunner(doors, stage.now),
+        databases=Databases(wired_backend, access),
+        access=access,
+    )
+
+
+def settle(stage: Stage, tripwire: Tripwire) -> list[str]:
+    """Reconcile until a whole round has no effect; after a crash, start a new operator and go on.
+
+    Returns the names of the actions that were applied.
+    """
+    here = world(stage, tripwire)
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(150):
+            before = len(tripwire.trace)
+            for key in (DATASET_KEY, DEPLOYMENT_KEY):
+                try:
+                    reconcile(key, here, stage.now())
+                except Crash:
+                    here = world(stage, tripwire)
+            stage.time += timedelta(seconds=1)
+            if len(tripwire.trace) == before:
+                return [entry["action"] for entry in logs if entry["event"] == "action_applied"]
+    raise AssertionError(f"no rest after 150 rounds; the last effects were {tripwire.trace[-20:]}")

@@ -1,0 +1,132 @@
+"""The stories that are told with a crash at every effect: how each begins, and what the user does in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.crash.stage import NAMESPACE, SECRET_WORD, Stage
+
+from pointsman.controller.cluster import DATASET, DEPLOYMENT, REFRESH_ANNOTATION
+
+API = "pointsman.dev/v1alpha1"
+
+
+def version(name: str, dimensions: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "model": {"wordllama": {"dimensions": dimensions}},
+        "text": {"template": "{title}. {text}", "metadataFields": ["year"]},
+        "chunking": {"maxTokens": 16},
+    }
+
+
+def declare(stage: Stage) -> None:
+    stage.documents.clear()
+    for number in range(12):
+        text = f"{SECRET_WORD} number {number} is about trains and points " * (1 + number % 3)
+        stage.documents[f"doc-{number}"] = f'{{"text":"{text}","title":"T{number}","year":{1990 + number}}}'
+    stage.cluster.apply(
+        {
+            "apiVersion": API,
+            "kind": DATASET,
+            "metadata": {"namespace": NAMESPACE, "name": "papers"},
+            "spec": {
+                "source": {"files": {"uri": "file:///data/*.jsonl", "format": "jsonl"}, "idField": "id"},
+                "versions": [version("v7", 64)],
+            },
+        }
+    )
+    stage.cluster.apply(
+        {
+            "apiVersion": API,
+            "kind": DEPLOYMENT,
+            "metadata": {"namespace": NAMESPACE, "name": "papers"},
+            "spec": {
+                "datasetRef": {"name": "papers"},
+                "version": "v7",
+                "backend": {"memory": {}},
+                "publish": {"alias": "papers"},
+            },
+        }
+    )
+
+
+def edit(stage: Stage, kind: str, change: Callable[[dict[str, Any]], None]) -> None:
+    resource = stage.cluster.get(kind, NAMESPACE, "papers")
+    assert resource is not None
+    change(resource)
+    stage.cluster.apply(resource)
+
+
+def declare_v8(stage: Stage) -> None:
+    edit(stage, DATASET, lambda r: r["spec"]["versions"].append(version("v8", 256)))
+
+
+def serve(name: str) -> Callable[[Stage], None]:
+    return lambda stage: edit(stage, DEPLOYMENT, lambda r: r["spec"].update(version=name))
+
+
+def change_source(stage: Stage) -> None:
+    stage.documents["doc-1"] = f'{{"text":"{SECRET_WORD} edited at last","title":"T1","year":1991}}'
+    stage.documents["doc-99"] = f'{{"text":"{SECRET_WORD} added","title":"T99","year":2099}}'
+    del stage.documents["doc-2"]
+    stage.documents["doc-3"] = stage.documents["doc-3"].replace("1993", "2003")
+    edit(stage, DATASET, lambda r: r["metadata"].setdefault("annotations", {}).update({REFRESH_ANNOTATION: "again"}))
+
+
+def retire_at_once(stage: Stage) -> None:
+    edit(stage, DEPLOYMENT, lambda r: r["spec"].update(retire={"after": "0s"}))
+
+
+def keep_one_snapshot(stage: Stage) -> None:
+    edit(stage, DATASET, lambda r: r["spec"].update(retention={"snapshots": 1, "for": "0s"}))
+
+
+def drop_alias(stage: Stage) -> None:
+    edit(stage, DEPLOYMENT, lambda r: r["spec"].update(publish={}))
+
+
+def wipe_status(stage: Stage) -> None:
+    edit(stage, DATASET, lambda r: r.update(status={}))
+    edit(stage, DEPLOYMENT, lambda r: r.update(status={}))
+
+
+def lose_serving_index(stage: Stage) -> None:
+    data = stage.cluster.config_map(NAMESPACE, "papers-serving")
+    assert data is not None
+    stage.database.drop(data["collection"])
+
+
+def delete_deployment(stage: Stage) -> None:
+    stage.cluster.delete(DEPLOYMENT, NAMESPACE, "papers", stage.now())
+
+
+def delete_dataset(stage: Stage) -> None:
+    stage.cluster.delete(DATASET, NAMESPACE, "papers", stage.now())
+
+
+Step = Callable[[Stage], None]
+
+
+@dataclass(frozen=True)
+class Story:
+    """What was before, each step settled, and what the user then does, under crashes."""
+
+    setting: tuple[Step, ...]
+    steps: tuple[Step, ...] = field(default=())
+
+
+MIGRATED = (declare, declare_v8, serve("v8"))
+
+STORIES: dict[str, Story] = {
+    "build": Story((), (declare,)),
+    "migrate": Story((declare,), (declare_v8, serve("v8"))),
+    "refresh": Story(MIGRATED, (change_source,)),
+    "roll back": Story(MIGRATED, (serve("v7"),)),
+    "retire": Story((*MIGRATED, change_source), (drop_alias, retire_at_once, keep_one_snapshot)),
+    "lose the serving index": Story(MIGRATED, (lose_serving_index,)),
+    "delete": Story(MIGRATED, (delete_deployment, delete_dataset)),
+    "status wiped": Story(MIGRATED, (wipe_status,)),
+}

@@ -1,0 +1,160 @@
+"""Killed before and after every effect of every story, Pointsman ends where it would have ended, safe at each step."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from tests.crash.stage import NAMESPACE, SECRET_WORD, HashedWords, Stage, Tripwire, settle
+from tests.crash.stories import STORIES, Story
+
+from pointsman.controller.cluster import DATASET, DEPLOYMENT
+from pointsman.plan.actions import IRREVERSIBLE, Action
+
+VOLATILE = {
+    "lastTransitionTime", "verifiedAt", "checkedAt", "refreshedAt", "refreshHandled", "at", "until", "embedded",
+    "reused",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stage]:
+    """Return each story's stage as it is before the story, told once."""
+    return {name: _set(story, tmp_path_factory.mktemp("stage") / "store") for name, story in STORIES.items()}
+
+
+def _set(story: Story, folder: Path) -> Stage:
+    folder.mkdir()
+    stage = Stage(folder)
+    for step in story.setting:
+        step(stage)
+        settle(stage, Tripwire())
+    return stage
+
+
+def _tell(story: Story, stage: Stage, tripwire: Tripwire) -> list[str]:
+    actions = []
+    for step in story.steps:
+        step(stage)
+        actions += settle(stage, tripwire)
+    return actions
+
+
+def _state(stage: Stage) -> dict[str, Any]:
+    """Return all that a user could see, but for times."""
+
+    def still(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: still(v) for k, v in value.items() if k not in VOLATILE}
+        return [still(v) for v in value] if isinstance(value, list) else value
+
+    database = stage.database
+    return {
+        "status": [
+            still(r.get("status")) for kind in (DATASET, DEPLOYMENT) for r in stage.cluster.list(kind, NAMESPACE)
+        ],
+        "route": stage.cluster.config_map(NAMESPACE, "papers-serving"),
+        "indexes": {
+            name: sorted(row for batch in database.scan(name) for row in map(str, batch.to_pylist()))
+            for name in database.names("pm_")
+        },
+    }
+
+
+def _is_safe(stage: Stage) -> None:
+    """Raise unless what serves is there, whole, and served with its own model."""
+    route = stage.cluster.config_map(NAMESPACE, "papers-serving")
+    if route is not None:
+        assert route["dimensions"] == {"v7": "64", "v8": "256"}[route["version"]]
+        resource = stage.cluster.get(DEPLOYMENT, NAMESPACE, "papers")
+        assert resource is not None
+    for _, _, message in stage.cluster.events:
+        assert SECRET_WORD not in message
+    for kind in (DATASET, DEPLOYMENT):
+        for resource in stage.cluster.list(kind, NAMESPACE):
+            assert SECRET_WORD not in json.dumps(resource.get("status", {}))
+
+
+def _serves_all_the_time(stage: Stage, tripwire: Tripwire, may_be_lost: bool) -> None:
+    """Check after every effect that the index on the route exists: serving is never deleted, nor half built."""
+
+    def check() -> None:
+        _is_safe(stage)
+        route = stage.cluster.config_map(NAMESPACE, "papers-serving")
+        if route is not None and not may_be_lost:
+            assert stage.database.find(route["collection"]) is not None
+            assert stage.database.count(route["collection"]) > 0
+
+    tripwire.observers.append(check)
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_every_story_ends_the_same_wherever_it_is_killed(name: str, settings: dict[str, Stage], tmp_path: Path) -> None:
+    story, setting = STORIES[name], settings[name]
+    wanted = setting.copy(tmp_path / "reference")
+    reference = Tripwire()
+    _serves_all_the_time(wanted, reference, name == "lose the serving index")
+    _tell(story, wanted, reference)
+    expected = _state(wanted)
+
+    for at in range(len(reference.trace)):
+        for after in (False, True):
+            stage = setting.copy(tmp_path / f"{at}-{after}")
+            tripwire = Tripwire(at, after)
+            _serves_all_the_time(stage, tripwire, name == "lose the serving index")
+            _tell(story, stage, tripwire)
+            where = f"killed {'after' if after else 'before'} effect {at}, {reference.trace[at]}"
+            assert _state(stage) == expected, where
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_reconciling_at_rest_has_no_effect(name: str, settings: dict[str, Stage], tmp_path: Path) -> None:
+    stage = settings[name].copy(tmp_path / "stage")
+    _tell(STORIES[name], stage, Tripwire())
+    again = Tripwire()
+    writes, events = stage.cluster.writes, len(stage.cluster.events)
+
+    settle(stage, again)
+
+    assert again.trace == []
+    assert (stage.cluster.writes, len(stage.cluster.events)) == (writes, events)
+
+
+def test_the_stories_take_every_action_there_is(settings: dict[str, Stage], tmp_path: Path) -> None:
+    taken: set[str] = set()
+    for number, (name, story) in enumerate(STORIES.items()):
+        stage = settings[name].copy(tmp_path / str(number))
+        taken.update(_tell(story, stage, Tripwire()))
+
+    assert taken == {kind.__name__ for kind in get_args(Action)}
+    assert {kind.__name__ for kind in IRREVERSIBLE} < taken
+
+
+def test_a_rollback_embeds_nothing_and_builds_nothing(settings: dict[str, Stage], tmp_path: Path) -> None:
+    stage = settings["roll back"].copy(tmp_path / "stage")
+    HashedWords.calls.clear()
+    tripwire = Tripwire()
+
+    _tell(STORIES["roll back"], stage, tripwire)
+
+    assert HashedWords.calls == []
+    assert Counter(tripwire.trace)["Memory.load"] == 0
+    route = stage.cluster.config_map(NAMESPACE, "papers-serving")
+    assert route is not None and route["version"] == "v7"
+
+
+def test_no_finished_batch_is_embedded_twice(settings: dict[str, Stage], tmp_path: Path) -> None:
+    story, setting = STORIES["migrate"], settings["migrate"]
+    reference = Tripwire()
+    _tell(story, setting.copy(tmp_path / "reference"), reference)
+    finished = reference.trace.index("VectorTable.append")
+
+    for at in range(finished, len(reference.trace)):
+        stage = setting.copy(tmp_path / str(at))
+        HashedWords.calls.clear()
+        _tell(story, stage, Tripwire(at, after=True))
+        documents = Counter(text for text in HashedWords.calls if SECRET_WORD in text)
+        assert max(documents.values()) == 1, f"killed after effect {at}, {reference.trace[at]}"
