@@ -35,8 +35,7 @@ _SPAN: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 
 
 class BatchSize:
-    """The number of texts per request: halved when refused, grown by an eighth while accepted. Not
-    thread-safe."""
+    """The number of texts per request: halved when refused, grown while accepted. Not thread-safe."""
 
     def __init__(self, first: int = FIRST_TEXTS, most: int = MOST_TEXTS) -> None:
         self.texts = first
@@ -44,6 +43,8 @@ class BatchSize:
         self._ceiling = most
         self._accepted = 0
         self._at_ceiling = 0
+        self._tries = _TRIES_AT_CEILING
+        self._is_raised = False
 
     def accepted(self, texts: int) -> None:
         """Learn that a request of so many texts was answered."""
@@ -51,13 +52,19 @@ class BatchSize:
         if texts < self.texts:
             # A remainder, or a batch that was cut by its tokens, says nothing about a larger one.
             return
-        if self.texts >= self._ceiling:
-            # A limit may have been the length of certain texts, so it is tried again now and then.
+        room = self._ceiling - self.texts
+        if room > self.texts // 16:
+            # Half-way to what was refused, and never by more than an eighth.
+            self.texts += min(self.texts // 8 + 1, (room + 1) // 2)
+        elif self._ceiling < self._most:
+            # The limit may have been the length of certain texts, so it is tried again now and then.
             self._at_ceiling += 1
-            if self._at_ceiling >= _TRIES_AT_CEILING:
+            if self._at_ceiling >= self._tries:
                 self._at_ceiling = 0
+                self._is_raised = True
                 self._ceiling = min(self._most, self._ceiling + self._ceiling // 8 + 1)
-        self.texts = min(self._ceiling, self.texts + self.texts // 8 + 1)
+        else:
+            self.texts = self._most
 
     def refused(self, texts: int) -> None:
         """Learn that so many texts were too many: a limit, to be approached but not reached again for a
@@ -66,6 +73,10 @@ class BatchSize:
         if texts <= self._accepted:
             self._accepted = 0
         self._at_ceiling = 0
+        if self._is_raised:
+            # Still there: ask again less often.
+            self._is_raised = False
+            self._tries *= 2
         smaller = max(1, texts // 2, self._accepted)
         self.texts = min(self.texts, smaller, self._ceiling)
 
