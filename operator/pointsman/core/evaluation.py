@@ -1,0 +1,249 @@
+"""How well a version answers judged queries, and whether another answers no worse.
+
+Metrics are those of trec_eval, over documents: a ranking is a list of distinct document ids, best first. Two versions
+are compared query by query on the same queries, by group, with a bound rather than a point.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+LEVEL = 0.05
+"""The one-sided error of every bound, and the two-sided one of every interval."""
+POWER = 0.8
+"""How sure a difference that a set can detect is to be detected."""
+MIN_GROUPS = 50
+"""Fewer groups decide nothing."""
+MIN_NONZERO = 10
+"""With fewer groups that differ at all, the mean is no normal matter and the groups are counted instead."""
+USUAL_SPREAD = 0.2
+"""The standard deviation of per-query differences, where nothing better is known."""
+
+Floats = npt.NDArray[np.float64]
+Grades = Mapping[str, float]
+"""Document id -> grade. A document is relevant when its grade is above 0, and one without a grade has 0."""
+
+
+class Measure(StrEnum):
+    """What is measured over the first k documents."""
+
+    NDCG = "nDCG"
+    """Discounted gain as a share of the best possible, the grade as the gain: trec_eval's `ndcg_cut`."""
+    NDCG_EXPONENTIAL = "nDCG-exp"
+    """The same with the gain 2^grade - 1, which weighs high grades more."""
+    RECALL = "recall"
+    """The share of the relevant documents that is found: trec_eval's `recall`."""
+    PRECISION = "precision"
+    """The share of the k places that a relevant document holds: trec_eval's `P`."""
+    RECIPROCAL_RANK = "RR"
+    """One over the first relevant document's rank: trec_eval's `recip_rank` of the first k."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A measure with its k, written `nDCG@10`."""
+
+    measure: Measure
+    k: int
+
+    @classmethod
+    def parse(cls, text: str) -> Metric:
+        """Read a metric as people write it; raises ValueError for anything else."""
+        name, _, k = text.partition("@")
+        if name not in list(Measure) or not re.fullmatch(r"[1-9][0-9]{0,3}", k):
+            known = ", ".join(f"{measure}@k" for measure in Measure)
+            raise ValueError(f"{text!r} is not a metric; wanted one of {known}, with k from 1 to 9999")
+        return cls(Measure(name), int(k))
+
+    def __str__(self) -> str:
+        return f"{self.measure}@{self.k}"
+
+    def of(self, ranking: Sequence[str], grades: Grades) -> float:
+        """Return the value of one ranking, between 0 and 1; 0 where no document is relevant.
+
+        Ties are whoever made the ranking's to break: the given order counts. Raises ValueError where a document stands
+        twice, since every measure would count it twice.
+        """
+        found = ranking[: self.k]
+        if len(set(found)) != len(found):
+            raise ValueError("a document stands twice in a ranking; keep each at its best chunk")
+        # trec_eval takes a negative grade, which some judges give to spam, as no gain.
+        gains = np.array([max(0.0, grades.get(document, 0.0)) for document in found])
+        relevant = np.array(sorted((grade for grade in grades.values() if grade > 0), reverse=True))
+        if not len(relevant) or not gains.any():
+            return 0.0
+        match self.measure:
+            case Measure.NDCG:
+                return _discounted(gains) / _discounted(relevant[: self.k])
+            case Measure.NDCG_EXPONENTIAL:
+                return _discounted(np.exp2(gains) - 1) / _discounted(np.exp2(relevant[: self.k]) - 1)
+            case Measure.RECALL:
+                return np.count_nonzero(gains) / len(relevant)
+            case Measure.PRECISION:
+                return np.count_nonzero(gains) / self.k
+            case Measure.RECIPROCAL_RANK:
+                return 1.0 / (int(np.argmax(gains > 0)) + 1)
+
+    def by_query(self, rankings: Mapping[str, Sequence[str]], judgements: Mapping[str, Grades]) -> dict[str, float]:
+        """Return the value of each judged query; one that was not answered has an empty ranking, so 0."""
+        return {query: self.of(rankings.get(query, ()), grades) for query, grades in judgements.items()}
+
+
+def best_chunks(documents: Iterable[str], k: int) -> list[str]:
+    """Return the first k distinct documents of hits that come best first: each document at its best chunk."""
+    found: dict[str, None] = {}
+    for document in documents:
+        found.setdefault(document)
+        if len(found) == k:
+            break
+    return list(found)
+
+
+class Verdict(StrEnum):
+    """What a comparison says."""
+
+    PASSED = "Passed"
+    """The candidate is no worse than allowed."""
+    FAILED = "Failed"
+    """The candidate is worse than allowed."""
+    INCONCLUSIVE = "Inconclusive"
+    """The set cannot tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Candidate minus serving, in metric points, over groups of queries."""
+
+    difference: float
+    """The mean of the group means."""
+    standard_error: float
+    low: float
+    """The one-sided lower bound: the candidate is at least this much better, 95 times of 100."""
+    high: float
+    """The one-sided upper bound."""
+    interval: tuple[float, float]
+    """The two-sided interval at 95 %: a difference is there when it excludes 0."""
+    queries: int
+    groups: int
+    nonzero: int
+    """Groups that differ at all."""
+    is_counted: bool
+    """Whether so few groups differ that the bounds come from counting them rather than from their spread."""
+
+    @property
+    def detectable(self) -> float:
+        """The smallest true difference that a set like this detects with 80 % power."""
+        if self.is_counted:
+            # The spread of a few groups promises too much: what the bound leaves open cannot be detected.
+            return self.difference - self.low
+        return detectable(self.standard_error * math.sqrt(self.groups), self.groups)
+
+    def needed(self, not_worse_by: float) -> int:
+        """Return how many groups like these decide on a policy with 80 % power.
+
+        Where they are counted: how many do if none of them loses.
+        """
+        if self.is_counted and 0 < not_worse_by < 1:
+            return max(MIN_GROUPS, math.ceil(math.log(LEVEL) / math.log(1 - not_worse_by)))
+        return groups_needed(not_worse_by, self.standard_error * math.sqrt(self.groups))
+
+    def verdict(self, not_worse_by: float) -> Verdict:
+        """Return whether the candidate is worse by no more than a policy allows, in metric points, 0 or more."""
+        if self.groups < MIN_GROUPS:
+            return Verdict.INCONCLUSIVE
+        if self.low >= -not_worse_by:
+            return Verdict.PASSED
+        return Verdict.FAILED if self.high < -not_worse_by else Verdict.INCONCLUSIVE
+
+
+def compare(
+    candidate: Mapping[str, float], serving: Mapping[str, float], groups: Mapping[str, str] | None = None
+) -> Comparison:
+    """Compare two versions by their values per query, paired, each group of queries counting once.
+
+    A query that `groups` does not name is a group of its own. Raises ValueError unless both versions answered the same
+    queries, of two groups or more.
+
+    The bounds are those of the t-test on the group means, which holds up for such metrics (Urbano, Lima and Hanjalic,
+    SIGIR 2019). Where fewer than 10 groups differ, no mean can be trusted: then at most the Clopper-Pearson bound of
+    the share of losing groups has lost, and a group loses 1 at most.
+    """
+    if candidate.keys() != serving.keys():
+        apart = len(candidate.keys() ^ serving.keys())
+        raise ValueError(f"{apart} queries were answered by one version alone; wanted the same queries from both")
+    by_group: dict[str, list[float]] = {}
+    for query, value in candidate.items():
+        group = (groups or {}).get(query, own_group(query))
+        by_group.setdefault(group, []).append(value - serving[query])
+    means = np.array([np.mean(differences) for differences in by_group.values()])
+    if len(means) < 2:
+        raise ValueError(f"{len(means)} groups of queries cannot be compared; wanted 2 or more")
+    # Sums in another order differ in the last bits.
+    means[np.abs(means) < 1e-12] = 0.0
+    error = float(np.std(means, ddof=1)) / math.sqrt(len(means))
+    nonzero = int(np.count_nonzero(means))
+    bounds = _counted_bounds if nonzero < MIN_NONZERO else _t_bounds
+    low, high = bounds(means, LEVEL)
+    return Comparison(
+        difference=float(means.mean()),
+        standard_error=error,
+        low=low,
+        high=high,
+        interval=bounds(means, LEVEL / 2),
+        queries=len(candidate),
+        groups=len(means),
+        nonzero=nonzero,
+        is_counted=nonzero < MIN_NONZERO,
+    )
+
+
+def own_group(query: str) -> str:
+    """Return the group of a query that has none; no group that merely bears the query's id is the same."""
+    return f"query {query}"
+
+
+def detectable(spread: float, groups: int) -> float:
+    """Return the smallest difference that so many groups detect: 2.49 standard errors, for 80 % power."""
+    return _both_errors() * spread / math.sqrt(groups)
+
+
+def groups_needed(not_worse_by: float, spread: float = USUAL_SPREAD) -> int:
+    """Return how many groups a policy needs: 6.18 s²/δ², for 80 % power; raises ValueError for a policy of 0.
+
+    For s = 0.2 and δ = 0.02 that is 619.
+    """
+    if not_worse_by <= 0:
+        raise ValueError("no number of queries proves a difference of 0; allow a small one, such as 0.01")
+    return max(MIN_GROUPS, math.ceil((_both_errors() * spread / not_worse_by) ** 2))
+
+
+def _both_errors() -> float:
+    return float(stats.norm.ppf(1 - LEVEL) + stats.norm.ppf(POWER))
+
+
+def _t_bounds(means: Floats, level: float) -> tuple[float, float]:
+    reach = stats.t.ppf(1 - level, len(means) - 1) * np.std(means, ddof=1) / math.sqrt(len(means))
+    return float(means.mean() - reach), float(means.mean() + reach)
+
+
+def _counted_bounds(means: Floats, level: float) -> tuple[float, float]:
+    losing, winning = int(np.count_nonzero(means < 0)), int(np.count_nonzero(means > 0))
+    return -_upper_share(losing, len(means), level), _upper_share(winning, len(means), level)
+
+
+def _upper_share(count: int, total: int, level: float) -> float:
+    """The Clopper-Pearson upper bound (Biometrika 26, 1934) of a share of which `count` of `total` were seen."""
+    return 1.0 if count == total else float(stats.beta.ppf(1 - level, count + 1, total - count))
+
+
+def _discounted(gains: Floats) -> float:
+    """Gains discounted by log2(rank + 1) (Järvelin and Kekäläinen, TOIS 2002, as trec_eval has it)."""
+    return float((gains / np.log2(np.arange(2, len(gains) + 2))).sum())
