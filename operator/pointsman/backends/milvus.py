@@ -1,0 +1,403 @@
+"""Milvus and Milvus Lite: an index is a collection, its marker a property of the collection."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pymilvus
+from pymilvus.client import types
+
+from pointsman import errors, ports
+from pointsman.api.conditions import Reason
+from pointsman.backends import markers, milvus_rows, points, terms
+from pointsman.core import filters, rows
+
+CALL_SECONDS = 30.0
+BUILD_SECONDS = 12 * 3600.0
+"""The longest that building one index may take."""
+MOST_DIMENSIONS = 32_768
+MOST_HITS = 16_384
+"""https://milvus.io/docs/limitations.md."""
+
+_MARKER = "pointsman.marker"
+_LOADED = types.LoadState.Loaded
+_LOAD_BYTES = 4 << 20
+_THREADS = 2
+_PAGE = 8192
+_FETCHED = 1024
+# milvus-io/milvus, pkg/util/merr/errors.go.
+_NOT_FOUND, _NOT_LOADED, _INDEX_NOT_FOUND = 100, {101, 103, 106}, 700
+_UNAUTHORISED = range(1400, 1500)
+_LATER = {1, 2, 3, 4, 5, 7, 8, 9}
+_GRPC_UNAUTHORISED = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
+
+
+class Milvus:
+    """The collections of one database of one server."""
+
+    def __init__(self, uri: str, database: str, token: str, shown: str, call_seconds: float = CALL_SECONDS) -> None:
+        """`shown` is the address as people know it; `uri` may have a pinned one in its place."""
+        self._uri, self._database, self._token, self._shown = uri, database, token, shown
+        self._timeout = call_seconds
+        self._lock = threading.Lock()
+        self._connected: pymilvus.MilvusClient | None = None
+        # Collections that were seen indexed and loaded.
+        self._readable: set[str] = set()
+        # Its log has the server's messages, which quote what they were sent.
+        logging.getLogger("pymilvus").setLevel(logging.CRITICAL + 1)
+
+    def probe(self) -> None:
+        """Raise unless the server answers and lets us in."""
+        with self._client() as client:
+            client.list_collections(timeout=self._timeout)
+
+    def find(self, name: str) -> ports.Marker | None:
+        """Return the marker of a collection, or None where there is none of that name."""
+        found = self._words(name)
+        if found is None:
+            return None
+        collection, text = found
+        marker = markers.from_text(text)
+        # An alias is described as the collection that it points to.
+        if marker is None or collection != name:
+            raise markers.foreign(name)
+        return marker
+
+    def names(self, prefix: str) -> list[str]:
+        """Return the names of the collections that begin with a prefix."""
+        with self._client() as client:
+            return sorted(name for name in client.list_collections(timeout=self._timeout) if name.startswith(prefix))
+
+    def create(self, spec: ports.IndexSpec) -> None:
+        """Make an empty collection with its marker, not indexed yet."""
+        if spec.dimensions > MOST_DIMENSIONS:
+            raise errors.Terminal(
+                Reason.BACKEND_UNSUPPORTED,
+                f"Milvus holds at most {MOST_DIMENSIONS} dimensions, {spec.dimensions} were asked for",
+            )
+        if not markers.is_free(self, spec):
+            return
+        text = markers.to_text(spec)
+        with self._client(spec.name) as client:
+            client.create_collection(
+                spec.name,
+                # Milvus Lite forgets descriptions; some versions of Milvus drop properties that they do not know.
+                schema=_schema(spec.dimensions, text),
+                properties={_MARKER: text},
+                consistency_level="Strong",
+                timeout=self._timeout,
+            )
+
+    def load(self, name: str, batches: Iterable[pa.RecordBatch]) -> int:
+        """Upsert batches, sized, from two threads, so that the next is made ready while the server takes one."""
+        return points.in_parallel(
+            points.pieces(batches, _LOAD_BYTES, 2000), lambda piece: self._upsert(name, piece), _THREADS
+        )
+
+    def seal(self, name: str) -> None:
+        """Flush, index and load the collection, and return when the server says that all rows are indexed."""
+        with self._client(name) as client:
+            client.flush(name, timeout=BUILD_SECONDS)
+        self._make_readable(name)
+        deadline = time.monotonic() + BUILD_SECONDS
+        while not self.is_built(name):
+            if time.monotonic() > deadline:
+                raise errors.Retryable(
+                    Reason.BACKEND_UNREACHABLE, f"{self._shown} did not index {name} within 12 hours"
+                )
+            time.sleep(0.5)
+
+    def is_built(self, name: str) -> bool:
+        """Return whether the server says that the index is finished and the collection loaded."""
+        with self._client(name) as client:
+            if "vector" not in client.list_indexes(name, timeout=self._timeout):
+                return False
+            found = client.describe_index(name, "vector", timeout=self._timeout)
+            state = client.get_load_state(name, timeout=self._timeout)["state"]
+        is_finished = found["state"] == "Finished" and not found["pending_index_rows"]
+        return is_finished and state == _LOADED
+
+    def upsert(self, name: str, batch: pa.RecordBatch) -> None:
+        """Write one batch."""
+        for piece in points.pieces([batch], _LOAD_BYTES, 2000):
+            self._upsert(name, piece)
+
+    def delete(self, name: str, point_ids: Sequence[bytes]) -> None:
+        """Delete entities by their keys."""
+        with self._client(name) as client:
+            for start in range(0, len(point_ids), _PAGE):
+                ids = [point_id.hex() for point_id in point_ids[start : start + _PAGE]]
+                client.delete(name, ids=ids, timeout=self._timeout)
+
+    def count(self, name: str) -> int:
+        """Return the number of entities that a query sees, which is exact; the statistics are not."""
+        if not self._is_loaded(name) and self._is_empty(name):
+            return 0
+        with self._reading(name) as client:
+            found = client.query(
+                name, "", output_fields=["count(*)"], consistency_level="Strong", timeout=self._timeout
+            )
+            return int(found[0]["count(*)"])
+
+    def scan(self, name: str) -> Iterator[pa.RecordBatch]:
+        """Yield every entity once, page by page in the order of keys."""
+        fields = ["id", "content_key", "metadata_digest"]
+        with self._reading(name) as client:
+            pages = client.query_iterator(
+                name,
+                batch_size=_PAGE,
+                output_fields=fields,
+                consistency_level="Strong",
+                timeout=self._timeout,
+            )
+            try:
+                while page := pages.next():
+                    columns = ([points.from_hex(entity[key]) for entity in page] for key in fields)
+                    yield points.presence(*columns)
+            finally:
+                pages.close()
+
+    def fetch(self, name: str, point_ids: Sequence[bytes]) -> tuple[list[bytes], ports.Vectors]:
+        """Return the entities found and their vectors."""
+        ids: list[bytes] = []
+        vectors: list[npt.NDArray[np.float32]] = []
+        with self._reading(name) as client:
+            dimensions = _dimensions(client.describe_collection(name, timeout=self._timeout))
+            for start in range(0, len(point_ids), _FETCHED):
+                wanted = [point_id.hex() for point_id in point_ids[start : start + _FETCHED]]
+                found = client.get(
+                    name, wanted, output_fields=["vector"], consistency_level="Strong", timeout=self._timeout
+                )
+                ids += [bytes.fromhex(entity["id"]) for entity in found]
+                vectors += [np.asarray(entity["vector"], np.float32) for entity in found]
+        return ids, points.unit(np.array(vectors), dimensions)
+
+    def search(
+        self, name: str, vector: npt.NDArray[np.float32], limit: int, where: filters.Filter | None
+    ) -> list[ports.Hit]:
+        """Return the nearest entities that pass, of at most 16,384."""
+        most = min(limit, MOST_HITS)
+        with self._reading(name) as client:
+            found = client.search(
+                name,
+                [np.asarray(vector, np.float32)],
+                anns_field="vector",
+                filter="" if where is None else milvus_rows.expression(where),
+                limit=most,
+                output_fields=["document", "ordinal", "text", "metadata"],
+                search_params={"metric_type": "COSINE", "params": {"ef": max(128, 2 * most)}},
+                consistency_level="Strong",
+                timeout=self._timeout,
+            )[0]
+        return [_hit(entity) for entity in found]
+
+    def publish(self, alias: str, name: str) -> None:
+        """Move the alias in one request, or make it."""
+        wanted = self.find(name)
+        if wanted is None:
+            raise markers.lost(name)
+        found = self._words(alias)
+        if found is not None:
+            if found[0] == alias:
+                raise markers.foreign(alias)
+            markers.check_alias(alias, markers.from_text(found[1]), wanted)
+        with self._client(name) as client:
+            if found is None:
+                client.create_alias(name, alias, timeout=self._timeout)
+            else:
+                client.alter_alias(name, alias, timeout=self._timeout)
+
+    def unpublish(self, alias: str) -> None:
+        """Drop an alias."""
+        found = self._words(alias)
+        if found is None:
+            return
+        if found[0] == alias or markers.from_text(found[1]) is None:
+            raise markers.foreign(alias)
+        with self._client(alias) as client:
+            client.drop_alias(alias, timeout=self._timeout)
+
+    def drop(self, name: str) -> None:
+        """Drop a collection of ours and its aliases: Milvus drops none that has an alias."""
+        if self.find(name) is None:
+            return
+        with self._client(name) as client:
+            for alias in client.list_aliases(name, timeout=self._timeout)["aliases"]:
+                client.drop_alias(alias, timeout=self._timeout)
+            client.drop_collection(name, timeout=self._timeout)
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._lock:
+            client, self._connected = self._connected, None
+        if client is not None:
+            client.close()
+
+    def _upsert(self, name: str, piece: pa.RecordBatch) -> None:
+        entities = milvus_rows.entities(piece)
+        with self._client(name) as client:
+            client.upsert(name, entities, timeout=self._timeout)
+
+    def _words(self, name: str) -> tuple[str, str] | None:
+        """Return what a collection or alias stands for: the collection's name and its marker's text."""
+        try:
+            with self._client(name) as client:
+                found = client.describe_collection(name, timeout=self._timeout)
+        except errors.Retryable as error:
+            if error.reason is not Reason.INDEX_LOST:
+                raise
+            return self._words_of_alias(name)
+        properties = found.get("properties") or {}
+        return found["collection_name"], properties.get(_MARKER) or found.get("description") or ""
+
+    def _words_of_alias(self, alias: str) -> tuple[str, str] | None:
+        """Do the same for an alias on Milvus Lite, which describes collections by their own names only."""
+        try:
+            with self._client(alias) as client:
+                target = client.describe_alias(alias, timeout=self._timeout)["collection_name"]
+        except errors.Retryable as error:
+            if error.reason is not Reason.INDEX_LOST:
+                raise
+            return None
+        return self._words(target) if target != alias else None
+
+    def _make_readable(self, name: str) -> None:
+        """Make the index and load the collection, where that was not done yet."""
+        found = self._words(name)
+        if found is None:
+            raise markers.lost(name)
+        spec = markers.spec_from_text(name, found[1])
+        index = pymilvus.MilvusClient.prepare_index_params()
+        built = {"M": spec.m, "efConstruction": spec.ef_construct}
+        index.add_index("vector", index_type="HNSW", metric_type="COSINE", params=built)
+        inverted = pymilvus.MilvusClient.prepare_index_params()
+        inverted.add_index("terms", index_type="INVERTED")
+        with self._client(name) as client:
+            if "vector" not in client.list_indexes(name, timeout=self._timeout):
+                client.create_index(name, index, timeout=BUILD_SECONDS)
+        # Milvus Lite has no index over arrays and looks at each; answers are the same.
+        with contextlib.suppress(errors.Terminal), self._client(name) as client:
+            if "terms" not in client.list_indexes(name, timeout=self._timeout):
+                client.create_index(name, inverted, timeout=BUILD_SECONDS)
+        with self._client(name) as client:
+            client.load_collection(name, timeout=BUILD_SECONDS)
+        with self._lock:
+            self._readable.add(name)
+
+    @contextlib.contextmanager
+    def _reading(self, name: str) -> Iterator[pymilvus.MilvusClient]:
+        """Lend the connection for queries, which Milvus answers of loaded collections only."""
+        if not self._is_loaded(name):
+            self._make_readable(name)
+        with self._client(name) as client:
+            yield client
+
+    def _is_loaded(self, name: str) -> bool:
+        with self._lock:
+            if name in self._readable:
+                return True
+        with self._client(name) as client:
+            if not client.has_collection(name, timeout=self._timeout):
+                raise markers.lost(name)
+            return bool(client.get_load_state(name, timeout=self._timeout)["state"] == _LOADED)
+
+    def _is_empty(self, name: str) -> bool:
+        """Return whether nothing was ever written, without loading an index that a bulk load is to come before."""
+        with self._client(name) as client:
+            client.flush(name, timeout=BUILD_SECONDS)
+            return int(client.get_collection_stats(name, timeout=self._timeout)["row_count"]) == 0
+
+    @contextlib.contextmanager
+    def _client(self, name: str = "the collection") -> Iterator[pymilvus.MilvusClient]:
+        """Lend the connection for calls about `name`; it may be used by many threads at once."""
+        try:
+            with self._lock:
+                if self._connected is None:
+                    self._connected = pymilvus.MilvusClient(
+                        self._uri, token=self._token, db_name=self._database, timeout=self._timeout
+                    )
+                client = self._connected
+            yield client
+        except pymilvus.MilvusException as error:
+            raise self._mapped(error, name) from None
+        except grpc.RpcError as error:
+            raise self._mapped_call(error) from None
+
+    def _mapped(self, error: pymilvus.MilvusException, name: str) -> errors.PointsmanError:
+        code = error.code
+        if isinstance(error.__cause__, grpc.RpcError):
+            return self._mapped_call(error.__cause__)
+        if isinstance(code, grpc.StatusCode) or code in _LATER:
+            return self._unreachable()
+        if code == _NOT_FOUND or "not exist" in error.message or "not found" in error.message:
+            return markers.lost(name)
+        if code in _NOT_LOADED or code == _INDEX_NOT_FOUND:
+            with self._lock:
+                self._readable.discard(name)
+            return errors.Retryable(Reason.BACKEND_UNREACHABLE, f"{name} was released and is to be loaded again")
+        if code in _UNAUTHORISED:
+            return self._unauthorised()
+        return errors.Terminal(Reason.BACKEND_REJECTED, f"Milvus at {self._shown} refused the request with code {code}")
+
+    def _mapped_call(self, error: grpc.RpcError) -> errors.PointsmanError:
+        code = error.code() if isinstance(error, grpc.Call) else None
+        return self._unauthorised() if code in _GRPC_UNAUTHORISED else self._unreachable()
+
+    def _unreachable(self) -> errors.Retryable:
+        return errors.Retryable(
+            Reason.BACKEND_UNREACHABLE, f"Milvus at {self._shown} did not answer within {self._timeout:g} s"
+        )
+
+    def _unauthorised(self) -> errors.Terminal:
+        return errors.Terminal(
+            Reason.BACKEND_UNAUTHORIZED, f"Milvus at {self._shown} refused the token; check it in the Secret"
+        )
+
+
+def _schema(dimensions: int, description: str) -> pymilvus.CollectionSchema:
+    kinds = pymilvus.DataType
+    schema = pymilvus.MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False, description=description)
+    hexadecimal = 2 * rows.KEY.byte_width
+    schema.add_field("id", kinds.VARCHAR, is_primary=True, max_length=hexadecimal)
+    schema.add_field("document", kinds.VARCHAR, max_length=milvus_rows.LONGEST_TEXT)
+    schema.add_field("ordinal", kinds.INT32)
+    schema.add_field("text", kinds.VARCHAR, max_length=milvus_rows.LONGEST_TEXT)
+    schema.add_field("content_key", kinds.VARCHAR, max_length=hexadecimal)
+    schema.add_field("metadata", kinds.JSON)
+    schema.add_field("metadata_digest", kinds.VARCHAR, max_length=hexadecimal)
+    schema.add_field("sequence", kinds.INT64)
+    schema.add_field(
+        "terms",
+        kinds.ARRAY,
+        element_type=kinds.VARCHAR,
+        max_capacity=milvus_rows.MOST_TERMS,
+        max_length=terms.LENGTH,
+    )
+    schema.add_field("extremes", kinds.JSON)
+    schema.add_field("vector", kinds.FLOAT_VECTOR, dim=dimensions)
+    return schema
+
+
+def _dimensions(description: dict[str, Any]) -> int:
+    return next(int(f["params"]["dim"]) for f in description["fields"] if f["name"] == "vector")
+
+
+def _hit(found: Any) -> ports.Hit:
+    entity = found["entity"]
+    return ports.Hit(
+        point_id=bytes.fromhex(found["id"]),
+        document=entity["document"],
+        ordinal=int(entity["ordinal"]),
+        score=float(found["distance"]),
+        text=entity["text"],
+        metadata=entity["metadata"],
+    )

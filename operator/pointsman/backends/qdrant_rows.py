@@ -1,0 +1,60 @@
+"""How do points and filters read in Qdrant? Payloads and conditions as plain JSON; no client here."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+import pyarrow as pa
+
+from pointsman.backends import points, terms
+from pointsman.core import filters
+
+
+def payloads(piece: pa.RecordBatch) -> tuple[list[tuple[str, dict[str, Any]]], set[str]]:
+    """Return id and payload of each point of `rows.points`, and the names of all extremes among them."""
+    made: dict[str, dict[str, Any]] = {}
+    found = []
+    for point in zip(*points.columns(piece), strict=True):
+        point_id, document, ordinal, text, key, metadata, digest, sequence = point
+        if metadata not in made:
+            # The chunks of a document share its metadata, and so do many documents.
+            value = json.loads(metadata)
+            made[metadata] = {
+                "metadata": value,
+                "metadata_digest": digest.hex(),
+                "terms": terms.terms(value),
+                "extremes": terms.extremes(value),
+            }
+        payload = {
+            "document": document,
+            "ordinal": ordinal,
+            "text": text,
+            "content_key": key.hex(),
+            "sequence": sequence,
+            **made[metadata],
+        }
+        found.append((str(uuid.UUID(bytes=point_id)), payload))
+    return found, {field for value in made.values() for field in value["extremes"]}
+
+
+def condition(filter_: filters.Filter) -> dict[str, Any]:
+    """Return a filter as a condition of Qdrant."""
+    match filter_:
+        case filters.Compound("and", parts):
+            return {"must": [condition(part) for part in parts]}
+        case filters.Compound(_, parts):
+            return {"should": [condition(part) for part in parts]}
+        case filters.Comparison("eq" | "in", key, values):
+            return _any_of(key, values)
+        case filters.Comparison("ne" | "nin", key, values):
+            return {"must_not": [_any_of(key, values)]}
+        case filters.Comparison("gt" | "gte" as operator, key, values):
+            return {"key": f"extremes.{terms.greatest(key)}", "range": {operator: values[0]}}
+        case filters.Comparison(operator, key, values):
+            return {"key": f"extremes.{terms.least(key)}", "range": {operator: values[0]}}
+
+
+def _any_of(key: str, values: tuple[filters.Scalar, ...]) -> dict[str, Any]:
+    return {"key": "terms", "match": {"any": [terms.term(key, value) for value in values]}}

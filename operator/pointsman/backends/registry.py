@@ -1,0 +1,120 @@
+"""Which database does a deployment name, and how is it reached? One line per engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import assert_never
+from urllib.parse import urlsplit, urlunsplit
+
+from pointsman import access, errors, ports
+from pointsman.api import deployment
+from pointsman.api.conditions import Reason
+from pointsman.backends import memory, milvus, pgvector, pgvector_connections, qdrant
+from pointsman.core import recipes
+
+Engine = deployment.QdrantBackend | deployment.MilvusBackend | deployment.PgvectorBackend | deployment.MemoryBackend
+
+
+def engine(spec: deployment.Backend) -> Engine:
+    """Return the one engine that is named; raises INVALID_SPEC unless exactly one is."""
+    named = [part for part in (spec.qdrant, spec.milvus, spec.pgvector, spec.memory) if part is not None]
+    if len(named) != 1:
+        raise errors.Terminal(Reason.INVALID_SPEC, f"backend names {len(named)} engines, wanted exactly one")
+    return named[0]
+
+
+def open_backend(
+    spec: deployment.Backend,
+    credentials: Mapping[str, str],
+    allowed: access.Access,
+    shared_memory: memory.Memory | None = None,
+) -> ports.Backend:
+    """Open the database of a deployment; nothing is sent to it yet.
+
+    `credentials` are those of `required_credentials`. `shared_memory` is the process's in-memory database; without it
+    each call opens an empty one. Raises what `access.Access` raises for a host that may not be reached.
+    """
+    match engine(spec):
+        case deployment.QdrantBackend() as found:
+            url = _pinned(found.url, allowed, found.grpc_port)
+            client = qdrant.connect(url, found.grpc_port, credentials.get("apiKey"))
+            return qdrant.Qdrant(client, _shown(found.url))
+        case deployment.MilvusBackend() as found:
+            uri = _pinned(found.uri, allowed)
+            return milvus.Milvus(uri, found.database, credentials.get("token", ""), _shown(found.uri))
+        case deployment.PgvectorBackend() as found:
+            address = pgvector_connections.Address(
+                host=found.host,
+                pinned=allowed.check_host(found.host, found.port),
+                port=found.port,
+                database=found.database,
+                schema=found.schema_,
+                username=credentials.get("username", ""),
+                password=credentials.get("password", ""),
+                tls=found.tls,
+            )
+            return pgvector.Pgvector(pgvector_connections.Connections(address), found.schema_)
+        case deployment.MemoryBackend():
+            return memory.Memory() if shared_memory is None else shared_memory
+        case never:
+            assert_never(never)
+
+
+def hosts(spec: deployment.Backend) -> list[str]:
+    """Return the hosts that the Secret of a deployment is sent to."""
+    match engine(spec):
+        case deployment.QdrantBackend(url=url) | deployment.MilvusBackend(uri=url):
+            return [access.split_url(url)[1]]
+        case deployment.PgvectorBackend(host=host):
+            return [host]
+        case deployment.MemoryBackend():
+            return []
+        case never:
+            assert_never(never)
+
+
+def address(spec: deployment.Backend) -> str:
+    """Return the address that direct clients are told: no secrets."""
+    match engine(spec):
+        case deployment.QdrantBackend(url=url) | deployment.MilvusBackend(uri=url):
+            return url
+        case deployment.PgvectorBackend() as found:
+            return f"postgresql://{found.host}:{found.port}/{found.database}?schema={found.schema_}"
+        case deployment.MemoryBackend():
+            return "memory"
+        case never:
+            assert_never(never)
+
+
+def index_parameters(spec: deployment.Backend) -> deployment.Hnsw:
+    """Return the parameters that the graph index is built with."""
+    found = engine(spec)
+    return deployment.Hnsw() if isinstance(found, deployment.MemoryBackend) else found.hnsw
+
+
+def parameters_digest(spec: deployment.Backend) -> str:
+    """Return a digest of what, beside the recipe, makes two indexes differ: engine and index parameters."""
+    kind = type(engine(spec)).__name__
+    return recipes.digest([kind, index_parameters(spec).model_dump(mode="json")], 8)
+
+
+def _pinned(url: str, allowed: access.Access, *more_ports: int) -> str:
+    """Return a URL whose host was checked, and for plain http replaced by the address that it was checked at.
+
+    With TLS the name stays, because the certificate is checked against it; an address that it is moved to
+    afterwards would have to show that certificate.
+    """
+    scheme, host, port = access.split_url(url)
+    pinned = allowed.check_host(host, port)
+    for other in more_ports:
+        allowed.check_host(host, other)
+    if scheme == "https":
+        return url
+    parts = urlsplit(url)
+    literal = f"[{pinned}]" if ":" in pinned else pinned
+    return urlunsplit((scheme, f"{literal}:{parts.port}" if parts.port else literal, parts.path, "", ""))
+
+
+def _shown(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)

@@ -1,0 +1,161 @@
+"""The databases that the contract runs on, each with what its vendor's own client can do behind our back."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pymilvus
+import pytest
+import qdrant_client
+from qdrant_client import models
+from tests.servers import milvus as milvus_server
+from tests.servers import postgres as postgres_server
+
+from pointsman import ports
+from pointsman.access import Access
+from pointsman.api import deployment
+from pointsman.backends import memory, qdrant, registry
+
+LOCAL = Access(allow_loopback=True, allowed_hosts=("*",))
+ALL = ("memory", "qdrant-local", "qdrant-server", "milvus", "pgvector")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One database, open, and its vendor's client at work on it."""
+
+    kind: str
+    backend: ports.Backend
+    overwrite: Callable[[str, bytes, list[float]], object]
+    """Write another vector to a point."""
+    destroy: Callable[[str], object]
+    """Remove an index by hand."""
+    build_foreign: Callable[[str], object]
+    """Make a collection or table of that name that is not ours."""
+
+
+def memory_engine() -> Engine:
+    backend = memory.Memory()
+
+    def overwrite(name: str, point_id: bytes, vector: list[float]) -> None:
+        index = backend._indexes[name]
+        index.vectors[index.slots[point_id]] = vector
+
+    def foreign(name: str) -> None:
+        pytest.skip("nobody else writes to the operator's own memory")
+
+    return Engine("memory", backend, overwrite, lambda name: backend._indexes.pop(name), foreign)
+
+
+def qdrant_engine(kind: str, client: qdrant_client.QdrantClient, backend: ports.Backend) -> Engine:
+    def overwrite(name: str, point_id: bytes, vector: list[float]) -> None:
+        found = models.PointVectors(id=str(uuid.UUID(bytes=point_id)), vector=vector)
+        client.update_vectors(name, [found])
+
+    def foreign(name: str) -> None:
+        client.create_collection(name, vectors_config=models.VectorParams(size=4, distance=models.Distance.DOT))
+
+    return Engine(kind, backend, overwrite, client.delete_collection, foreign)
+
+
+def qdrant_local_engine() -> Engine:
+    client = qdrant_client.QdrantClient(":memory:")
+    return qdrant_engine("qdrant-local", client, qdrant.Qdrant(client, "memory", is_local=True))
+
+
+def qdrant_server_engine(url: str) -> Engine:
+    client = qdrant_client.QdrantClient(url=url, check_compatibility=False)
+    spec = deployment.Backend(qdrant=deployment.QdrantBackend(url=url))
+    return qdrant_engine("qdrant-server", client, registry.open_backend(spec, {}, LOCAL))
+
+
+def milvus_engine(uri: str) -> Engine:
+    client = pymilvus.MilvusClient(uri)
+    spec = deployment.Backend(milvus=deployment.MilvusBackend(uri=uri))
+
+    def overwrite(name: str, point_id: bytes, vector: list[float]) -> None:
+        found: dict[str, Any] = client.get(name, [point_id.hex()], output_fields=["*"])[0]
+        client.upsert(name, [{**found, "vector": vector}])
+
+    def foreign(name: str) -> None:
+        client.create_collection(name, dimension=4)
+
+    return Engine("milvus", registry.open_backend(spec, {}, LOCAL), overwrite, client.drop_collection, foreign)
+
+
+def pgvector_spec(server: postgres_server.Server) -> deployment.Backend:
+    return deployment.Backend(
+        pgvector=deployment.PgvectorBackend(
+            host=server.host,
+            port=server.port,
+            database=server.database,
+            credentials_ref=deployment.base.SecretReference(name="database"),
+            tls="Disable",
+        )
+    )
+
+
+def pgvector_engine(server: postgres_server.Server) -> Engine:
+    credentials = {"username": server.username, "password": server.password}
+    backend = registry.open_backend(pgvector_spec(server), credentials, LOCAL)
+    place = f"host={server.host} port={server.port} dbname={server.database}"
+    client = psycopg.connect(f"{place} user={server.username} password={server.password}", autocommit=True)
+
+    def overwrite(name: str, point_id: bytes, vector: list[float]) -> None:
+        statement = f'UPDATE "{name}" SET embedding = %s WHERE point_id = %s'
+        client.execute(statement, (str(vector), uuid.UUID(bytes=point_id)))
+
+    return Engine(
+        "pgvector",
+        backend,
+        overwrite,
+        lambda name: client.execute(f'DROP TABLE "{name}"'),
+        lambda name: client.execute(f'CREATE TABLE "{name}" (id int)'),
+    )
+
+
+@pytest.fixture(scope="session")
+def milvus_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with milvus_server.start_milvus(Path(tmp_path_factory.mktemp("milvus"))) as uri:
+        yield uri
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[postgres_server.Server]:
+    with postgres_server.start_postgres(Path(tmp_path_factory.mktemp("postgres"))) as server:
+        yield server
+
+
+@pytest.fixture(
+    scope="session",
+    params=[
+        "memory",
+        "qdrant-local",
+        pytest.param("qdrant-server", marks=pytest.mark.server),
+        pytest.param("milvus", marks=pytest.mark.server),
+        pytest.param("pgvector", marks=pytest.mark.server),
+    ],
+)
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    match request.param:
+        case "memory":
+            found = memory_engine()
+        case "qdrant-local":
+            found = qdrant_local_engine()
+        case "qdrant-server":
+            url = os.environ.get("QDRANT_URL")
+            if not url:
+                pytest.skip("no Qdrant server comes in a package; set QDRANT_URL to run this against one")
+            found = qdrant_server_engine(url)
+        case "milvus":
+            found = milvus_engine(request.getfixturevalue("milvus_uri"))
+        case _:
+            found = pgvector_engine(request.getfixturevalue("postgres"))
+    yield found
+    found.backend.close()

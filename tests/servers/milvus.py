@@ -1,0 +1,67 @@
+"""A real Milvus Lite server, for as long as a test wants it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.util
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+START_SECONDS = 60
+"""The first import of its libraries takes seconds on a busy machine."""
+
+
+@contextlib.contextmanager
+def start_milvus(folder: Path) -> Iterator[str]:
+    """Start a server on a free loopback port, its data and log in `folder`, and yield its URI; end it after."""
+    assert importlib.util.find_spec("milvus_lite") is not None, "milvus-lite is not installed"
+    port = _free_port()
+    command = [sys.executable, "-m", "milvus_lite", "server", "--data-dir", str(folder / "milvus")]
+    with (folder / "milvus.log").open("wb") as log:
+        # Unless it is told otherwise it listens on all interfaces.
+        server = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            preexec_fn=_end_with_parent,
+        )
+        try:
+            _wait_for(port, server, folder / "milvus.log")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            _stop(server)
+
+
+def _end_with_parent() -> None:
+    # PR_SET_PDEATHSIG: a killed test run leaves no server behind.
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        assert server.poll() is None and time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
+    try:
+        server.wait(10)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
