@@ -60,7 +60,9 @@ class Refusals:
         if len(places) < SHOWN_POSITIONS:
             places.append((where, number))
 
-    def raise_if_any(self, rows: int, noun: str = "rows") -> None:
+    def raise_if_any(
+        self, rows: int, claim: str = "rows are not documents", move: str = "the last snapshot stays current"
+    ) -> None:
         """Raise Terminal(SOURCE_INVALID) with counts and first positions, where anything was refused."""
         if not self._counts:
             return
@@ -70,7 +72,7 @@ class Refusals:
         ]
         raise Terminal(
             Reason.SOURCE_INVALID,
-            f"{self.total:,} of {rows:,} {noun} are not documents: {', '.join(kinds)}; the last snapshot stays current",
+            f"{self.total:,} of {rows:,} {claim}: {', '.join(kinds)}; {move}",
         )
 
 
@@ -158,7 +160,7 @@ def _places(positions: Sequence[tuple[str, int | None]]) -> str:
     last: str | None = None
     for where, number in positions:
         if number is None:
-            words.append(where)
+            words += [where] if where else []
         elif where:
             words.append(f":{number:,}" if where == last else f"{where}:{number:,}")
         else:

@@ -1,0 +1,169 @@
+"""What does a snapshot look like to one recipe, and which of its texts still need a vector?
+
+Made as a difference from the nearest earlier snapshot of the same recipe: documents that did not change keep their
+chunks, and texts that ever had a vector on this document side keep it. The record comes last; whatever kills us before
+it, the next call ends with the same rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pointsman import ports
+from pointsman.api.conditions import Reason
+from pointsman.core import changes, chunking, digests, drift
+from pointsman.core.recipes import Recipe
+from pointsman.errors import Retryable, Terminal
+from pointsman.store.dataset import DatasetStore
+from pointsman.store.records import EmbeddedSnapshot, Snapshot
+from pointsman.work import cutting, pipeline
+from pointsman.work.progress import Report
+
+
+def embed(
+    dataset: DatasetStore,
+    version: str,
+    recipe: Recipe,
+    number: int,
+    embedder: ports.Embedder,
+    now: Callable[[], datetime],
+    report: Report,
+) -> EmbeddedSnapshot:
+    """Embed a snapshot by a recipe, publish its record and return it; at once where it is there already.
+
+    Reports texts. Raises Terminal(SNAPSHOT_NOT_FOUND), Terminal(MODEL_CHANGED) with the distance where the pinned texts
+    moved, Terminal(MODEL_INVALID), Terminal(SOURCE_INVALID) where the recipe cannot render some documents, and what
+    the embedder and the store raise.
+    """
+    done = dataset.embedded_at(recipe.key, number)
+    if done is not None:
+        return done
+    snapshot = dataset.snapshot(number)
+    if snapshot is None:
+        raise Terminal(Reason.SNAPSHOT_NOT_FOUND, f"snapshot {number} does not exist or was cleaned up")
+    cutter = cutting.Cutter(recipe)
+    check_model(dataset, recipe, embedder)
+    before, difference = _difference(dataset, recipe, snapshot)
+    chunks = dataset.chunks(recipe.key)
+    vectors = pipeline.Vectors(dataset.vectors(recipe.space.document_side, recipe.space.dimensions))
+    total = len(difference.added) + len(difference.edited)
+    changed = pa.concat_arrays([difference.added, difference.edited]) if before else None
+
+    def produce(offer: Callable[[pipeline.Wanted], None]) -> int:
+        corpus = dataset.corpus.read(snapshot.corpus_version, changed)
+        base = before.chunks_version if before else None
+        # Edited documents are replaced by having new chunks.
+        return chunks.write(base, difference.deleted, offered(cutter.cut(corpus), offer))
+
+    def offered(
+        cut: Iterator[tuple[int, pa.RecordBatch]], offer: Callable[[pipeline.Wanted], None]
+    ) -> Iterator[pa.RecordBatch]:
+        for documents, batch in cut:
+            offer(pipeline.Wanted(documents, batch.num_rows, *vectors.claim(batch)))
+            yield batch
+
+    seen_documents = seen_rows = tokens = 0
+    with (
+        pipeline.Embedding(vectors, recipe, embedder, snapshot.sequence, now) as embedding,
+        pipeline.Supply(produce) as supply,
+    ):
+        for wanted in supply:
+            embedding.add(wanted)
+            seen_documents += wanted.documents
+            seen_rows += wanted.rows
+            tokens += sum(map(chunking.count, wanted.texts))
+            # How many texts there will be is not known before the last document was cut.
+            report(seen_rows - embedding.waiting, round(seen_rows * total / seen_documents))
+        embedding.finish()
+        chunks_version = supply.result()
+    report(seen_rows, seen_rows)
+    record = _record(dataset, version, recipe, snapshot, before, chunks_version, embedder.identity())
+    record = dataclasses.replace(
+        record,
+        embedded=embedding.embedded,
+        reused=record.rows - embedding.embedded,
+        tokens=tokens,
+        created_at=now(),
+    )
+    dataset.publish_embedded(record)
+    return record
+
+
+def check_model(dataset: DatasetStore, recipe: Recipe, embedder: ports.Embedder) -> None:
+    """Raise Terminal(MODEL_CHANGED) where the model's vectors of the pinned texts are not those of the first day."""
+    space = recipe.space
+    now = pipeline.embedded(embedder, recipe, list(drift.PROBES))
+    revision = embedder.identity().revision
+    if revision != space.revision:
+        raise Terminal(
+            Reason.MODEL_CHANGED,
+            f"{space.model} answers as revision {revision or 'unknown'}, "
+            f"the recipe wants {space.revision or 'unknown'}; declare a new version for it",
+        )
+    pinned = dataset.pin_probes(space.key, now)
+    moved = drift.distance(pinned, now)
+    if moved > drift.LIMIT:
+        raise Terminal(
+            Reason.MODEL_CHANGED,
+            f"{space.model} moved the pinned texts by a cosine distance of {moved:.3f}, {drift.LIMIT} is allowed; "
+            "bring the old model back, or declare a new version for the new one",
+        )
+
+
+def _difference(
+    dataset: DatasetStore, recipe: Recipe, snapshot: Snapshot
+) -> tuple[EmbeddedSnapshot | None, changes.DocumentChanges]:
+    """Return the nearest earlier record of the recipe, or None, and what changed in the documents since."""
+    new = dataset.corpus.keys(snapshot.corpus_version)
+    for record in reversed(dataset.embedded(recipe.key)):
+        old = dataset.snapshot(record.snapshot) if record.snapshot < snapshot.number else None
+        if old is not None:
+            return record, changes.documents(dataset.corpus.keys(old.corpus_version), new)
+    return None, changes.documents(None, new)
+
+
+def _record(
+    dataset: DatasetStore,
+    version: str,
+    recipe: Recipe,
+    snapshot: Snapshot,
+    before: EmbeddedSnapshot | None,
+    chunks_version: int,
+    identity: ports.Identity,
+) -> EmbeddedSnapshot:
+    """Return the record of what is stored, read back, once every row has its document and its vector."""
+    chunks = dataset.chunks(recipe.key)
+    keys = chunks.keys(chunks_version)
+    vectors = dataset.vectors(recipe.space.document_side, recipe.space.dimensions)
+    missing = len(vectors.missing(keys["content_key"].combine_chunks()))
+    documents = pc.sum(pc.equal(keys["ordinal"], 0)).as_py() or 0
+    if missing or documents != snapshot.documents:
+        raise Retryable(
+            Reason.STORE_UNREACHABLE,
+            f"the store holds rows of {documents:,} documents and lacks {missing:,} vectors, "
+            f"wanted {snapshot.documents:,} and none; writing them again",
+        )
+    old = chunks.keys(before.chunks_version) if before else None
+    return EmbeddedSnapshot(
+        version=version,
+        recipe=recipe.key,
+        space=recipe.space.key,
+        snapshot=snapshot.number,
+        sequence=snapshot.sequence,
+        chunks_version=chunks_version,
+        documents=documents,
+        rows=keys.num_rows,
+        digest=digests.Digest.of(keys).hex(recipe.key),
+        changes={str(cause): count for cause, count in changes.chunks(old, keys, same_space=True).counts.items()},
+        embedded=0,
+        reused=0,
+        tokens=0,
+        model=identity.name,
+        revision=identity.revision,
+        created_at=snapshot.created_at,
+    )
