@@ -15,6 +15,7 @@ app = typer.Typer(
     name="control-plane",
     help="A Kubernetes control plane on this machine, without containers or root.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -153,14 +153,14 @@ class Finder:
         if build.go(self.environment.get("PATH")) is None:
             raise errors.Terminal(
                 Reason.CLUSTER_UNREACHABLE,
-                f"{binary} {of.kubernetes} is not in {self.cache(of)}, {tried}, and Go is not installed to build it: "
+                f"{binary} {of.version(binary)} is not in {self.cache(of)}, {tried}, and Go is not installed to build it: "
                 "install Go, or let KUBEBUILDER_ASSETS name a folder that has it",
             )
         self.stream.write(f"{tried}: building {binary} from its Go module instead\n")
         workshop = build.Workshop(folder, of, self.environment)
         with progress.Progress(self.stream, f"Preparing to build {binary}") as line:
             workshop.prepare(line)
-        with progress.Progress(self.stream, f"Building {binary} {of.kubernetes}, once for this machine") as line:
+        with progress.Progress(self.stream, f"Building {binary} {of.version(binary)}, once for this machine") as line:
             return workshop.build(binary, line)
 
     @contextlib.contextmanager

@@ -38,6 +38,10 @@ class Release:
     """Such as v1.34.4. From 1.35 on the kubelet refuses cgroup v1, which the end-to-end machines still have."""
     etcd: str = "v3.6.4"
 
+    def version(self, binary: Binary) -> str:
+        """The version of one of the binaries."""
+        return self.etcd if binary is Binary.ETCD else self.kubernetes
+
     @property
     def staging(self) -> str:
         """The version of the modules k8s.io/api, k8s.io/client-go and so on: v0.34.4 for v1.34.4."""

@@ -1,0 +1,99 @@
+# Everything a developer does here. `make help` lists it.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# The oldest Python that will do, where there are several: what works there works on the newer ones.
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null && echo $$name && break; done)
+UV ?= uv
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# What no generated or downloaded file is in.
+SOURCES := operator tests e2e bench examples
+
+# Tests that need no server of their own and are done in a minute or two.
+QUICK := not controlplane and not server
+
+.PHONY: help demo test quick verify fmt check generate bench e2e clean control-plane lock
+
+help: ## List what can be made
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo: $(INSTALLED) control-plane ## Migrate a real corpus to another model and roll back, before your eyes (BACKEND=milvus|pgvector|qdrant)
+	@$(BIN)/python examples/stdlib/demo.py $(if $(BACKEND),--backend $(BACKEND))
+
+test: $(INSTALLED) control-plane ## Run all tests (ARGS="-k name" passes arguments to pytest)
+	@$(BIN)/pytest $(ARGS)
+
+quick: $(INSTALLED) ## Run the tests that start no server
+	@$(BIN)/pytest -q -m "$(QUICK)" $(ARGS)
+
+verify: $(INSTALLED) ## Check format, types and layers, regenerate, run the quick tests, and see that nothing changed
+	@set -e; \
+	before=$$($(FINGERPRINT)); \
+	$(MAKE) --no-print-directory check generate; \
+	$(BIN)/pytest -q -m "$(QUICK)"; \
+	if [ "$$before" != "$$($(FINGERPRINT))" ]; then \
+		echo "make verify changed the tree; what is generated was not up to date, or a test leaves files behind:"; \
+		git status --short; exit 1; \
+	fi; \
+	echo "verified: nothing changed"
+
+# The content of every tracked and untracked file that git does not ignore, as one line.
+FINGERPRINT := { git status --porcelain; git ls-files -z --cached --others --exclude-standard \
+	| xargs -0 git hash-object 2>/dev/null; } | git hash-object --stdin
+
+check: $(INSTALLED)
+	@echo "format"; $(BIN)/ruff format --check -q $(wildcard $(SOURCES)) && $(BIN)/ruff check -q $(wildcard $(SOURCES))
+	@echo "types"; $(BIN)/mypy
+	@echo "layers"; $(BIN)/lint-imports
+
+generate: $(INSTALLED) ## Write the CRDs and the reference pages anew from the types
+	@$(BIN)/python -m pointsman.api.crd
+	@$(BIN)/python -m pointsman.api.reference
+	@$(BIN)/python -c 'import pathlib, pointsman.settings as s; pathlib.Path("docs/settings.md").write_text(s.reference())'
+
+fmt: $(INSTALLED) ## Format the code and mend what can be mended
+	@$(BIN)/ruff check -q --fix $(wildcard $(SOURCES)); $(BIN)/ruff format $(wildcard $(SOURCES))
+
+bench: $(INSTALLED) ## Measure, and write docs/performance.md
+	@if [ -f bench/run.py ]; then $(BIN)/python bench/run.py $(ARGS); else echo "there is no bench/run.py yet"; fi
+
+e2e: ## Run on a whole cluster with the built image (comes with a later release)
+	@echo "make e2e comes with a later release; make test runs against a real API server already"
+
+control-plane: $(INSTALLED) ## Have a Kubernetes API server ready: found, downloaded or built (once, about 5 minutes)
+	@$(BIN)/python -m pointsman.controlplane > /dev/null
+
+clean: ## Remove what was made here; the cache of control planes in ~/.cache/pointsman stays
+	rm -rf $(VENV) build dist .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find $(wildcard $(SOURCES)) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+lock: ## Resolve the dependencies anew (needs uv)
+	@# From an empty file, so that nothing of the old resolution is preferred.
+	@$(UV) pip compile pyproject.toml --extra s3 --extra embedded --group dev --universal --generate-hashes \
+		--no-emit-index-url --no-header --python-version 3.11 --upgrade --quiet -o requirements.lock
+	@echo "requirements.lock: $$(grep -c '==' requirements.lock) packages"
+
+# The package itself is put on the path instead of being installed: that needs no build backend and no download.
+$(INSTALLED): requirements.lock
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "Python 3.11 or newer is needed and none was found; name it with PYTHON=/path/to/python3.11"; exit 1; fi
+	@echo "Installing $$(grep -c '==' requirements.lock) locked packages into $(VENV), once"
+	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv $(VENV)
+	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock 2>&1 \
+		| awk '{tail[NR % 20] = $$0} \
+			/^Collecting / {n++; if (n % 25 == 0) print "  " n " packages, now " $$2} \
+			/^Installing / {print "  putting them in place"} \
+			/^ERROR|^error/ {failed = 1} {fflush()} \
+			END {if (failed) for (i = NR + 1; i <= NR + 20; i++) print tail[i % 20]}'
+	@packages=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	echo "$(CURDIR)/operator" > "$$packages/pointsman-source.pth"
+	@for name in pointsman kubectl-pointsman; do \
+		printf '#!%s\nimport sys\n\nfrom pointsman.cli.main import main\n\nsys.exit(main())\n' "$(CURDIR)/$(BIN)/python" \
+			> $(BIN)/$$name; chmod +x $(BIN)/$$name; \
+	done
+	@touch $@
