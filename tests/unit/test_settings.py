@@ -119,5 +119,5 @@ def test_every_setting_has_a_description() -> None:
 
 
 def test_the_page_about_settings_is_generated_from_them() -> None:
-    # To mend it: python -c "from pointsman import settings; print(settings.reference(), end='')" > docs/settings.md
+    # To mend it: make generate
     assert (ROOT / "docs" / "settings.md").read_text() == settings.reference()
