@@ -32,19 +32,28 @@ Grades = Mapping[str, float]
 """Document id -> grade. A document is relevant when its grade is above 0, and one without a grade has 0."""
 
 
+class Gain(StrEnum):
+    """What a document of a grade is worth."""
+
+    LINEAR = "linear"
+    """Its grade."""
+    EXPONENTIAL = "exponential"
+    """2^grade - 1, which weighs high grades more."""
+
+
 class Measure(StrEnum):
     """What is measured over the first k documents."""
 
     NDCG = "nDCG"
-    """Discounted gain as a share of the best possible, the grade as the gain: trec_eval's `ndcg_cut`."""
+    """Discounted gain as a share of the best possible."""
     NDCG_EXPONENTIAL = "nDCG-exp"
-    """The same with the gain 2^grade - 1, which weighs high grades more."""
+    """The same with exponential gains."""
     RECALL = "recall"
-    """The share of the relevant documents that is found: trec_eval's `recall`."""
+    """The share of the relevant documents that is found."""
     PRECISION = "precision"
-    """The share of the k places that a relevant document holds: trec_eval's `P`."""
+    """The share of the k places that a relevant document holds."""
     RECIPROCAL_RANK = "RR"
-    """One over the first relevant document's rank: trec_eval's `recip_rank` of the first k."""
+    """One over the rank of the first relevant document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,34 +76,55 @@ class Metric:
         return f"{self.measure}@{self.k}"
 
     def of(self, ranking: Sequence[str], grades: Grades) -> float:
-        """Return the value of one ranking, between 0 and 1; 0 where no document is relevant.
-
-        Ties are whoever made the ranking's to break: the given order counts. Raises ValueError where a document stands
-        twice, since every measure would count it twice.
-        """
-        found = ranking[: self.k]
-        if len(set(found)) != len(found):
-            raise ValueError("a document stands twice in a ranking; keep each at its best chunk")
-        # trec_eval takes a negative grade, which some judges give to spam, as no gain.
-        gains = np.array([max(0.0, grades.get(document, 0.0)) for document in found])
-        relevant = np.array(sorted((grade for grade in grades.values() if grade > 0), reverse=True))
-        if not len(relevant) or not gains.any():
-            return 0.0
+        """Return the value of one ranking, as the function of that name does."""
         match self.measure:
             case Measure.NDCG:
-                return _discounted(gains) / _discounted(relevant[: self.k])
+                return ndcg(ranking, grades, self.k)
             case Measure.NDCG_EXPONENTIAL:
-                return _discounted(np.exp2(gains) - 1) / _discounted(np.exp2(relevant[: self.k]) - 1)
+                return ndcg(ranking, grades, self.k, Gain.EXPONENTIAL)
             case Measure.RECALL:
-                return np.count_nonzero(gains) / len(relevant)
+                return recall(ranking, grades, self.k)
             case Measure.PRECISION:
-                return np.count_nonzero(gains) / self.k
+                return precision(ranking, grades, self.k)
             case Measure.RECIPROCAL_RANK:
-                return 1.0 / (int(np.argmax(gains > 0)) + 1)
+                return reciprocal_rank(ranking, grades, self.k)
 
     def by_query(self, rankings: Mapping[str, Sequence[str]], judgements: Mapping[str, Grades]) -> dict[str, float]:
         """Return the value of each judged query; one that was not answered has an empty ranking, so 0."""
         return {query: self.of(rankings.get(query, ()), grades) for query, grades in judgements.items()}
+
+
+def ndcg(ranking: Sequence[str], grades: Grades, k: int, gain: Gain = Gain.LINEAR) -> float:
+    """Return the discounted gain of the first k documents, as a share of the best possible.
+
+    trec_eval's `ndcg_cut` for linear gains. Ties are whoever made the ranking's to break: the given order counts. Here
+    as in all measures the value is between 0 and 1, it is 0 where no document is relevant, and a ranking in which a
+    document stands twice raises ValueError, since it would count twice.
+    """
+    found = _gains(ranking, grades, k)
+    best = np.array(sorted((grade for grade in grades.values() if grade > 0), reverse=True)[:k])
+    if not found.any():
+        return 0.0
+    if gain is Gain.EXPONENTIAL:
+        found, best = np.exp2(found) - 1, np.exp2(best) - 1
+    return _discounted(found) / _discounted(best)
+
+
+def recall(ranking: Sequence[str], grades: Grades, k: int) -> float:
+    """Return the share of the relevant documents that stands among the first k: trec_eval's `recall`."""
+    relevant = sum(grade > 0 for grade in grades.values())
+    return np.count_nonzero(_gains(ranking, grades, k)) / relevant if relevant else 0.0
+
+
+def precision(ranking: Sequence[str], grades: Grades, k: int) -> float:
+    """Return the share of the first k places that a relevant document holds, empty ones included: trec_eval's `P`."""
+    return np.count_nonzero(_gains(ranking, grades, k)) / k
+
+
+def reciprocal_rank(ranking: Sequence[str], grades: Grades, k: int) -> float:
+    """Return one over the rank of the first relevant document among the first k: trec_eval's `recip_rank`, cut at k."""
+    (places,) = np.nonzero(_gains(ranking, grades, k))
+    return 1.0 / (int(places[0]) + 1) if len(places) else 0.0
 
 
 def best_chunks(documents: Iterable[str], k: int) -> list[str]:
@@ -242,6 +272,14 @@ def _counted_bounds(means: Floats, level: float) -> tuple[float, float]:
 def _upper_share(count: int, total: int, level: float) -> float:
     """The Clopper-Pearson upper bound (Biometrika 26, 1934) of a share of which `count` of `total` were seen."""
     return 1.0 if count == total else float(stats.beta.ppf(1 - level, count + 1, total - count))
+
+
+def _gains(ranking: Sequence[str], grades: Grades, k: int) -> Floats:
+    """The grades of the first k documents; a negative one, which some judges give to spam, is no gain."""
+    found = ranking[:k]
+    if len(set(found)) != len(found):
+        raise ValueError("a document stands twice in a ranking; keep each at its best chunk")
+    return np.array([max(0.0, grades.get(document, 0.0)) for document in found])
 
 
 def _discounted(gains: Floats) -> float:
