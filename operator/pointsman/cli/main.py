@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 import typer
 
+import pointsman
+
 UNKNOWN = 3
 """The exit code where a command could not find out or do what it was asked for."""
 INTERRUPTED = 130
@@ -42,6 +44,12 @@ Reference = Annotated[str, typer.Argument(metavar="[KIND/]NAME", help="Such as i
 _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pointsman {pointsman.__version__}")
+        raise typer.Exit()
+
+
 @app.callback()
 def options(
     context: typer.Context,
@@ -52,6 +60,9 @@ def options(
     namespace: Annotated[
         str | None, typer.Option("--namespace", "-n", help="The namespace; by default that of the context.")
     ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
     """See and steer datasets and index deployments. Also installed as kubectl-pointsman."""
     from pointsman.cli import session

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.unit.cli.bench import Bench, deployment, goal
+from tests.unit.cli.bench import Answer, Bench, deployment, goal
 
 from pointsman.cli import main
 
@@ -35,6 +35,10 @@ def test_without_arguments_there_is_help(bench: Bench) -> None:
 
     assert answer.code == 0
     assert answer.out.startswith("Usage: pointsman ")
+
+
+def test_the_version_is_that_of_the_package(bench: Bench) -> None:
+    assert bench.run("--version") == Answer(0, "pointsman 0.1.0\n", "")
 
 
 @pytest.mark.parametrize("where", ["before", "after", "glued"])
