@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pointsman import errors
+from pointsman import errors, ports
 from pointsman.api.conditions import Reason
 from pointsman.backends import points, terms
 from pointsman.core import filters
@@ -27,12 +27,13 @@ MOST_TERMS = 4_096
 def entities(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     """Return the entities of one batch of `rows.points`; raises BACKEND_UNSUPPORTED for what Milvus cannot hold."""
     made: dict[str, tuple[dict[str, Any], list[str], dict[str, float]]] = {}
-    found, too_long = [], 0
+    found, too_long, too_large = [], 0, 0
     for point, vector in zip(zip(*points.columns(batch), strict=True), points.vectors(batch), strict=True):
         point_id, document, ordinal, text, key, metadata, digest, sequence = point
         if metadata not in made:
             # The chunks of a document share its metadata, and so do many documents.
             value = json.loads(metadata)
+            too_large += not terms.is_in_64_bits(value)
             made[metadata] = value, terms.terms(value), terms.extremes(value)
         value, its_terms, its_extremes = made[metadata]
         too_long += (
@@ -56,6 +57,12 @@ def entities(batch: pa.RecordBatch) -> list[dict[str, Any]]:
                 "vector": vector,
             }
         )
+    if too_large:
+        raise errors.Terminal(
+            Reason.BACKEND_UNSUPPORTED,
+            f"the metadata of {too_large} documents has integers of more than 64 bits, which Milvus cannot hold; "
+            "write them as texts",
+        )
     if too_long:
         raise errors.Terminal(
             Reason.BACKEND_UNSUPPORTED,
@@ -68,6 +75,24 @@ def entities(batch: pa.RecordBatch) -> list[dict[str, Any]]:
 def _is_longer(text: str, most: int) -> bool:
     # No character takes more than four bytes, so that most texts need not be encoded to be measured.
     return 4 * len(text) > most and len(text.encode()) > most
+
+
+def dimensions(description: dict[str, Any]) -> int:
+    """Return the dimensions of a collection as it was described."""
+    return next(int(f["params"]["dim"]) for f in description["fields"] if f["name"] == "vector")
+
+
+def hit(found: Any) -> ports.Hit:
+    """Return what a search found."""
+    entity = found["entity"]
+    return ports.Hit(
+        point_id=bytes.fromhex(found["id"]),
+        document=entity["document"],
+        ordinal=int(entity["ordinal"]),
+        score=float(found["distance"]),
+        text=entity["text"],
+        metadata=entity["metadata"],
+    )
 
 
 def expression(filter_: filters.Filter) -> str:

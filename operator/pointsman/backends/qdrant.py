@@ -117,9 +117,9 @@ class Qdrant:
 
     def load(self, name: str, batches: Iterable[pa.RecordBatch]) -> int:
         """Upsert batches from four threads."""
-        return points.in_parallel(
-            points.pieces(batches, _LOAD_BYTES, _LOAD_ROWS), lambda piece: self._upsert(name, piece), _THREADS
-        )
+        pieces = points.pieces(batches, _LOAD_BYTES, _LOAD_ROWS)
+        # A local client is not made for threads: it loses points.
+        return points.in_parallel(pieces, lambda piece: self._upsert(name, piece), 1 if self._is_local else _THREADS)
 
     def seal(self, name: str) -> None:
         """Let the graph be built, and return when the server says that it is."""
@@ -206,7 +206,8 @@ class Qdrant:
                 else models.Filter.model_validate({"must": [qdrant_rows.condition(where)]}),
                 limit=limit,
                 with_payload=_SHOWN,
-                search_params=models.SearchParams(hnsw_ef=max(128, 2 * limit)),
+                # A local client looks at every point, and warns of parameters that mean nothing to it.
+                search_params=None if self._is_local else models.SearchParams(hnsw_ef=max(128, 2 * limit)),
             )
         return [_hit(point) for point in found.points]
 

@@ -8,19 +8,25 @@ from typing import Any
 
 import pyarrow as pa
 
+from pointsman import errors
+from pointsman.api.conditions import Reason
 from pointsman.backends import points, terms
 from pointsman.core import filters
 
 
 def payloads(piece: pa.RecordBatch) -> tuple[list[tuple[str, dict[str, Any]]], set[str]]:
-    """Return id and payload of each point of `rows.points`, and the names of all extremes among them."""
+    """Return id and payload of each point of `rows.points`, and the names of all extremes among them.
+
+    Raises BACKEND_UNSUPPORTED for what Qdrant cannot hold.
+    """
     made: dict[str, dict[str, Any]] = {}
-    found = []
+    found, too_large = [], 0
     for point in zip(*points.columns(piece), strict=True):
         point_id, document, ordinal, text, key, metadata, digest, sequence = point
         if metadata not in made:
             # The chunks of a document share its metadata, and so do many documents.
             value = json.loads(metadata)
+            too_large += not terms.is_in_64_bits(value)
             made[metadata] = {
                 "metadata": value,
                 "metadata_digest": digest.hex(),
@@ -36,6 +42,12 @@ def payloads(piece: pa.RecordBatch) -> tuple[list[tuple[str, dict[str, Any]]], s
             **made[metadata],
         }
         found.append((str(uuid.UUID(bytes=point_id)), payload))
+    if too_large:
+        raise errors.Terminal(
+            Reason.BACKEND_UNSUPPORTED,
+            f"the metadata of {too_large} documents has integers of more than 64 bits, which Qdrant cannot hold; "
+            "write them as texts",
+        )
     return found, {field for value in made.values() for field in value["extremes"]}
 
 

@@ -22,6 +22,15 @@ LENGTH = 32
 """Characters of a term."""
 
 
+def is_in_64_bits(value: Any) -> bool:
+    """Return whether all integers of a JSON value, however deep, are of at most 64 bits, with their sign."""
+    if isinstance(value, dict):
+        return all(map(is_in_64_bits, value.values()))
+    if isinstance(value, list):
+        return all(map(is_in_64_bits, value))
+    return not isinstance(value, int) or -(2**63) <= value < 2**63
+
+
 def terms(metadata: dict[str, Any]) -> list[str]:
     """Return one digest for each key and scalar value of metadata, lists element by element."""
     return list({term(key, value): None for key, value in _scalars(metadata) if _is_comparable(value)})
