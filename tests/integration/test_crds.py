@@ -17,8 +17,6 @@ from pointsman import errors
 from pointsman.api import kinds
 from pointsman.controlplane import admin, plane
 
-pytestmark = pytest.mark.controlplane
-
 Object = dict[str, Any]
 CRDS = Path(__file__).parents[2] / "crds"
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"

@@ -30,9 +30,7 @@ MOST_ROWS = 200_000
 def read(spec: api.Spec, namespace: str, world: World) -> judgements.QuerySet:
     """Return a query set; raises what its sources raise, and Terminal(SOURCE_INVALID) for a set that judges nothing."""
     if spec.queries.inline is not None:
-        queries: list[dict[str, Any]] = [query.model_dump() for query in spec.queries.inline]
-        grades = [{"query": q.id, "document": d} for q in spec.queries.inline for d in q.relevant]
-        return judgements.load(queries, grades)
+        return judgements.inline(spec.queries.inline)
     assert spec.queries.files is not None and spec.judgements.files is not None, "the API's rules ask for both"
     return judgements.load(
         _rows(spec.queries.files, "id", namespace, world), _rows(spec.judgements.files, "query", namespace, world)
