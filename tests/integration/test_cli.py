@@ -122,7 +122,6 @@ def test_a_cluster_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[s
 
     code = main.run(["get", "--kubeconfig", str(nowhere)])
 
-    assert (code, capsys.readouterr().err) == (
-        3,
-        "error: the Kubernetes API could not be reached (MaxRetryError)\n",
-    )
+    assert code == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: the Kubernetes API could not be reached")
