@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 
@@ -19,6 +20,8 @@ class Cutter:
         chunking.check(recipe.chunker)
         self._recipe = recipe
         self._render = documents.renderer(recipe)
+        # A digest of its own, which is not to be made again for each text.
+        self._side = recipe.space.document_side
         self._refusals = documents.Refusals()
         self._documents = 0
 
@@ -38,11 +41,11 @@ class Cutter:
         )
 
     def _rows(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        space, chunker = self._recipe.space, self._recipe.chunker
-        found: list[tuple[object, ...]] = []
-        sequences = batch.column("sequence").to_pylist()
+        chunker, side, prefix = self._recipe.chunker, self._side, self._recipe.space.document_prefix
+        columns: tuple[list[Any], ...] = tuple([] for _ in rows.CHUNKS)
+        points, names, ordinals, texts, contents, wholes, cuts, metadata, metadata_digests, sequences = columns
         for identity, fields, sequence in zip(
-            batch.column("id").to_pylist(), batch.column("fields").to_pylist(), sequences, strict=True
+            *(batch.column(name).to_pylist() for name in ("id", "fields", "sequence")), strict=True
         ):
             self._documents += 1
             try:
@@ -50,25 +53,18 @@ class Cutter:
             except documents.Refused as refused:
                 self._refusals.add(str(refused))
                 continue
-            texts = chunking.cut(rendered.text, chunker)
-            whole, cut = digests.text_digest(rendered.text), digests.cut_digest(texts)
-            metadata = digests.text_digest(rendered.metadata)
-            for ordinal, text in enumerate(texts):
-                found.append(
-                    (
-                        digests.point_id(identity, ordinal),
-                        identity,
-                        ordinal,
-                        text,
-                        digests.content_key(space.document_side, space.document_prefix + text),
-                        whole,
-                        cut,
-                        rendered.metadata,
-                        metadata,
-                        sequence,
-                    )
-                )
-        columns = zip(*found, strict=True) if found else [()] * len(rows.CHUNKS)
+            chunks = chunking.cut(rendered.text, chunker)
+            count = len(chunks)
+            points += [digests.point_id(identity, ordinal) for ordinal in range(count)]
+            ordinals += range(count)
+            texts += chunks
+            contents += [digests.content_key(side, prefix + text) for text in chunks]
+            names += [identity] * count
+            wholes += [digests.text_digest(rendered.text)] * count
+            cuts += [digests.cut_digest(chunks)] * count
+            metadata += [rendered.metadata] * count
+            metadata_digests += [digests.text_digest(rendered.metadata)] * count
+            sequences += [sequence] * count
         return pa.RecordBatch.from_arrays(
             [pa.array(column, field.type) for column, field in zip(columns, rows.CHUNKS, strict=True)],
             schema=rows.CHUNKS,

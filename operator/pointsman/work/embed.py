@@ -76,7 +76,9 @@ def embed(
             embedding.add(wanted)
             seen_documents += wanted.documents
             seen_rows += wanted.rows
-            tokens += sum(map(chunking.count, wanted.texts))
+            # Counted for those who pay by the token; the embedded model has no price and no time to lose.
+            if recipe.space.provider != "wordllama":
+                tokens += sum(map(chunking.count, wanted.texts))
             # How many texts there will be is not known before the last document was cut.
             report(seen_rows - embedding.waiting, round(seen_rows * total / seen_documents))
         embedding.finish()
