@@ -161,7 +161,9 @@ def _view(namespace: str, name: str, world: World) -> observed.DatasetView:
         if running and running[0].total:
             progress = f"{running[0].done:,} of {running[0].total:,} {running[0].unit}"
         stall = get(status.conditions, ConditionType.STALLED)
-        if stall is not None and stall.status == "True":
+        # A version that was removed, or declared anew, stops neither its pinned recipe nor any other version.
+        goes_on = (Reason.VERSION_IN_USE, Reason.VERSION_REDEFINED)
+        if stall is not None and stall.status == "True" and stall.reason not in goes_on:
             stalled = stall.message
     return observed.DatasetView(
         exists=resource is not None and "deletionTimestamp" not in resource["metadata"],

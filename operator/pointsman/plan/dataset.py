@@ -43,7 +43,7 @@ def plan(seen: Dataset, now: datetime) -> Plan[api.DatasetStatus]:
 
     task = _next_task(seen, now)
     started = () if task is None else (actions.StartWork(task, seen.generation),)
-    return Plan(started, _status(seen, _state(seen), now), _look_again(seen, task, now))
+    return Plan(started, _status(seen, _state(seen, now), now), _look_again(seen, task, now))
 
 
 def wanted(seen: Dataset) -> Iterator[tuple[str, Recipe]]:
@@ -62,8 +62,19 @@ def _next_task(seen: Dataset, now: datetime) -> DatasetTask | None:
     """Return the task to start now, if nothing runs: what is cheap and asked for first."""
     if any(work.phase is Phase.RUNNING for work in seen.work) or seen.spec.suspend:
         return None
-    tasks: list[DatasetTask] = [*_refreshes(seen, now), *_embeds(seen), *_cleans(seen, now)]
-    return next((task for task in tasks if _may_start(task, seen, now)), None)
+    return next((task for task in _tasks(seen, now) if _may_start(task, seen, now)), None)
+
+
+def _tasks(seen: Dataset, now: datetime) -> list[DatasetTask]:
+    """Return all that is to be done, whether or not it may start now.
+
+    What the clock asks for comes after embedding: a source that changes faster than its versions are embedded would
+    otherwise keep the last of them waiting for ever.
+    """
+    refreshes = list(_refreshes(seen, now))
+    asked = [task for task in refreshes if task.token.endswith("#asked")]
+    by_clock = [task for task in refreshes if task not in asked]
+    return [*asked, *_embeds(seen), *by_clock, *_cleans(seen, now)]
 
 
 def _refreshes(seen: Dataset, now: datetime) -> Iterator[Refresh]:
@@ -148,7 +159,7 @@ def _has(seen: Dataset, recipe: str, number: int) -> bool:
 # What to say.
 
 
-def _state(seen: Dataset) -> State:
+def _state(seen: Dataset, now: datetime) -> State:
     """Return the one of Ready, Reconciling and Stalled that holds, with its reason and sentence."""
     snapshot = f"snapshot {seen.snapshots[-1].number} stays current" if seen.snapshots else "there is no snapshot yet"
     for version, recipe in seen.recipes.items():
@@ -157,18 +168,19 @@ def _state(seen: Dataset) -> State:
         if seen.pins.get(version, recipe) != recipe:
             return ConditionType.STALLED, Reason.VERSION_REDEFINED, redefined(version, seen.pins[version], recipe)
     declared = {version.name for version in seen.spec.versions}
-    removed = [(user.name, version) for user in seen.users for version in user.needs if version not in declared]
+    # A name that was never pinned was never here: that is for the deployment to say.
+    removed = [(u.name, name) for u in seen.users for name in u.needs if name in seen.pins and name not in declared]
     if removed:
         user, version = removed[0]
         message = f"{version} was removed and is used by {user}; the pinned recipe serves on; declare it again"
         return ConditionType.STALLED, Reason.VERSION_IN_USE, message
-    failed = _failed(seen)
+    if seen.spec.suspend:
+        return ConditionType.RECONCILING, Reason.SUSPENDED, f"suspended by the spec; {snapshot}"
+    failed = _failed(seen, now)
     if failed is not None:
         kind = ConditionType.STALLED if failed.is_terminal else ConditionType.RECONCILING
         message = failed.message if "stays current" in failed.message else f"{failed.message}; {snapshot}"
         return kind, failed.reason, message
-    if seen.spec.suspend:
-        return ConditionType.RECONCILING, Reason.SUSPENDED, f"suspended by the spec; {snapshot}"
     if not seen.snapshots:
         return ConditionType.RECONCILING, Reason.REFRESHING, "the source is being read for the first time"
     behind = [name for name, recipe in _declared(seen) if not seen.embedded.get(recipe.key)]
@@ -205,13 +217,11 @@ def redefined(version: str, pinned: Recipe, declared: Recipe) -> str:
     return f"{version} {what}; the pinned recipe serves on; declare the new one under a new name"
 
 
-def _failed(seen: Dataset) -> Failure | None:
-    """Return the failure that holds the dataset back: of a refresh or a clean-up, or of a version still wanted."""
-    names = {name for name, _ in wanted(seen)}
-    for work in seen.work:
-        if work.phase is Phase.FAILED and (not isinstance(work.task, Embed) or work.task.version in names):
-            return work.failure
-    return None
+def _failed(seen: Dataset, now: datetime) -> Failure | None:
+    """Return the failure that holds the dataset back: the last attempt's at something that is still to be done."""
+    tasks = _tasks(seen, now)
+    failures = (w.failure for task in tasks for w in seen.work if w.failure is not None and _alike(w.task, task))
+    return next(failures, None)
 
 
 def _of_problem(problem: Problem) -> State:
@@ -244,7 +254,7 @@ def _status(seen: Dataset, state: State, now: datetime) -> api.DatasetStatus:
         digest=newest.digest if newest else "",
         refreshed_at=_refreshed_at(seen),
         refresh_handled=handled,
-        last_handled_refresh=asked.rpartition("/")[2],
+        last_handled_refresh=asked.partition("/")[2],
         progress=words.progress(running) if running and not isinstance(running.task, Embed) else None,
         versions=[_version(seen, name, recipe, running) for name, recipe in wanted(seen)],
     )
@@ -296,7 +306,7 @@ SOURCE_REASONS = frozenset(
 
 
 def _source_reachable(seen: Dataset, now: datetime) -> Condition:
-    failed = _failed(seen)
+    failed = _failed(seen, now)
     if failed is not None and failed.reason in SOURCE_REASONS:
         return words.condition(
             ConditionType.SOURCE_REACHABLE, False, failed.reason, failed.message, seen.generation, now
@@ -328,7 +338,8 @@ def _look_again(seen: Dataset, starting: DatasetTask | None, now: datetime) -> t
     last = _refreshed_at(seen)
     if seen.spec.refresh is not None and last is not None:
         waits.append(last + base.parse_duration(seen.spec.refresh.every) - now)
-    return max(timedelta(milliseconds=100), min([*waits, words.AT_REST]))
+    # What is due and was not started is held back by something else: looking again at once would not help it.
+    return min((wait for wait in waits if timedelta(0) < wait < words.AT_REST), default=words.AT_REST)
 
 
 # How it goes.
@@ -352,6 +363,9 @@ def _delete(seen: Dataset, since: datetime, now: datetime) -> Plan[api.DatasetSt
     state = (ConditionType.RECONCILING, Reason.DELETING, "being removed")
     status = _status(seen, state, now)
     stop = (actions.CancelWork(seen.key),) if seen.work else ()
+    if any(work.phase is Phase.RUNNING for work in seen.work) and remaining > timedelta(0):
+        # What is still at work could write beside what is removed.
+        return Plan(stop, status, min(remaining, words.SOON))
     keeps_store = seen.spec.deletion_policy == "Orphan" or bool(seen.users)
     has_store = bool(seen.pins or seen.snapshots)
     if keeps_store or not has_store or (seen.problem is not None and remaining <= timedelta(0)):

@@ -26,7 +26,7 @@ from pointsman.plan.deployment_status import State, status
 from pointsman.plan.facts import Facts, Index
 from pointsman.plan.indexes import Target
 from pointsman.plan.observed import Deployment, Plan, Presence
-from pointsman.plan.tasks import Build, Follow, Phase
+from pointsman.plan.tasks import Build, Check, Follow, IndexTask, Phase, Work
 
 
 def plan(seen: Deployment, now: datetime) -> Plan[api.DeploymentStatus]:
@@ -55,7 +55,7 @@ def plan(seen: Deployment, now: datetime) -> Plan[api.DeploymentStatus]:
     todo += _abandoned(seen, facts, target)
     todo += [actions.StartWork(task, seen.generation) for task in work]
     todo += _removal(seen)
-    state = _state(seen, facts, target, now)
+    state = _state(seen, facts, target, work, now)
     return Plan(tuple(todo), status(seen, facts, state, now), _look_again(seen, facts, bool(todo), now))
 
 
@@ -66,11 +66,9 @@ def _without_lost(seen: Deployment) -> Facts:
     """Forget indexes that are gone from the database. The serving one is kept on the books until another serves."""
     facts = seen.facts
     for index in seen.facts.indexes:
-        built = seen.records.get(index.name) is not None
-        gone = indexes.presence(seen, index.name) is Presence.ABSENT
-        if gone and built and index.role is not Role.SERVING:
-            facts = facts.without(index.name)
-        if gone and index.role is Role.RETIRING:
+        # A candidate without a record was never there: it is about to be made, unless another's is in its place.
+        was_there = index.role is not Role.CANDIDATE or index.name in seen.records
+        if indexes.is_gone(seen, index) and was_there and index.role is not Role.SERVING:
             facts = facts.without(index.name)
     return facts
 
@@ -80,30 +78,22 @@ def _switched(seen: Deployment, facts: Facts, target: Target | str, now: datetim
     serving = facts.serving
     if isinstance(target, Target):
         wanted = indexes.find(seen, facts, target)
-        is_rollback = wanted is not None and wanted.role is Role.RETAINED
-        may_move = is_rollback or serving is None or not seen.spec.suspend
-        if (
-            wanted is not None
-            and wanted != serving
-            and may_move
-            and indexes.may_serve(seen, wanted, target.snapshot)
-            and indexes.is_no_step_back(seen, facts, wanted, now)
-        ):
-            return _settled(seen, facts.switched(wanted, target.snapshot, now))
-    if serving is not None and indexes.presence(seen, serving.name) is Presence.ABSENT:
+        if wanted is not None and wanted != serving:
+            may_move = wanted.role is Role.RETAINED or not indexes.is_suspended(seen, facts)
+            if may_move and indexes.may_take_over(seen, facts, wanted, now):
+                return _to(seen, facts, wanted, now)
+    if serving is not None and indexes.is_gone(seen, serving):
         for index in reversed(facts.indexes):
-            cursor = indexes.cursor(seen, index)
-            if index.role is Role.RETAINED and cursor and indexes.may_serve(seen, index, cursor.snapshot):
-                return _settled(seen, facts.switched(index, cursor.snapshot, now))
+            if index.role is Role.RETAINED and indexes.may_serve(seen, index):
+                return _to(seen, facts, index, now)
     return facts
 
 
-def _settled(seen: Deployment, facts: Facts) -> Facts:
-    """Forget the index that served before, where it was lost: there is nothing to retain."""
-    for index in facts.indexes:
-        if index.role is Role.RETAINED and indexes.presence(seen, index.name) is Presence.ABSENT:
-            facts = facts.without(index.name)
-    return facts
+def _to(seen: Deployment, facts: Facts, index: Index, now: datetime) -> Facts:
+    """Switch to an index, and forget the one that served before where it was lost: there is nothing to retain."""
+    where, before = indexes.cursor(seen, index), facts.serving
+    facts = facts.switched(index, where.snapshot if where is not None else 0, now)
+    return facts.without(before.name) if before is not None and indexes.is_gone(seen, before) else facts
 
 
 def _with_candidate(seen: Deployment, facts: Facts, target: Target | str, now: datetime) -> Facts:
@@ -111,9 +101,8 @@ def _with_candidate(seen: Deployment, facts: Facts, target: Target | str, now: d
     if isinstance(target, str):
         return facts
     wanted = indexes.find(seen, facts, target)
-    serving = facts.serving
-    is_lost = wanted is not None and wanted == serving and indexes.presence(seen, wanted.name) is Presence.ABSENT
-    if (wanted is not None and not is_lost) or (seen.spec.suspend and serving is not None and not is_lost):
+    is_lost = wanted is not None and wanted == facts.serving and indexes.is_gone(seen, wanted)
+    if (wanted is not None and not is_lost) or indexes.is_suspended(seen, facts):
         return facts
     candidate = Index(
         name=indexes.name(seen, target, facts.made + 1),
@@ -128,25 +117,32 @@ def _with_candidate(seen: Deployment, facts: Facts, target: Target | str, now: d
 
 
 def _with_retiring(seen: Deployment, facts: Facts, target: Target | str, now: datetime) -> Facts:
-    """Record that indexes retire whose time is over: never the serving one, never the one that the spec wants."""
-    if isinstance(target, str):
+    """Record that indexes retire whose time is over: never the serving one, never the one that the spec wants.
+
+    None retires while what serves was not found in this run: it may be needed.
+    """
+    serving = facts.serving
+    if isinstance(target, str) or serving is None or indexes.presence(seen, serving.name) is not Presence.PRESENT:
         return facts
     after = base.parse_duration(seen.spec.retire.after)
     for index in facts.indexes:
         if index.role not in (Role.CANDIDATE, Role.RETAINED) or indexes.matches(index, target):
             continue
         # A candidate that was left behind counts from when it was begun: it has never served.
-        if facts.serving is not None and index.since is not None and now - index.since >= after:
+        if index.since is not None and now - index.since >= after:
             facts = facts.put(dataclasses.replace(index, role=Role.RETIRING, since=now))
     return facts
 
 
 def _abandoned(seen: Deployment, facts: Facts, target: Target | str) -> list[actions.Action]:
-    """Stop work on candidates that the spec wants no more; what they hold is kept and finished if they are again."""
+    """Stop work on candidates that the spec wants no more, and on what retires.
+
+    What a candidate holds is kept, and finished if it is wanted again.
+    """
     if isinstance(target, str):
         return []
     wanted = indexes.find(seen, facts, target)
-    left = [i for i in facts.indexes if i.role is Role.CANDIDATE and i != wanted]
+    left = [i for i in facts.indexes if i.role in (Role.CANDIDATE, Role.RETIRING) and i != wanted]
     return [
         actions.CancelWork(seen.key, work.task.subject)
         for index in left
@@ -169,54 +165,94 @@ def _removal(seen: Deployment) -> list[actions.Action]:
 # What to say.
 
 
-def _state(seen: Deployment, facts: Facts, target: Target | str, now: datetime) -> State:
-    serving = facts.serving
-    serves = f"serving {serving.version} normally" if serving is not None else "nothing serves yet"
+def _state(seen: Deployment, facts: Facts, target: Target | str, work: list[IndexTask], now: datetime) -> State:
+    serving, lost = facts.serving, seen.facts.serving
+    serves = _serves(seen, serving)
     if isinstance(target, str):
         reason, message, kind = indexes.why_no_target(seen, target)
         return kind, reason, f"{message}; {serves}"
     wanted = indexes.find(seen, facts, target)
-    foreign = [name for name, p in seen.physical.items() if p.presence is Presence.FOREIGN]
-    if foreign:
-        message = f"collection {foreign[0]} exists and is not ours; remove or rename it; {serves}"
+    if wanted is not None and wanted != serving and indexes.presence(seen, wanted.name) is Presence.FOREIGN:
+        message = f"collection {wanted.name} exists and is not ours; remove or rename it; {serves}"
         return ConditionType.STALLED, Reason.COLLECTION_FOREIGN, message
-    if serving is not None and indexes.presence(seen, serving.name) is Presence.ABSENT:
-        message = f"index {serving.name} is gone from the database; a new one is being built"
-        return ConditionType.RECONCILING, Reason.INDEX_LOST, message
-    unknown = [name for name, p in seen.physical.items() if p.presence is Presence.UNKNOWN]
-    if unknown:
-        message = f"the database does not answer for {unknown[0]}; {serves}"
+    failure = words.failure(seen.work, f"index {wanted.name}") if wanted is not None else None
+    if lost is not None and indexes.is_gone(seen, lost):
+        instead = serves if serving != lost else "a new one is being built" if failure is None else failure.message
+        kind = ConditionType.STALLED if failure is not None and failure.is_terminal else ConditionType.RECONCILING
+        return kind, Reason.INDEX_LOST, f"index {lost.name} is gone from the database; {instead}"
+    unknown = next((i for i in facts.indexes if i in (serving, wanted) and _is_unknown(seen, i)), None)
+    if unknown is not None and unknown in seen.facts.indexes:
+        message = f"the database does not answer for {unknown.name}; {serves}"
         return ConditionType.RECONCILING, Reason.BACKEND_UNREACHABLE, message
-    failure = next((f for i in facts.indexes if (f := words.failure(seen.work, f"index {i.name}")) is not None), None)
     if failure is not None:
         kind = ConditionType.STALLED if failure.is_terminal else ConditionType.RECONCILING
         return kind, failure.reason, f"{failure.message}; {serves}"
-    if wanted is not None and wanted == serving:
-        record = seen.records.get(serving.name)
-        if record is not None and record.differences:
-            message = f"{record.differences:,} rows of {serving.name} differ from its snapshot; they are being repaired"
-            return ConditionType.RECONCILING, Reason.INDEX_DIFFERS, message
+    if serving is not None and wanted == serving:
+        differs = _differs(seen, serving)
+        if differs:
+            return ConditionType.RECONCILING, Reason.INDEX_DIFFERS, differs
         return ConditionType.READY, Reason.UP_TO_DATE, f"serving {indexes.said(seen, serving)}"
-    if seen.spec.suspend and not (wanted is not None and wanted.role is Role.RETAINED):
+    if wanted is None or (wanted.role is Role.CANDIDATE and indexes.is_suspended(seen, facts)):
         return ConditionType.RECONCILING, Reason.SUSPENDED, f"suspended by the spec before {target.version}; {serves}"
-    running = words.running(seen.work, f"index {wanted.name}") if wanted is not None else None
-    share = f" ({running.done:,} of {running.total:,} rows)" if running is not None and running.total else ""
-    if wanted is not None and running is None and not indexes.is_no_step_back(seen, facts, wanted, now):
+    running = words.running(seen.work, f"index {wanted.name}")
+    task = running.task if running is not None else next((t for t in work if t.index == wanted.name), None)
+    if task is None:
         lag = words.duration(indexes.lag(seen, wanted, now))
         message = (
             f"{indexes.said(seen, wanted)} is {lag} behind, spec.maxLag is {seen.spec.max_lag}; it catches up as soon "
             f"as its snapshot is embedded; raise spec.maxLag to switch at once; {serves}"
         )
         return ConditionType.RECONCILING, Reason.FOLLOWING, message
-    match running.task if running is not None else None:
+    share = _share(running)
+    match task:
         case Follow():
-            message = f"{target.version} catches up with snapshot {target.snapshot}{share}; {serves}"
+            message = f"{target.version} catches up with snapshot {task.snapshot}{share}; {serves}"
             return ConditionType.RECONCILING, Reason.FOLLOWING, message
-        case Build() | None:
-            message = f"{target.version}@{target.snapshot} is being built{share}; {serves}"
+        case Build():
+            message = f"{target.version}@{task.snapshot} is being built from stored vectors{share}; {serves}"
             return ConditionType.RECONCILING, Reason.BUILDING, message
         case _:
             return ConditionType.RECONCILING, Reason.BUILDING, f"{target.version} is being verified; {serves}"
+
+
+def _is_unknown(seen: Deployment, index: Index) -> bool:
+    return indexes.presence(seen, index.name) is Presence.UNKNOWN
+
+
+def _serves(seen: Deployment, serving: Index | None) -> str:
+    """Return the clause about what answers queries meanwhile: `normally` is said where that is known."""
+    if serving is None:
+        return "nothing serves yet"
+    if indexes.is_gone(seen, serving):
+        return f"nothing answers, as index {serving.name} is gone from the database"
+    if _is_unknown(seen, serving):
+        return f"{serving.version} stays on the route"
+    failure = words.failure(seen.work, f"index {serving.name}")
+    if failure is not None or _differs(seen, serving):
+        return f"serving {indexes.said(seen, serving)}"
+    return f"serving {serving.version} normally"
+
+
+def _differs(seen: Deployment, index: Index) -> str:
+    """Return what is wrong with the content of an index that is there, as a clause; empty where nothing is."""
+    record, rows = seen.records.get(index.name), seen.physical[index.name].rows
+    if record is None or record.pending is not None:
+        return ""
+    if record.differences:
+        return f"{record.differences:,} rows of {index.name} differ from its snapshot; they are being repaired"
+    running = words.running(seen.work, f"index {index.name}")
+    if rows != record.rows and (running is None or isinstance(running.task, Check)):
+        return f"{index.name} holds {rows:,} rows, its snapshot {record.rows:,}; it is being compared"
+    return ""
+
+
+def _share(running: Work | None) -> str:
+    """Return how far work has come, for people: ` (40 of 112 rows, 3s left)`."""
+    if running is None or not running.total:
+        return ""
+    remaining = words.progress(running).remaining
+    left = f", {remaining} left" if remaining else ""
+    return f" ({running.done:,} of {running.total:,} rows{left})"
 
 
 def _look_again(seen: Deployment, facts: Facts, acted: bool, now: datetime) -> timedelta:
@@ -224,16 +260,17 @@ def _look_again(seen: Deployment, facts: Facts, acted: bool, now: datetime) -> t
         return words.AT_ONCE
     if acted or any(work.phase is Phase.RUNNING for work in seen.work):
         return words.SOON
-    waits = [words.AT_REST, *(work.failure.retry_at - now for work in seen.work if work.failure is not None)]
+    waits = [work.failure.retry_at - now for work in seen.work if work.failure is not None]
     check = base.parse_duration(seen.spec.check.every)
     after = base.parse_duration(seen.spec.retire.after)
     for index in facts.indexes:
         record = seen.records.get(index.name)
         if record is not None and record.checked_at is not None:
             waits.append(record.checked_at + check - now)
-        if index.role is Role.RETAINED and index.since is not None:
+        if index.role in (Role.RETAINED, Role.CANDIDATE) and index.since is not None:
             waits.append(index.since + after - now)
-    return max(timedelta(milliseconds=100), min(waits))
+    # What is due and was not started is held back by something else: looking again at once would not help it.
+    return min((wait for wait in waits if timedelta(0) < wait < words.AT_REST), default=words.AT_REST)
 
 
 # How it goes.
@@ -245,8 +282,8 @@ def _delete(seen: Deployment, since: datetime, now: datetime) -> Plan[api.Deploy
         return Plan((), seen.status, words.AT_REST)
     remaining = since + seen.deadline - now
     stop: tuple[actions.Action, ...] = (actions.CancelWork(seen.key),) if seen.work else ()
-    left = [i.name for i in seen.facts.indexes]
-    message = f"{len(left)} indexes are being removed" if left else "being removed"
+    left = len(seen.facts.indexes)
+    message = f"{left} {'index is' if left == 1 else 'indexes are'} being removed" if left else "being removed"
     if seen.problem is not None:
         message = f"{seen.problem.message}; indexes are left behind in {words.duration(remaining)}"
     state = (ConditionType.RECONCILING, Reason.DELETING, message)
@@ -258,9 +295,12 @@ def _delete(seen: Deployment, since: datetime, now: datetime) -> Plan[api.Deploy
         return Plan((*stop, actions.RemoveFinalizer(seen.key)), said, words.AT_REST)
     if seen.problem is not None:
         return Plan(stop, said, min(remaining, timedelta(seconds=5)))
+    if any(work.phase is Phase.RUNNING for work in seen.work):
+        # What is still at work could make again what is removed beside it.
+        return Plan(stop, said, min(remaining, words.SOON))
     facts = seen.facts
     for index in seen.facts.indexes:
-        if indexes.presence(seen, index.name) in (Presence.ABSENT, Presence.FOREIGN):
+        if indexes.is_gone(seen, index):
             facts = facts.without(index.name)
         elif index.role is not Role.RETIRING:
             facts = facts.put(dataclasses.replace(index, role=Role.RETIRING, since=now))

@@ -20,7 +20,7 @@ State = tuple[ConditionType, Reason, str]
 def status(seen: Deployment, facts: Facts, state: State, now: datetime) -> api.DeploymentStatus:
     """Return the whole status, as it will be true once the plan's actions have been carried out."""
     serving = facts.serving
-    rollback = _rollback(seen, facts)
+    rollback = _rollback(seen, facts, now)
     conditions = [
         *words.goal(state, seen.generation, now),
         _available(seen, serving, now),
@@ -49,10 +49,14 @@ def _phase(state: State) -> str:
 
 
 def _available(seen: Deployment, serving: Index | None, now: datetime) -> Condition:
+    holds: bool | None
     if serving is None:
         holds, reason, message = False, Reason.NOTHING_SERVES, "no index serves yet"
-    elif indexes.presence(seen, serving.name) is Presence.ABSENT:
+    elif indexes.is_gone(seen, serving):
         holds, reason, message = False, Reason.INDEX_LOST, f"index {serving.name} is gone from the database"
+    elif indexes.presence(seen, serving.name) is Presence.UNKNOWN:
+        holds, reason = None, Reason.BACKEND_UNREACHABLE if seen.problem is None else seen.problem.reason
+        message = f"index {serving.name} could not be looked at"
     else:
         holds, reason, message = True, Reason.SERVING, f"serving {serving.version} from {serving.name}"
     return words.condition(ConditionType.AVAILABLE, holds, reason, message, seen.generation, now)
@@ -64,12 +68,11 @@ def _retained(seen: Deployment, facts: Facts) -> Index | None:
     return max(found, key=lambda i: i.since.timestamp() if i.since else 0.0, default=None)
 
 
-def _rollback(seen: Deployment, facts: Facts) -> api.RollbackStatus | None:
+def _rollback(seen: Deployment, facts: Facts, now: datetime) -> api.RollbackStatus | None:
     index = _retained(seen, facts)
     if index is None:
         return None
-    where = indexes.cursor(seen, index)
-    ready = where is not None and indexes.is_current(seen, index) and indexes.may_serve(seen, index, where.snapshot)
+    ready = indexes.may_take_over(seen, facts, index, now)
     until = index.since + base.parse_duration(seen.spec.retire.after) if index.since else None
     behind = seen.work and words.running(seen.work, f"index {index.name}")
     estimate = "1s" if ready else ""

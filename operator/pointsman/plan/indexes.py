@@ -81,8 +81,7 @@ def find(seen: Deployment, facts: Facts, wanted: Target) -> Index | None:
     order = (Role.SERVING, Role.RETAINED, Role.CANDIDATE)
 
     def rank(index: Index) -> tuple[bool, int]:
-        is_lost = index.role is Role.SERVING and presence(seen, index.name) is Presence.ABSENT
-        return is_lost, order.index(index.role)
+        return index.role is Role.SERVING and is_gone(seen, index), order.index(index.role)
 
     return min((i for i in reversed(facts.indexes) if matches(i, wanted)), key=rank, default=None)
 
@@ -93,32 +92,32 @@ def presence(seen: Deployment, index: str) -> Presence:
     return Presence.UNKNOWN if found is None else found.presence
 
 
+def is_gone(seen: Deployment, index: Index) -> bool:
+    """Return whether an index that was ours is not: it is missing, or another's stands in its place."""
+    return presence(seen, index.name) in (Presence.ABSENT, Presence.FOREIGN)
+
+
 def cursor(seen: Deployment, index: Index) -> Cursor | None:
     """Return how far an index has come; None for one that was never complete, or is between two snapshots."""
     record = seen.records.get(index.name)
     return None if record is None or record.pending is not None else record.cursor
 
 
-def is_current(seen: Deployment, index: Index) -> bool:
-    """Return whether an index has all that its recipe has to offer, or all that it is pinned to."""
-    where = cursor(seen, index)
-    newest_one = newest(seen, index.recipe)
-    wanted = index.frozen if index.frozen is not None else (newest_one.snapshot if newest_one else None)
-    return where is not None and wanted is not None and where.snapshot >= wanted
-
-
-def may_serve(seen: Deployment, index: Index, snapshot: int) -> bool:
-    """Return whether queries may go to an index: verified by a full scan once, at the snapshot, ours, complete now."""
+def may_serve(seen: Deployment, index: Index) -> bool:
+    """Return whether queries may go to an index: verified by a full scan once, at a snapshot, ours, complete now."""
     record, physical = seen.records.get(index.name), seen.physical.get(index.name)
     if record is None or physical is None or record.verified_at is None or record.differences:
         return False
-    where = cursor(seen, index)
-    return (
-        physical.presence is Presence.PRESENT
-        and physical.rows == record.rows
-        and where is not None
-        and where.snapshot == snapshot
-    )
+    is_whole = physical.presence is Presence.PRESENT and physical.rows == record.rows
+    return is_whole and cursor(seen, index) is not None
+
+
+def may_take_over(seen: Deployment, facts: Facts, index: Index, now: datetime) -> bool:
+    """Return whether a switch to an index would be safe: it may serve, and nothing that serves now is lost by it.
+
+    It need not be at the newest snapshot: a rollback does not wait for content that nobody has seen yet.
+    """
+    return may_serve(seen, index) and is_no_step_back(seen, facts, index, now)
 
 
 def lag(seen: Deployment, index: Index, now: datetime) -> timedelta:
@@ -134,12 +133,19 @@ def is_no_step_back(seen: Deployment, facts: Facts, index: Index, now: datetime)
     A frozen index is a wanted step back, and a lost index has nothing to lose.
     """
     serving = facts.serving
-    if index.frozen is not None or serving is None or presence(seen, serving.name) is Presence.ABSENT:
+    if index.frozen is not None or serving is None or is_gone(seen, serving):
         return True
-    here, there = cursor(seen, index), cursor(seen, serving)
-    if serving.frozen is not None or there is None or (here is not None and here.snapshot >= there.snapshot):
+    # What serves holds at least the snapshot that it is moving on from.
+    record = seen.records.get(serving.name)
+    here, there = cursor(seen, index), record.cursor if record is not None else None
+    if there is None or (here is not None and here.snapshot >= there.snapshot):
         return True
     return lag(seen, index, now) <= base.parse_duration(seen.spec.max_lag)
+
+
+def is_suspended(seen: Deployment, facts: Facts) -> bool:
+    """Return whether forward motion is: by the spec, and not while what serves is gone and there is nothing to keep."""
+    return seen.spec.suspend and (facts.serving is None or not is_gone(seen, facts.serving))
 
 
 def work(seen: Deployment, facts: Facts, wanted: Target | str, now: datetime) -> list[IndexTask]:
@@ -149,24 +155,29 @@ def work(seen: Deployment, facts: Facts, wanted: Target | str, now: datetime) ->
     for index in facts.indexes:
         if presence(seen, index.name) is Presence.FOREIGN or words.running(seen.work, f"index {index.name}"):
             continue
-        task = _next(seen, index, index == chosen, now)
+        task = _next(seen, facts, index, index == chosen, now)
         if task is not None and _may_start(seen, task, now):
             tasks.append(task)
     return tasks
 
 
-def _next(seen: Deployment, index: Index, is_wanted: bool, now: datetime) -> IndexTask | None:
+def _next(seen: Deployment, facts: Facts, index: Index, is_wanted: bool, now: datetime) -> IndexTask | None:
     if index.role is Role.RETIRING or (index.role is Role.CANDIDATE and not is_wanted):
         return None
     goal = at(seen, index.recipe, index.frozen) if index.frozen is not None else newest(seen, index.recipe)
     if goal is None:
         return None
     record = seen.records.get(index.name)
-    is_frozen = seen.spec.suspend and index.role is Role.CANDIDATE
+    is_there = presence(seen, index.name) is Presence.PRESENT
     if record is None or record.cursor is None or record.verified_at is None:
-        return None if is_frozen else _task(Build, seen, index, goal.snapshot)
-    if presence(seen, index.name) is not Presence.PRESENT:
+        # A candidate is made; what has served and is gone is not made again under its name.
+        is_due = not is_suspended(seen, facts) if index.role is Role.CANDIDATE else is_there
+        return _task(Build, seen, index, goal.snapshot) if is_due else None
+    if not is_there:
         return None
+    if at(seen, index.recipe, record.cursor.snapshot) is None:
+        # There is nothing left to take a difference from, so what is there is compared with what should be.
+        return _task(Build, seen, index, goal.snapshot)
     if record.pending is not None:
         # A move was cut short. It is finished to where it went, or, where that snapshot is gone, mended by comparison.
         there = at(seen, index.recipe, record.pending) is not None
@@ -176,8 +187,7 @@ def _next(seen: Deployment, index: Index, is_wanted: bool, now: datetime) -> Ind
     if seen.physical[index.name].rows != record.rows:
         return _task(Check, seen, index, record.cursor.snapshot)
     if record.cursor.snapshot < goal.snapshot:
-        has_base = at(seen, index.recipe, record.cursor.snapshot) is not None
-        return _task(Follow if has_base else Build, seen, index, goal.snapshot)
+        return _task(Follow, seen, index, goal.snapshot)
     last = record.checked_at or record.verified_at
     if index.role is not Role.CANDIDATE and now - last >= base.parse_duration(seen.spec.check.every):
         return _task(Check, seen, index, record.cursor.snapshot)

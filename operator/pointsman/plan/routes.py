@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pointsman.plan import actions, indexes
 from pointsman.plan.facts import Facts
-from pointsman.plan.observed import Deployment, Presence
+from pointsman.plan.observed import Deployment
 
 
 def route(seen: Deployment, facts: Facts) -> dict[str, str] | None:
@@ -41,7 +41,7 @@ def publish(seen: Deployment, facts: Facts) -> list[actions.Action]:
     if wanted is None or wanted == before:
         return []
     # A lost index keeps its route until another serves: there is nothing better to say.
-    if indexes.presence(seen, wanted["collection"]) is Presence.ABSENT:
+    if facts.serving is not None and indexes.is_gone(seen, facts.serving):
         return []
     todo: list[actions.Action] = []
     alias, old = wanted["alias"], before.get("alias", "")

@@ -1,7 +1,7 @@
 """Work that is worth asking for, as values: what the planner names and a runner carries out.
 
 A task says what, never how: addresses, credentials and specs are put beside it where it is started. Two tasks of one
-subject never run at once.
+subject never run at once, and a planner that sees work on one part of a dataset starts none on another.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Refresh:
     @property
     def subject(self) -> str:
         """What it is done to."""
-        return f"dataset {self.owner}"
+        return f"source of {self.owner}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,8 @@ class Embed:
 
     @property
     def subject(self) -> str:
-        """What it is done to."""
-        return f"dataset {self.owner}"
+        """What it is done to: the version alone, so that its back-off is not forgotten when another one is tried."""
+        return f"version {self.version} of {self.owner}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Clean:
     @property
     def subject(self) -> str:
         """What it is done to."""
-        return f"dataset {self.owner}"
+        return f"store of {self.owner}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,4 +179,5 @@ class Work:
     rate: float = 0.0
     """Units a second."""
     failure: Failure | None = None
+    """How it failed; while it runs, how the attempt before did, so that nothing is said to be well until it is."""
     finished_at: datetime | None = None

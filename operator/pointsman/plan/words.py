@@ -53,9 +53,8 @@ def running(work: Sequence[Work], subject: str) -> Work | None:
 
 
 def failure(work: Sequence[Work], subject: str) -> Failure | None:
-    """Return why the last work on a subject failed, if it did and nothing has run since."""
-    found = next((w for w in work if w.task.subject == subject), None)
-    return found.failure if found is not None and found.phase is Phase.FAILED else None
+    """Return why the last attempt at a subject that ended failed, if it did, whether or not the next one is on."""
+    return next((w.failure for w in work if w.task.subject == subject), None)
 
 
 def condition(

@@ -136,7 +136,10 @@ class PooledRunner:
         with self._lock:
             if key in self._running:
                 return
-            running = _Running(Work(job.task, generation, Phase.RUNNING), threading.Event(), [])
+            before = self._ended.get(key)
+            # While it is tried again what failed before is still true, unless the spec has been edited since.
+            failure = before.failure if before is not None and before.generation == generation else None
+            running = _Running(Work(job.task, generation, Phase.RUNNING, failure=failure), threading.Event(), [])
             self._running[key] = running
         pool = self._short if isinstance(job.task, Follow | Check) else self._long
         pool.submit(self._run, key, job, running)
@@ -173,7 +176,7 @@ class PooledRunner:
         try:
             if not running.is_cancelled.is_set():
                 self._carrier.carry_out(job, self._reporter(key, running), running.is_cancelled)
-            ended = dataclasses.replace(running.work, phase=Phase.DONE, finished_at=self._now())
+            ended = dataclasses.replace(running.work, phase=Phase.DONE, failure=None, finished_at=self._now())
         except PointsmanError as error:
             ended = dataclasses.replace(running.work, phase=Phase.FAILED, failure=failed(error, before, self._now()))
         except Exception as error:
