@@ -7,7 +7,6 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import grpc
 import numpy as np

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import assert_never
 from urllib.parse import urlsplit, urlunsplit
 
-from pointsman import access, errors, ports
+from pointsman import access, ports
 from pointsman.api import deployment
-from pointsman.api.conditions import Reason
 from pointsman.backends import memory, milvus, pgvector, pgvector_connections, qdrant
 from pointsman.core import recipes
 
@@ -16,11 +15,9 @@ Engine = deployment.QdrantBackend | deployment.MilvusBackend | deployment.Pgvect
 
 
 def engine(spec: deployment.Backend) -> Engine:
-    """Return the one engine that is named; raises INVALID_SPEC unless exactly one is."""
-    named = [part for part in (spec.qdrant, spec.milvus, spec.pgvector, spec.memory) if part is not None]
-    if len(named) != 1:
-        raise errors.Terminal(Reason.INVALID_SPEC, f"backend names {len(named)} engines, wanted exactly one")
-    return named[0]
+    """Return the one engine that is named."""
+    named = (spec.qdrant, spec.milvus, spec.pgvector, spec.memory)
+    return next(part for part in named if part is not None)
 
 
 def open_backend(
