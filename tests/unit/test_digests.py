@@ -113,6 +113,15 @@ def test_keys_that_share_their_first_half_are_told_apart() -> None:
     assert found.tolist() == [2, 0, -1]
 
 
+def test_a_key_that_stands_twice_is_always_found_in_the_same_place() -> None:
+    there = pa.array([b"a" * 16, b"b" * 16, b"a" * 16], rows.KEY)
+
+    found = keys.KeyIndex(there).positions(there)
+
+    assert found[0] == found[2]
+    assert found[1] == 1
+
+
 def test_sliced_keys_are_read_from_their_own_offset() -> None:
     whole = pa.array([bytes([n]) * 16 for n in range(5)], rows.KEY)
 

@@ -72,11 +72,10 @@ def clean(dataset: DatasetStore, layout: Layout, keep: set[int], recipes: set[st
         layout.objects.delete_tree(f"{layout.root}/chunks/{recipe}.lance")
     for recipe in layout.tables("chunks"):
         freed += layout.chunks(recipe).clean({record.chunks_version for record in doomed.stays[recipe]}, grace)
-    vectors = 0
-    if layout.objects.get(marker) is not None:
-        vectors, is_finished = _clean_vectors(dataset, layout, recipes, doomed)
-        if is_finished:
-            layout.objects.delete(marker)
+    is_due = layout.objects.get(marker) is not None
+    vectors, is_finished = _clean_vectors(dataset, layout, recipes, doomed, is_due)
+    if is_due and is_finished:
+        layout.objects.delete(marker)
     for side in layout.tables("vectors"):
         table = layout.vectors(side, 1)
         table.compact()
@@ -99,7 +98,9 @@ def _doomed(dataset: DatasetStore, layout: Layout, keep: set[int], recipes: set[
     )
 
 
-def _clean_vectors(dataset: DatasetStore, layout: Layout, recipes: set[str], doomed: _Doomed) -> tuple[int, bool]:
+def _clean_vectors(
+    dataset: DatasetStore, layout: Layout, recipes: set[str], doomed: _Doomed, is_due: bool
+) -> tuple[int, bool]:
     """Remove the vectors that nothing refers to; return how many, and whether every table could be looked through."""
     pinned = {recipe.key: recipe.space.document_side for recipe in dataset.pins().values()}
     if not recipes <= pinned.keys():
@@ -110,11 +111,11 @@ def _clean_vectors(dataset: DatasetStore, layout: Layout, recipes: set[str], doo
         users = sorted(recipe for recipe in recipes if pinned[recipe] == side)
         if not users:
             layout.objects.delete_tree(f"{layout.root}/vectors/{side}.lance")
-        elif all(doomed.newest in {record.snapshot for record in doomed.stays[recipe]} for recipe in users):
+        elif not all(doomed.newest in {record.snapshot for record in doomed.stays[recipe]} for recipe in users):
+            is_finished = False
+        elif is_due:
             records = [record for recipe in users for record in doomed.stays[recipe]]
             removed += layout.vectors(side, 1).keep("content_key", _Needed(layout, records))
-        else:
-            is_finished = False
     return removed, is_finished
 
 

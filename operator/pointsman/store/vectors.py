@@ -27,14 +27,13 @@ class VectorTable:
         self._table = table
         self._dimensions = dimensions
         self._view: View | None = None
-        self._index = keys.KeyIndex(_nothing())
-        # Appended by this object since the index was made; merged into it when it would grow too slow.
-        self._recent: list[pa.Array] = []
+        # Each at least twice as long as the next, so that remembering n keys costs n log n in all.
+        self._known: list[keys.KeyIndex] = []
 
     def missing(self, content_keys: pa.Array) -> pa.Array:
         """Return the distinct keys, in order, that have no vector yet."""
         wanted = keys.array(pc.unique(content_keys))
-        return wanted.filter(pa.array(~self._known(wanted)))
+        return wanted.filter(pa.array(~self._is_known(wanted)))
 
     def append(self, batch: pa.RecordBatch) -> None:
         """Store a finished batch of `rows.vectors(dimensions)` in one commit; keys that are there are skipped.
@@ -43,32 +42,27 @@ class VectorTable:
         """
         batch = batch.select(rows.vectors(self._dimensions).names)
         content_keys = keys.array(batch.column(_KEY))
-        is_new = ~self._known(content_keys)
-        is_new &= _is_first(content_keys)
+        is_new = ~self._is_known(content_keys) & _is_first(content_keys)
         if not is_new.any():
             return
         self._view = self._table.append(batch.filter(pa.array(is_new)))
-        self._recent.append(content_keys.filter(pa.array(is_new)))
-        if sum(map(len, self._recent)) > max(len(self._index), 50_000):
-            self._reindex()
+        self._known.append(keys.KeyIndex(content_keys.filter(pa.array(is_new))))
+        while len(self._known) > 1 and len(self._known[-2]) < 2 * len(self._known[-1]):
+            last, before = self._known.pop(), self._known.pop()
+            self._known.append(keys.KeyIndex(pa.concat_arrays([before.keys, last.keys])))
 
     def reader(self) -> VectorReader:
         """Return a reader of what is stored now."""
         return VectorReader(self._table, self._dimensions)
 
-    def _known(self, content_keys: pa.Array) -> npt.NDArray[np.bool_]:
+    def _is_known(self, content_keys: pa.Array) -> npt.NDArray[np.bool_]:
         if self._view is None or not self._view.is_newest():
             self._view = self._table.newest()
-            self._recent = []
-            self._index = keys.KeyIndex(_nothing() if self._view is None else self._view.columns([_KEY])[_KEY])
-        known = self._index.contains(content_keys)
-        if self._recent:
-            known |= keys.KeyIndex(pa.concat_arrays(self._recent)).contains(content_keys)
-        return known
-
-    def _reindex(self) -> None:
-        self._index = keys.KeyIndex(pa.concat_arrays([self._index.keys, *self._recent]))
-        self._recent = []
+            self._known = [_index(self._view)]
+        is_known = np.zeros(len(content_keys), dtype=bool)
+        for index in self._known:
+            is_known |= index.contains(content_keys)
+        return is_known
 
 
 class VectorReader:
@@ -101,7 +95,7 @@ class VectorReader:
 
     def _open(self) -> None:
         self._view = self._table.newest()
-        self._index = keys.KeyIndex(_nothing() if self._view is None else self._view.columns([_KEY])[_KEY])
+        self._index = _index(self._view)
 
     def _take(self, asked: pa.Array) -> Vectors:
         positions = self._index.positions(asked)
@@ -118,8 +112,8 @@ class VectorReader:
         return vectors
 
 
-def _nothing() -> pa.Array:
-    return pa.array([], rows.KEY)
+def _index(view: View | None) -> keys.KeyIndex:
+    return keys.KeyIndex(pa.array([], rows.KEY) if view is None else view.columns([_KEY])[_KEY])
 
 
 def _is_first(content_keys: pa.Array) -> npt.NDArray[np.bool_]:
