@@ -67,7 +67,12 @@ def tell(story: Story, here: stage.Stage) -> None:
     """Play the story: six edits, and what comes of each."""
     summary = story.summary
     judged = judge.Judge(here)
-    summary |= {"backend": here.backend, "python": corpus.PYTHON, "documents": here.documents, "queries": judged.size}
+    summary |= {
+        "backend": here.backend,
+        "python": corpus.PYTHON,
+        "documents": here.documents,
+        "queries": len(judged.set.queries),
+    }
 
     story.title(f"A dataset of {here.documents:,} documents, its first version v7, and a deployment that serves it")
     here.declare()
@@ -80,9 +85,10 @@ def tell(story: Story, here: stage.Stage) -> None:
     summary["promote_seconds"] = round(switch(story, here, "v8"), 3)
     after = judged.ask("v8")
     tell_quality(story, summary, "v8", after)
-    paired = evaluation.compare(before.ndcg, after.ndcg, judged.groups)
-    summary["ndcg10_difference"] = {"mean": paired.mean, "low": paired.low, "high": paired.high}
-    story.say("v8 - v7, paired by query", f"{paired.mean:+.3f} nDCG@10, 95 % interval {paired.low:+.3f} to {paired.high:+.3f}")
+    paired = evaluation.compare(after.ndcg, before.ndcg, judged.set.groups)
+    low, high = paired.interval
+    summary["ndcg10_difference"] = {"mean": paired.difference, "low": low, "high": high, "groups": paired.groups}
+    story.say("v8 - v7, paired by query", f"{paired.difference:+.3f} nDCG@10, 95 % interval {low:+.3f} to {high:+.3f}")
 
     story.title("The source changes: 25 documents edited, 10 added, 5 deleted")
     touched = here.edit_documents(edited=25, added=10, deleted=5)
@@ -109,8 +115,9 @@ def tell(story: Story, here: stage.Stage) -> None:
     tell_quality(story, summary, "v8", judged.ask("v8"), is_final=True)
     summary["snapshots"] = here.snapshots()
     for entry in summary["snapshots"]:
-        story.say(f"{entry['version']}@{entry['snapshot']}", f"{entry['rows']:,} rows: {entry['embedded_rows']:,} embedded, "
-                  f"{entry['reused_rows']:,} reused")  # fmt: skip
+        embedded, reused = entry["embedded_rows"], entry["reused_rows"]
+        detail = f"{entry['rows']:,} rows: {embedded:,} embedded, {reused:,} reused"
+        story.say(f"{entry['version']}@{entry['snapshot']}", detail)
 
     story.title("Away: both resources are deleted")
     here.delete()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
+import statistics
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 from examples.stdlib import stage
 
 from pointsman.backends import documents
-from pointsman.core import evaluation
+from pointsman.core import evaluation, judgements
 from pointsman.embedders import wordllama
 
 K = 10
@@ -23,13 +22,14 @@ class Answers:
     """What a version answered."""
 
     hits: list[list[str]]
-    ndcg: npt.NDArray[np.float64]
+    ndcg: dict[str, float]
+    """The nDCG@10 of each query."""
     rows: int
 
     @property
     def mean(self) -> float:
         """The mean nDCG@10."""
-        return float(self.ndcg.mean())
+        return statistics.fmean(self.ndcg.values())
 
     def same_answers(self, other: Answers, aside: set[str]) -> tuple[int, int]:
         """Return how many queries have the same ten answers in both, of how many, documents of `aside` left out."""
@@ -45,28 +45,18 @@ class Judge:
 
     def __init__(self, here: stage.Stage) -> None:
         self._here = here
-        self._queries = [json.loads(line) for line in (here.corpus / "queries.jsonl").open()]
-        self._relevant: dict[str, dict[str, float]] = {}
-        for line in (here.corpus / "judgements.jsonl").open():
-            row = json.loads(line)
-            self._relevant.setdefault(row["query"], {})[row["document"]] = float(row.get("grade", 1))
-
-    @property
-    def size(self) -> int:
-        """How many queries there are."""
-        return len(self._queries)
-
-    @property
-    def groups(self) -> list[str]:
-        """The group of each query."""
-        return [query["group"] for query in self._queries]
+        rows = [
+            [json.loads(line) for line in (here.corpus / f"{name}.jsonl").read_text().splitlines()]
+            for name in ("queries", "judgements")
+        ]
+        self.set = judgements.load(*rows)
 
     def ask(self, version: str) -> Answers:
         """Ask all queries of the index that the ConfigMap names, with the model that it names."""
         route = self._here.route()
         assert route is not None and route["version"] == version, route
         model = wordllama.Wordllama(int(route["dimensions"]))
-        vectors = model.embed([route["queryPrefix"] + query["text"] for query in self._queries])
+        vectors = model.embed([route["queryPrefix"] + text for text in self.set.queries.values()])
         backend = self._here.open_backend()
         try:
             hits = [
@@ -76,8 +66,6 @@ class Judge:
             rows = backend.count(route["collection"])
         finally:
             backend.close()
-        ndcg = [
-            evaluation.ndcg(found[:K], self._relevant[query["id"]], K)
-            for found, query in zip(hits, self._queries, strict=True)
-        ]
-        return Answers(hits, np.array(ndcg), rows)
+        rankings = dict(zip(self.set.queries, (found[:K] for found in hits), strict=True))
+        metric = evaluation.Metric.parse(f"nDCG@{K}")
+        return Answers(hits, metric.by_query(rankings, self.set.judgements), rows)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from examples.stdlib import corpus
 from tests.servers import milvus, postgres
@@ -179,7 +178,7 @@ class Stage:
         return found
 
     def _create_secret(self) -> None:
-        host = self.spec.get("pgvector", {}).get("host") or urlsplit(self.spec.get("qdrant", {}).get("url", "")).hostname
+        host = self.spec["pgvector"]["host"]
         metadata = {"name": "database", "annotations": {"pointsman.dev/allowed-hosts": host}}
         body = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": dict(self.secrets)}
         self.admin.create(f"/api/v1/namespaces/{NAMESPACE}/secrets", body)

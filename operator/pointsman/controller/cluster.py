@@ -6,7 +6,6 @@ The in-memory cluster is what the crash tests and a newcomer's first experiments
 from __future__ import annotations
 
 import copy
-import itertools
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -83,7 +82,7 @@ class MemoryCluster:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._versions = itertools.count(1)
+        self._version = 0
         self._resources: dict[Key, Resource] = {}
         self._config_maps: dict[tuple[str, str], dict[str, str]] = {}
         self._owners: dict[tuple[str, str], Key] = {}
@@ -99,12 +98,12 @@ class MemoryCluster:
             new = copy.deepcopy(resource)
             meta = new.setdefault("metadata", {})
             if old is None:
-                meta |= {"uid": f"uid-{next(self._versions)}", "generation": 1}
+                meta |= {"uid": f"uid-{self._next()}", "generation": 1}
             else:
                 meta = new["metadata"] = {**old["metadata"], **meta}
                 new.setdefault("status", old.get("status", {}))
                 meta["generation"] = old["metadata"]["generation"] + (old["spec"] != new["spec"])
-            meta["resourceVersion"] = str(next(self._versions))
+            meta["resourceVersion"] = self._next()
             self._resources[key] = new
 
     def delete(self, kind: str, namespace: str, name: str, now: datetime) -> None:
@@ -113,7 +112,7 @@ class MemoryCluster:
             key = Key(kind, namespace, name)
             resource = self._resources[key]
             resource["metadata"].setdefault("deletionTimestamp", now.isoformat())
-            resource["metadata"]["resourceVersion"] = str(next(self._versions))
+            resource["metadata"]["resourceVersion"] = self._next()
             self._collect(key)
 
     def put_secret(self, namespace: str, name: str, values: Mapping[str, str], annotations: Mapping[str, str]) -> None:
@@ -142,7 +141,7 @@ class MemoryCluster:
             spec = copy.deepcopy(resource.get("spec"))
             _merge(resource, patch)
             resource["metadata"]["generation"] += spec != resource.get("spec")
-            resource["metadata"]["resourceVersion"] = str(next(self._versions))
+            resource["metadata"]["resourceVersion"] = self._next()
             self.writes += 1
             changed = copy.deepcopy(resource)
             self._collect(key)
@@ -155,7 +154,7 @@ class MemoryCluster:
             if resource is None or resource["metadata"]["resourceVersion"] != version:
                 raise Conflict(f"{namespace}/{name} was changed in between")
             resource["status"] = copy.deepcopy(dict(status))
-            resource["metadata"]["resourceVersion"] = str(next(self._versions))
+            resource["metadata"]["resourceVersion"] = self._next()
             self.writes += 1
 
     def config_map(self, namespace: str, name: str) -> Mapping[str, str] | None:
@@ -181,6 +180,10 @@ class MemoryCluster:
     def event(self, about: Resource, is_warning: bool, reason: str, message: str) -> None:
         """Remember an Event."""
         self.events.append((_key(about), reason, message))
+
+    def _next(self) -> str:
+        self._version += 1
+        return str(self._version)
 
     def _collect(self, key: Key) -> None:
         """Remove a deleted resource without finalizers, and what it owns."""
