@@ -8,7 +8,9 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import obstore
@@ -17,6 +19,9 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 
 from pointsman.api.conditions import Reason
 from pointsman.errors import Retryable, Terminal
+
+if TYPE_CHECKING:
+    from obstore.store import RetryConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # What Lance reads from the same options but obstore wants apart from the credentials.
@@ -94,8 +99,12 @@ class Objects:
         """Remove all objects below a path. None is no error."""
         with _mapped(path):
             for page in obstore.list(self._store, f"{path}/", chunk_size=1000):
-                for meta in page:
-                    self.delete(meta["path"])
+                paths = [meta["path"] for meta in page]
+                try:
+                    obstore.delete(self._store, paths)
+                except FileNotFoundError:
+                    for each in paths:
+                        self.delete(each)
             if self.local is not None:
                 shutil.rmtree(self.local / path, ignore_errors=True)
 
@@ -138,7 +147,9 @@ def _remote(uri: str, options: Mapping[str, str]) -> stores.ObjectStore:
             Reason.INVALID_SPEC, f"unknown store options {', '.join(foreign)}; wanted names that begin with aws_"
         )
     typed = {name: value == "true" if name.startswith("allow_") else value for name, value in client.items()}
-    return stores.from_url(uri, config=config, client_options=typed)  # type: ignore[call-overload, no-any-return]
+    # A worker that waits backs off by itself; three tries bridge a hiccup.
+    retry: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
+    return stores.from_url(uri, config=config, client_options=typed, retry_config=retry)  # type: ignore[call-overload, no-any-return]
 
 
 @contextmanager
