@@ -13,12 +13,13 @@ def route(seen: Deployment, facts: Facts) -> dict[str, str] | None:
     recipe = next((r for r in seen.dataset.pins.values() if serving and r.key == serving.recipe), None)
     if serving is None or recipe is None:
         return None
-    where = indexes.cursor(seen, serving)
-    snapshot = where.snapshot if where is not None else int((seen.published or {}).get("snapshot", "0"))
+    # An index that moves is named by the snapshot that it moves from.
+    record = seen.records.get(serving.name)
+    known = str(record.cursor.snapshot) if record is not None and record.cursor is not None else None
     return {
         "collection": serving.name,
         "version": serving.version,
-        "snapshot": str(snapshot),
+        "snapshot": known or (seen.published or {}).get("snapshot", "0"),
         "space": recipe.space.key,
         "recipe": serving.recipe,
         "provider": recipe.space.provider,

@@ -1,0 +1,304 @@
+"""A small world that carries plans out: a store, a database and one runner, all in memory and without any content.
+
+It knows what the effects of actions are, and nothing of why they are asked for. Work that is started runs until
+`finish` is called, unless the world is told to do it at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, assert_never
+
+from tests.plan import builders as b
+
+from pointsman.api import dataset as dataset_api
+from pointsman.api import deployment as deployment_api
+from pointsman.api.deployment import Role
+from pointsman.core.recipes import Recipe
+from pointsman.core.rows import Cursor
+from pointsman.plan import actions, dataset, deployment, observed
+from pointsman.plan.facts import Facts, IndexRecord
+from pointsman.plan.observed import Embedded, Physical, Plan, Presence, Snapshot
+from pointsman.plan.tasks import Build, Check, Clean, Embed, Failure, Follow, Key, Phase, Refresh, Repair, Task, Work
+
+RECIPES = {"v7": b.V7, "v8": b.V8, "v9": b.V9}
+
+
+@dataclass
+class Collection:
+    """What the database holds under one name: a snapshot, and how many rows were tampered with since."""
+
+    snapshot: int
+    is_ours: bool = True
+    missing: int = 0
+
+    @property
+    def rows(self) -> int:
+        return b.rows(self.snapshot) - self.missing
+
+
+@dataclass
+class Model:
+    """A dataset and a deployment, with all that they stand on."""
+
+    now: datetime = b.NOW
+    versions: tuple[str, ...] = ("v7", "v8", "v9")
+    dataset_spec: dict[str, Any] = field(default_factory=dict)
+    spec: dict[str, Any] = field(default_factory=lambda: {"version": "v7"})
+    parameters: str = "p1"
+    generation: int = 1
+    source: int = 1
+    """What the source holds, as a number that changes with it."""
+    read: int = 0
+    asked: str = ""
+    snapshots: list[Snapshot] = field(default_factory=list)
+    pins: dict[str, Recipe] = field(default_factory=dict)
+    embedded: dict[str, list[Embedded]] = field(default_factory=dict)
+    dataset_status: dataset_api.DatasetStatus = field(default_factory=dataset_api.DatasetStatus)
+    status: deployment_api.DeploymentStatus = field(default_factory=deployment_api.DeploymentStatus)
+    finalizers: set[Key] = field(default_factory=set)
+    deleting: dict[Key, datetime] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
+    revision: int = 0
+    records: dict[str, IndexRecord] = field(default_factory=dict)
+    database: dict[str, Collection] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+    published: dict[str, str] | None = None
+    work: dict[str, Work] = field(default_factory=dict)
+    failing: dict[str, Failure] = field(default_factory=dict)
+    """What fails, by kind of task and version: `Build v8`."""
+    trace: list[str] = field(default_factory=list)
+
+    # What is seen.
+
+    def see_dataset(self) -> observed.Dataset:
+        facts = self.facts
+        pinned = self.spec.get("snapshot")
+        wanted = self.spec["version"]
+        retained = [i.version for i in facts.indexes if i.role is Role.RETAINED]
+        needs = [wanted, *([facts.serving.version] if facts.serving else [])]
+        cursors = {r.cursor.snapshot for r in self.records.values() if r.cursor}
+        frozen = {i.frozen for i in facts.indexes if i.frozen is not None}
+        user = observed.User(
+            name="papers",
+            versions=tuple(dict.fromkeys([*needs, *retained])),
+            needs=tuple(dict.fromkeys(needs)),
+            recipes=tuple(sorted({i.recipe for i in facts.indexes})),
+            snapshots=tuple(sorted(cursors | frozen | ({pinned} if pinned else set()))),
+            pinned=((self.pins[wanted].key, pinned),) if pinned and wanted in self.pins else (),
+        )
+        return b.dataset(
+            spec=b.dataset_spec(*self.versions, **self.dataset_spec),
+            generation=self.generation,
+            status=self.dataset_status,
+            has_finalizer=b.DATASET in self.finalizers,
+            deleting_since=self.deleting.get(b.DATASET),
+            refresh_token=self.asked,
+            snapshots=tuple(self.snapshots),
+            pins=dict(self.pins),
+            recipes={name: RECIPES[name] for name in self.versions},
+            embedded={key: tuple(found) for key, found in self.embedded.items()},
+            users=(user,) if b.DEPLOYMENT in self.finalizers else (),
+            work=self._work(b.DATASET),
+        )
+
+    def see(self) -> observed.Deployment:
+        facts = self.facts
+        return b.deployment(
+            fresh=True,
+            generation=self.generation,
+            spec=b.spec(self.spec["version"], **{k: v for k, v in self.spec.items() if k != "version"}),
+            status=self.status,
+            has_finalizer=b.DEPLOYMENT in self.finalizers,
+            deleting_since=self.deleting.get(b.DEPLOYMENT),
+            dataset=b.view(
+                declared=self.versions,
+                pins=dict(self.pins),
+                snapshots=tuple(self.snapshots),
+                embedded={key: tuple(found) for key, found in self.embedded.items()},
+            ),
+            facts=facts,
+            revision=self.revision,
+            records={i.name: self.records[i.name] for i in facts.indexes if i.name in self.records},
+            physical={i.name: self._physical(i.name) for i in facts.indexes},
+            parameters=self.parameters,
+            published=self.published,
+            work=self._work(b.DEPLOYMENT),
+        )
+
+    def _physical(self, name: str) -> Physical:
+        found = self.database.get(name)
+        if found is None:
+            return b.ABSENT
+        return Physical(Presence.PRESENT, found.rows) if found.is_ours else b.FOREIGN
+
+    def _work(self, owner: Key) -> tuple[Work, ...]:
+        return tuple(work for work in self.work.values() if work.task.owner == owner)
+
+    # What is done.
+
+    def turn_dataset(self) -> Plan[dataset_api.DatasetStatus]:
+        plan = dataset.plan(self.see_dataset(), self.now)
+        for action in plan.actions:
+            self.apply(action)
+        self.dataset_status = plan.status
+        return plan
+
+    def turn(self) -> Plan[deployment_api.DeploymentStatus]:
+        plan = deployment.plan(self.see(), self.now)
+        for action in plan.actions:
+            self.apply(action)
+        self.status = plan.status
+        self.trace += b.kinds(plan.actions)
+        return plan
+
+    def settle(self, turns: int = 60) -> list[str]:
+        """Let everything happen until nothing more does; return what the deployment's plans did."""
+        start = len(self.trace)
+        for _ in range(turns):
+            acted = self.turn_dataset().actions if b.DATASET in self.finalizers or not self.deleting else ()
+            acted += self.turn().actions if b.DEPLOYMENT in self.finalizers or not self.deleting else ()
+            finished = self.finish()
+            if not acted and not finished:
+                return self.trace[start:]
+        raise AssertionError(f"no rest after {turns} turns; the last actions were {self.trace[-12:]}")
+
+    def finish(self) -> bool:
+        """End all work that runs."""
+        running = [work for work in self.work.values() if work.phase is Phase.RUNNING]
+        for work in running:
+            self.work[work.task.subject] = self._ended(work)
+        return bool(running)
+
+    def _ended(self, work: Work) -> Work:
+        name = f"{type(work.task).__name__} {getattr(work.task, 'version', '')}".strip()
+        failure = self.failing.get(name)
+        if failure is not None:
+            failure = dataclasses.replace(failure, retry_at=self.now + timedelta(seconds=30))
+            return dataclasses.replace(work, phase=Phase.FAILED, failure=failure)
+        self._carry_out(work.task)
+        return dataclasses.replace(work, phase=Phase.DONE, failure=None, finished_at=self.now)
+
+    def _carry_out(self, task: Task) -> None:
+        match task:
+            case Refresh():
+                if self.read != self.source:
+                    number = self.snapshots[-1].number + 1 if self.snapshots else 1
+                    self.snapshots.append(Snapshot(number, number, number, f"s{number}", self.now))
+                    self.read = self.source
+            case Embed():
+                records = [*self.embedded.get(task.recipe, []), *b.embedded(task.snapshot)]
+                self.embedded[task.recipe] = sorted(records, key=lambda e: e.snapshot)
+            case Clean():
+                self.snapshots = [s for s in self.snapshots if s.number in task.keep]
+                self.embedded = {
+                    key: [e for e in found if e.snapshot in task.keep]
+                    for key, found in self.embedded.items()
+                    if key in task.recipes
+                }
+            case Build() | Repair():
+                self.database[task.index] = Collection(task.snapshot)
+                self._verified(task.index, task.snapshot)
+            case Follow():
+                record, found = self.records[task.index], self.database[task.index]
+                found.snapshot = task.snapshot
+                cursor = Cursor(task.snapshot, task.snapshot)
+                self.records[task.index] = dataclasses.replace(
+                    record, cursor=cursor, rows=b.rows(task.snapshot), pending=None, differences=found.missing
+                )
+            case Check():
+                record, found = self.records[task.index], self.database[task.index]
+                self.records[task.index] = dataclasses.replace(
+                    record, checked_at=self.now, rows=b.rows(task.snapshot), differences=found.missing
+                )
+            case _:
+                assert_never(task)
+
+    def _verified(self, name: str, snapshot: int) -> None:
+        self.records[name] = IndexRecord(
+            cursor=Cursor(snapshot, snapshot),
+            rows=b.rows(snapshot),
+            digest=f"d{snapshot}",
+            verified_at=self.now,
+            checked_at=self.now,
+        )
+
+    def apply(self, action: actions.Action) -> None:
+        match action:
+            case actions.AddFinalizer(owner):
+                self.finalizers.add(owner)
+            case actions.RemoveFinalizer(owner):
+                self.finalizers.discard(owner)
+            case actions.PinRecipe(_, version, recipe):
+                self.pins.setdefault(version, recipe)
+            case actions.StartWork(task, generation):
+                before = self.work.get(task.subject)
+                if before is None or before.phase is not Phase.RUNNING:
+                    failure = before.failure if before is not None and before.generation == generation else None
+                    self.work[task.subject] = Work(task, generation, Phase.RUNNING, failure=failure)
+            case actions.CancelWork(owner, subject):
+                for name in [n for n, w in self.work.items() if w.task.owner == owner and subject in ("", n)]:
+                    del self.work[name]
+            case actions.RecordFacts(_, facts, after):
+                assert after == self.revision, "facts were written after others that the plan had not seen"
+                self.facts, self.revision = facts, after + 1
+            case actions.PublishRoute(_, _, data):
+                self.published = dict(data)
+            case actions.WithdrawRoute():
+                self.published = None
+            case actions.PublishAlias(_, alias, index):
+                self.aliases[alias] = index
+            case actions.WithdrawAlias(_, alias):
+                self.aliases.pop(alias, None)
+            case actions.DeleteIndex(_, index):
+                found = self.facts.get(index)
+                assert found is not None and found.role is Role.RETIRING, "an index was deleted that does not retire"
+                assert self.published is None or self.published["collection"] != index, "what serves was deleted"
+                del self.database[index]
+            case actions.ForgetFacts():
+                self.facts, self.revision, self.records = Facts(), 0, {}
+            case actions.DropStore():
+                self.snapshots, self.pins, self.embedded = [], {}, {}
+            case _:
+                assert_never(action)
+
+    # What people and the world do.
+
+    def edit(self, **changes: Any) -> None:
+        """Edit the deployment's spec; None unsets a field, and `parameters` stands for the database's."""
+        self.parameters = changes.pop("parameters", self.parameters)
+        self.spec = {k: v for k, v in {**self.spec, **changes}.items() if v is not None}
+        self.generation += 1
+
+    def change_source(self) -> None:
+        """Change the source, and ask for it to be read."""
+        self.source += 1
+        self.asked = str(self.source)
+
+    def wait(self, span: timedelta) -> None:
+        self.now += span
+
+    def lose(self, name: str) -> None:
+        """Drop a collection behind our back."""
+        del self.database[name]
+
+    @property
+    def serving(self) -> str:
+        """What answers queries, as `v8@12`."""
+        found = self.facts.serving
+        if found is None:
+            return ""
+        cursor = self.records[found.name].cursor
+        assert cursor is not None
+        return f"{found.version}@{cursor.snapshot}" + (" frozen" if found.frozen is not None else "")
+
+    def roles(self) -> list[str]:
+        """Every index as people would list it: `v7 Retained @12`."""
+        lines = []
+        for index in self.facts.indexes:
+            record = self.records.get(index.name)
+            where = f" @{record.cursor.snapshot}" if record is not None and record.cursor is not None else ""
+            lines.append(f"{index.version} {index.role}{where}{' frozen' if index.frozen is not None else ''}")
+        return lines
