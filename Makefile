@@ -47,7 +47,7 @@ FINGERPRINT := { git status --porcelain; git ls-files -z --cached --others --exc
 	| xargs -0 git hash-object 2>/dev/null; } | git hash-object --stdin
 
 check: $(INSTALLED)
-	@echo "format"; $(BIN)/ruff format --check -q $(wildcard $(SOURCES)) && $(BIN)/ruff check -q $(wildcard $(SOURCES))
+	@echo "format"; $(BIN)/ruff format --check -q --output-format concise $(wildcard $(SOURCES)) && $(BIN)/ruff check -q --output-format concise $(wildcard $(SOURCES))
 	@echo "types"; $(BIN)/mypy
 	@echo "layers"; $(BIN)/lint-imports
 
