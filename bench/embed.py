@@ -67,26 +67,32 @@ def main() -> None:
     model.embed(content[:512])
     bare: list[float] = []
     whole: list[float] = []
+    cpu: list[float] = []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
             dataset = Store(folder).dataset("bench", "texts")
             source = MemorySource([{"id": str(n), "text": text} for n, text in enumerate(content)])
             refresh(dataset, source, Surprises(), lambda: datetime.now(UTC), progress.nowhere)
-            began = time.perf_counter()
+            began, spent = time.perf_counter(), time.process_time()
             record = embed(dataset, "v1", recipe, 1, model, lambda: datetime.now(UTC), progress.nowhere)
             whole.append(time.perf_counter() - began)
+            whole_cpu = time.process_time() - spent
         pieces = [piece for text in content for piece in chunking.cut(text, recipe.chunker)]
         assert record.rows == len(pieces)
-        began = time.perf_counter()
+        began, spent = time.perf_counter(), time.process_time()
         model.embed(pieces)
         bare.append(time.perf_counter() - began)
+        cpu.append((time.process_time() - spent) / whole_cpu)
     ratios = [b / w for b, w in zip(bare, whole, strict=True)]
-    print("| texts | bare model, texts/s | pipeline, texts/s | ratio, median (lowest to highest) | target |")
-    print("|---:|---:|---:|---:|---:|")
+    print(
+        "| texts | bare model, texts/s | pipeline, texts/s | ratio, median (lowest to highest) | target | ratio of CPU time |"
+    )
+    print("|---:|---:|---:|---:|---:|---:|")
     print(
         f"| {record.rows:,} | {record.rows / statistics.median(bare):,.0f} "
         f"| {record.rows / statistics.median(whole):,.0f} "
-        f"| {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) | {TARGET:.2f} |"
+        f"| {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) | {TARGET:.2f} "
+        f"| {statistics.median(cpu):.2f} |"
     )
 
 

@@ -1,0 +1,106 @@
+"""Files in an object store: the same rows as from a folder, with credentials of their own."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from tests.servers import s3
+
+from pointsman.access import Access
+from pointsman.api import dataset
+from pointsman.api.conditions import Reason
+from pointsman.errors import PointsmanError, Retryable, Terminal
+from pointsman.sources import registry
+
+
+@pytest.fixture
+def store() -> Iterator[s3.Server]:
+    with s3.start_s3() as started:
+        yield started
+
+
+def batches(store: s3.Server, uri: str, key: str = s3.ACCESS_KEY, **allowed: Any) -> Iterator[pa.RecordBatch]:
+    credentials = {
+        "accessKeyID": key,
+        "secretAccessKey": "a-secret",
+        "endpoint": store.endpoint,
+        "region": "eu-north-1",
+    }
+    spec = dataset.FilesSource(uri=uri, format=uri.rpartition(".")[2])
+    access = Access(**({"allow_loopback": True} | allowed))
+    yield from registry.open_source(dataset.Source(files=spec, id_field="id"), credentials, access).read()
+
+
+def ids(store: s3.Server, uri: str) -> list[str]:
+    return [row["id"] for batch in batches(store, uri) for row in batch.to_pylist()]
+
+
+def refusal(store: s3.Server, uri: str = "s3://corpus/*.jsonl", **changed: Any) -> PointsmanError:
+    with pytest.raises(PointsmanError) as error:
+        list(batches(store, uri, **changed))
+    return error.value
+
+
+def test_objects_are_read_in_the_order_of_their_names_within_one_folder(store: s3.Server) -> None:
+    store.objects = {
+        "corpus/papers/b.jsonl": b'{"id":"b"}\n',
+        "corpus/papers/a.jsonl": b'{"id":"a1"}\n{"id":"a2"}\n',
+        "corpus/papers/deep/c.jsonl": b"x",
+        "corpus/papers.jsonl": b'{"id":"root"}',
+    }
+    assert ids(store, "s3://corpus/papers/*.jsonl") == ["a1", "a2", "b"]
+    assert ids(store, "s3://corpus/*.jsonl") == ["root"]
+    assert ids(store, "s3://corpus/papers/b.jsonl") == ["b"]
+
+
+def test_a_large_object_is_read_in_ranges(store: s3.Server) -> None:
+    line = b'{"id":"%07d","text":"' + b"x" * 1000 + b'"}\n'
+    store.objects = {"corpus/a.jsonl": b"".join(line % number for number in range(10_000))}
+    found = ids(store, "s3://corpus/a.jsonl")
+    assert len(found) == 10_000
+    assert found == sorted(found)
+
+
+def test_parquet_is_read_from_an_object(store: s3.Server) -> None:
+    sink = pa.BufferOutputStream()
+    pyarrow.parquet.write_table(pa.table({"id": [str(number) for number in range(5_000)]}), sink)
+    store.objects = {"corpus/a.parquet": sink.getvalue().to_pybytes()}
+    assert len(ids(store, "s3://corpus/a.parquet")) == 5_000
+
+
+def test_wrong_credentials_are_unauthorized(store: s3.Server) -> None:
+    store.objects = {"corpus/a.jsonl": b'{"id":"a"}'}
+    error = refusal(store, key="wrong")
+    assert isinstance(error, Terminal)
+    assert error.reason is Reason.SOURCE_UNAUTHORIZED
+    assert "a-secret" not in error.message
+
+
+def test_no_object_is_an_unreachable_source_and_no_deletion(store: s3.Server) -> None:
+    error = refusal(store)
+    assert isinstance(error, Retryable)
+    assert error.reason is Reason.SOURCE_UNREACHABLE
+
+
+def test_an_object_that_changes_while_it_is_read_is_read_again_later(store: s3.Server) -> None:
+    line = b'{"id":"%07d"}\n'
+    store.objects = {"corpus/a.jsonl": b"".join(line % number for number in range(20_000))}
+    reading = batches(store, "s3://corpus/a.jsonl")
+    next(reading)
+    store.objects["corpus/a.jsonl"] = store.objects["corpus/a.jsonl"].replace(b"0000001", b"9000001")
+    with pytest.raises(Retryable) as error:
+        list(reading)
+    assert error.value.reason is Reason.SOURCE_UNREACHABLE
+
+
+def test_an_endpoint_that_is_not_allowed_is_never_asked(store: s3.Server) -> None:
+    assert refusal(store, allow_loopback=False).reason is Reason.ENDPOINT_NOT_ALLOWED
+
+
+def test_an_endpoint_that_is_not_there_is_unreachable(store: s3.Server) -> None:
+    gone = s3.Server("http://127.0.0.1:1")
+    error = refusal(gone)
+    assert isinstance(error, Retryable)
+    assert error.reason is Reason.SOURCE_UNREACHABLE
