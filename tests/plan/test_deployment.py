@@ -130,7 +130,10 @@ TRANSITIONS: dict[str, tuple[Deployment, list[str], tuple[ConditionType, Reason,
     ),
     "a rollback does not wait for a snapshot that what serves does not have either": (
         b.deployment(
-            b.serving("v8", b.V8), b.retained(), spec=b.spec("v7"), records={n: b.record(11) for n in ("v7", "v8")},
+            b.serving("v8", b.V8),
+            b.retained(),
+            spec=b.spec("v7"),
+            records={n: b.record(11) for n in ("v7", "v8")},
             physical={n: b.present(11) for n in ("v7", "v8")},
         ),
         ["RecordFacts", "PublishRoute", "StartWork Follow v8@12", "StartWork Follow v7@12"],
@@ -138,8 +141,11 @@ TRANSITIONS: dict[str, tuple[Deployment, list[str], tuple[ConditionType, Reason,
     ),
     "a rollback does not wait for what serves to end its move": (
         b.deployment(
-            b.serving("v8", b.V8), b.retained(), spec=b.spec("v7"),
-            records={"v7": b.record(11), "v8": b.record(11, pending=12)}, physical={"v7": b.present(11)},
+            b.serving("v8", b.V8),
+            b.retained(),
+            spec=b.spec("v7"),
+            records={"v7": b.record(11), "v8": b.record(11, pending=12)},
+            physical={"v7": b.present(11)},
             work=(b.running(b.follow("v8", b.V8)),),
         ),
         ["RecordFacts", "PublishRoute", "StartWork Follow v7@12"],
@@ -152,9 +158,15 @@ TRANSITIONS: dict[str, tuple[Deployment, list[str], tuple[ConditionType, Reason,
     ),
     "and is not cheated by a move of what serves": (
         b.deployment(
-            b.serving("v8", b.V8), b.retained(), spec=b.spec("v7"),
-            dataset=b.view(snapshots=b.snapshots(10, 11, 12), embedded={r.key: b.embedded(10, 11, 12) for r in (b.V7, b.V8)}),
-            records={"v7": b.record(10), "v8": b.record(11, pending=12)}, physical={"v7": b.present(10)},
+            b.serving("v8", b.V8),
+            b.retained(),
+            spec=b.spec("v7"),
+            dataset=b.view(
+                snapshots=b.snapshots(10, 11, 12), embedded={r.key: b.embedded(10, 11, 12) for r in (b.V7, b.V8)}
+            ),
+            records={"v7": b.record(10), "v8": b.record(11, pending=12)},
+            physical={"v7": b.present(10)},
+            published=b.route("v8", b.V8, snapshot="11"),
             work=(b.running(b.follow("v8", b.V8)), b.running(b.follow(snapshot=12), done=3, total=9, rate=3.0)),
         ),
         [],
@@ -162,7 +174,10 @@ TRANSITIONS: dict[str, tuple[Deployment, list[str], tuple[ConditionType, Reason,
     ),
     "an index that cannot catch up yet says how long and what would help": (
         b.deployment(
-            b.serving("v8", b.V8), b.retained(), spec=b.spec("v7"), **complete("v7", 11),
+            b.serving("v8", b.V8),
+            b.retained(),
+            spec=b.spec("v7"),
+            **complete("v7", 11),
             dataset=b.view(
                 snapshots=b.snapshots(11, 12, at=b.NOW - timedelta(minutes=10, seconds=1)),
                 embedded={b.V7.key: b.embedded(11), b.V8.key: b.embedded(11, 12)},
@@ -178,7 +193,10 @@ TRANSITIONS: dict[str, tuple[Deployment, list[str], tuple[ConditionType, Reason,
     ),
     "an index within maxLag takes over as it is": (
         b.deployment(
-            b.serving("v8", b.V8), b.retained(), spec=b.spec("v7", maxLag="1h"), **complete("v7", 11),
+            b.serving("v8", b.V8),
+            b.retained(),
+            spec=b.spec("v7", maxLag="1h"),
+            **complete("v7", 11),
             dataset=b.view(snapshots=b.snapshots(11, 12, at=b.NOW - timedelta(minutes=10))),
         ),
         ["RecordFacts", "PublishRoute", "StartWork Follow v7@12"],
@@ -186,7 +204,10 @@ TRANSITIONS: dict[str, tuple[Deployment, list[str], tuple[ConditionType, Reason,
     ),
     "a rollback to an index whose last move failed goes on where maxLag allows it": (
         b.deployment(
-            b.serving("v8", b.V8), b.retained(), spec=b.spec("v7", maxLag="1000h"), **complete("v7", 11),
+            b.serving("v8", b.V8),
+            b.retained(),
+            spec=b.spec("v7", maxLag="1000h"),
+            **complete("v7", 11),
             work=(b.failed(b.follow(), generation=3, is_terminal=True),),
         ),
         ["RecordFacts", "PublishRoute"],
@@ -208,17 +229,23 @@ TRANSITIONS: dict[str, tuple[Deployment, list[str], tuple[ConditionType, Reason,
         (RECONCILING, Reason.BUILDING, "v7@11 is being built from stored vectors; serving v7 normally"),
     ),
     "a frozen index takes over, which is a wanted step back": (
-        b.deployment(b.serving(), b.candidate("v7_2", b.V7, frozen=11), spec=b.spec(snapshot=11), **complete("v7_2", 11)),
+        b.deployment(
+            b.serving(), b.candidate("v7_2", b.V7, frozen=11), spec=b.spec(snapshot=11), **complete("v7_2", 11)
+        ),
         ["RecordFacts", "PublishRoute"],
         (READY, Reason.UP_TO_DATE, "serving v7@11"),
     ),
     "a snapshot unpinned: the index that followed takes over in one switch": (
-        b.deployment(b.serving("v7_2", frozen=11), b.retained(), **complete("v7_2", 11), published=b.route("v7_2", snapshot="11")),
+        b.deployment(
+            b.serving("v7_2", frozen=11), b.retained(), **complete("v7_2", 11), published=b.route("v7_2", snapshot="11")
+        ),
         ["RecordFacts", "PublishRoute"],
         (READY, Reason.UP_TO_DATE, "serving v7@12"),
     ),
     "a frozen index follows nothing": (
-        b.deployment(b.serving(frozen=11), spec=b.spec(snapshot=11), **complete("v7", 11), published=b.route(snapshot="11")),
+        b.deployment(
+            b.serving(frozen=11), spec=b.spec(snapshot=11), **complete("v7", 11), published=b.route(snapshot="11")
+        ),
         [],
         (READY, Reason.UP_TO_DATE, "serving v7@11"),
     ),
@@ -239,24 +266,27 @@ TRANSITIONS: dict[str, tuple[Deployment, list[str], tuple[ConditionType, Reason,
     ),
     "and takes over under a suspended spec": (
         b.deployment(
-            b.serving(), b.candidate("v7_2", b.V7), spec=b.spec(suspend=True),
-            records={"v7_2": b.record()}, physical={"v7": b.ABSENT, "v7_2": b.present()},
+            b.serving(),
+            b.candidate("v7_2", b.V7),
+            spec=b.spec(suspend=True),
+            records={"v7_2": b.record()},
+            physical={"v7": b.ABSENT, "v7_2": b.present()},
         ),
         ["RecordFacts", "PublishRoute"],
         (RECONCILING, Reason.INDEX_LOST, "index v7 is gone from the database; serving v7 normally"),
     ),
     "serving lost and what is built instead fails": (
         b.deployment(
-            b.serving(), b.candidate("v7_2", b.V7), physical={"v7": b.ABSENT},
+            b.serving(),
+            b.candidate("v7_2", b.V7),
+            physical={"v7": b.ABSENT},
             work=(b.failed(b.build("v7_2", b.V7), generation=3, is_terminal=True),),
         ),
         [],
         (STALLED, Reason.INDEX_LOST, "index v7 is gone from the database; qdrant:6334 does not answer"),
     ),
     "serving lost while a target is not embedded: nothing answers, and that is said": (
-        b.deployment(
-            spec=b.spec("v8"), physical={"v7": b.ABSENT}, dataset=b.view(embedded={b.V7.key: b.embedded(12)})
-        ),
+        b.deployment(spec=b.spec("v8"), physical={"v7": b.ABSENT}, dataset=b.view(embedded={b.V7.key: b.embedded(12)})),
         [],
         (
             RECONCILING,
@@ -266,7 +296,10 @@ TRANSITIONS: dict[str, tuple[Deployment, list[str], tuple[ConditionType, Reason,
     ),
     "serving lost with a retained one that is not whole: the retained one is not used": (
         b.deployment(
-            b.serving("v8", b.V8), b.retained(), spec=b.spec("v8"), physical={"v8": b.ABSENT},
+            b.serving("v8", b.V8),
+            b.retained(),
+            spec=b.spec("v8"),
+            physical={"v8": b.ABSENT},
             records={"v7": b.record(differences=3)},
         ),
         ["RecordFacts", "StartWork Repair v7@12", "StartWork Build v8@12"],
@@ -336,7 +369,7 @@ TRANSITIONS: dict[str, tuple[Deployment, list[str], tuple[ConditionType, Reason,
         ["StartWork Follow v7@12"],
         (READY, Reason.UP_TO_DATE, "serving v7@11"),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("seen", "wanted", "said"), TRANSITIONS.values(), ids=TRANSITIONS.keys())
@@ -387,7 +420,7 @@ NO_TARGET: dict[str, tuple[Deployment, tuple[ConditionType, Reason, str]]] = {
         b.deployment(fresh=True, spec=b.spec(snapshot=1), dataset=b.view(snapshots=(), embedded={})),
         (RECONCILING, Reason.WAITING_FOR_DATASET, "v7@1 is not embedded yet; nothing serves yet"),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("seen", "said"), NO_TARGET.values(), ids=NO_TARGET.keys())
@@ -410,28 +443,32 @@ WORK: dict[str, tuple[Deployment, list[str]]] = {
     ),
     "so is one that differs from a snapshot that was cleaned up": (
         b.deployment(
-            records={"v7": b.record(11, differences=2)}, published=b.route(snapshot="11"),
+            records={"v7": b.record(11, differences=2)},
+            published=b.route(snapshot="11"),
             dataset=b.view(embedded={b.V7.key: b.embedded(12)}),
         ),
         ["StartWork Build v7@12"],
     ),
     "so is one whose move was cut short on the way from a snapshot that was cleaned up": (
         b.deployment(
-            records={"v7": b.record(11, pending=12)}, published=b.route(snapshot="11"),
+            records={"v7": b.record(11, pending=12)},
+            published=b.route(snapshot="11"),
             dataset=b.view(embedded={b.V7.key: b.embedded(12)}),
         ),
         ["StartWork Build v7@12"],
     ),
     "a move that was cut short is finished to where it went": (
         b.deployment(
-            records={"v7": b.record(10, pending=11)}, published=b.route(snapshot="10"),
+            records={"v7": b.record(10, pending=11)},
+            published=b.route(snapshot="10"),
             dataset=b.view(embedded={b.V7.key: b.embedded(10, 11, 12)}),
         ),
         ["StartWork Follow v7@11"],
     ),
     "a move to a snapshot that is gone is mended by comparison": (
         b.deployment(
-            records={"v7": b.record(10, pending=11)}, published=b.route(snapshot="10"),
+            records={"v7": b.record(10, pending=11)},
+            published=b.route(snapshot="10"),
             dataset=b.view(embedded={b.V7.key: b.embedded(10, 12)}),
         ),
         ["StartWork Build v7@12"],
@@ -457,11 +494,15 @@ WORK: dict[str, tuple[Deployment, list[str]]] = {
         [],
     ),
     "a retained index is checked too": (
-        b.deployment(b.serving("v8", b.V8), b.retained(), spec=b.spec("v8"), records={"v7": b.record(checked_at=b.OLD)}),
+        b.deployment(
+            b.serving("v8", b.V8), b.retained(), spec=b.spec("v8"), records={"v7": b.record(checked_at=b.OLD)}
+        ),
         ["StartWork Check v7@12"],
     ),
     "a candidate left behind is not checked": (
-        b.deployment(b.serving(), b.candidate(), records={"v8": b.record(checked_at=b.OLD)}, physical={"v8": b.present()}),
+        b.deployment(
+            b.serving(), b.candidate(), records={"v8": b.record(checked_at=b.OLD)}, physical={"v8": b.present()}
+        ),
         [],
     ),
     "a candidate left behind does not follow": (
@@ -477,7 +518,12 @@ WORK: dict[str, tuple[Deployment, list[str]]] = {
         [],
     ),
     "nothing is started on an index that could not be looked at": (
-        b.deployment(b.serving("v8", b.V8), b.retained(), spec=b.spec("v8"), **{**complete("v7", 11), "physical": {"v7": b.UNKNOWN}}),
+        b.deployment(
+            b.serving("v8", b.V8),
+            b.retained(),
+            spec=b.spec("v8"),
+            **{**complete("v7", 11), "physical": {"v7": b.UNKNOWN}},
+        ),
         [],
     ),
     "what has served and lost its record is verified where it is": (
@@ -490,8 +536,11 @@ WORK: dict[str, tuple[Deployment, list[str]]] = {
     ),
     "a retained index of a version without any snapshot is left as it is": (
         b.deployment(
-            b.serving("v8", b.V8), b.retained(), spec=b.spec("v8"),
-            dataset=b.view(embedded={b.V8.key: b.embedded(11, 12)}), **complete("v7", 11),
+            b.serving("v8", b.V8),
+            b.retained(),
+            spec=b.spec("v8"),
+            dataset=b.view(embedded={b.V8.key: b.embedded(11, 12)}),
+            **complete("v7", 11),
         ),
         [],
     ),
@@ -503,7 +552,8 @@ WORK: dict[str, tuple[Deployment, list[str]]] = {
     ),
     "what failed is tried again when its time has come": (
         b.deployment(
-            **complete("v7", 11), published=b.route(snapshot="11"),
+            **complete("v7", 11),
+            published=b.route(snapshot="11"),
             work=(b.failed(b.follow(), generation=3, wait=timedelta(0)),),
         ),
         ["StartWork Follow v7@12"],
@@ -518,7 +568,7 @@ WORK: dict[str, tuple[Deployment, list[str]]] = {
         b.deployment(**complete("v7", 11), published=b.route(snapshot="11"), work=(b.done(b.follow(snapshot=11)),)),
         ["StartWork Follow v7@12"],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("seen", "wanted"), WORK.values(), ids=WORK.keys())
@@ -556,7 +606,10 @@ SAID: dict[str, tuple[Deployment, tuple[ConditionType, Reason, str]]] = {
     ),
     "what failed of a retained index does not": (
         b.deployment(
-            b.serving("v8", b.V8), b.retained(), spec=b.spec("v8"), **complete("v7", 11),
+            b.serving("v8", b.V8),
+            b.retained(),
+            spec=b.spec("v8"),
+            **complete("v7", 11),
             work=(b.failed(b.follow(), generation=3, is_terminal=True),),
         ),
         (READY, Reason.UP_TO_DATE, "serving v8@12"),
@@ -579,7 +632,8 @@ SAID: dict[str, tuple[Deployment, tuple[ConditionType, Reason, str]]] = {
     ),
     "a count that differs because the index moves": (
         b.deployment(
-            records={"v7": b.record(11, pending=12)}, physical={"v7": Physical(Presence.PRESENT, 111)},
+            records={"v7": b.record(11, pending=12)},
+            physical={"v7": Physical(Presence.PRESENT, 111)},
             work=(b.running(b.follow()),),
         ),
         (READY, Reason.UP_TO_DATE, "serving v7"),
@@ -606,7 +660,7 @@ SAID: dict[str, tuple[Deployment, tuple[ConditionType, Reason, str]]] = {
         b.deployment(physical={"v7": None}, problem=Problem(Reason.SECRET_NOT_FOUND, "no Secret pg", True)),
         (STALLED, Reason.SECRET_NOT_FOUND, "no Secret pg"),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("seen", "said"), SAID.values(), ids=SAID.keys())
@@ -823,7 +877,13 @@ RETIREMENT: dict[str, tuple[Deployment, list[str], list[tuple[str, str]]]] = {
         [("v8", "Serving")],
     ),
     "what clients are still told to read is not deleted": (
-        b.deployment(b.serving("v8", b.V8), b.retiring(), spec=b.spec("v8"), dataset=b.view(pins={"v7": b.V7}), published=b.route()),
+        b.deployment(
+            b.serving("v8", b.V8),
+            b.retiring(),
+            spec=b.spec("v8"),
+            dataset=b.view(pins={"v7": b.V7}),
+            published=b.route(),
+        ),
         [],
         [("v8", "Serving"), ("v7", "Retiring")],
     ),
@@ -838,15 +898,15 @@ RETIREMENT: dict[str, tuple[Deployment, list[str], list[tuple[str, str]]]] = {
         [("v7", "Serving")],
     ),
     "nor does the one that the spec wants": (
-        b.deployment(
-            b.serving("v8", b.V8), b.retained(since=b.OLD), spec=b.spec("v7"), **complete("v7", 11)
-        ),
+        b.deployment(b.serving("v8", b.V8), b.retained(since=b.OLD), spec=b.spec("v7"), **complete("v7", 11)),
         ["StartWork Follow v7@12"],
         [("v8", "Serving"), ("v7", "Retained")],
     ),
     "nor any while what serves was not found": (
         b.deployment(
-            b.serving("v8", b.V8), b.retained(since=b.OLD), spec=b.spec("v8"),
+            b.serving("v8", b.V8),
+            b.retained(since=b.OLD),
+            spec=b.spec("v8"),
             physical={"v8": b.UNKNOWN},
         ),
         [],
@@ -867,7 +927,7 @@ RETIREMENT: dict[str, tuple[Deployment, list[str], list[tuple[str, str]]]] = {
         ["RecordFacts"],
         [("v7", "Serving"), ("v8", "Retiring")],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("seen", "wanted", "known"), RETIREMENT.values(), ids=RETIREMENT.keys())
@@ -939,7 +999,9 @@ ROUTES: dict[str, tuple[Deployment, list[actions.Action]]] = {
     ),
     "an alias moves with every switch": (
         b.deployment(
-            b.serving("v8", b.V8), b.retained(), spec=b.spec("v8", publish={"alias": "papers"}),
+            b.serving("v8", b.V8),
+            b.retained(),
+            spec=b.spec("v8", publish={"alias": "papers"}),
             published=b.route(alias="papers"),
         ),
         [
@@ -947,7 +1009,7 @@ ROUTES: dict[str, tuple[Deployment, list[actions.Action]]] = {
             actions.PublishRoute(b.DEPLOYMENT, "u2", b.route("v8", b.V8, alias="papers")),
         ],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("seen", "wanted"), ROUTES.values(), ids=ROUTES.keys())
@@ -1054,7 +1116,7 @@ DELETION: dict[str, tuple[Deployment, list[str], str, timedelta]] = {
         "1 index is being removed",
         timedelta(minutes=5),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("seen", "wanted", "message", "again"), DELETION.values(), ids=DELETION.keys())
@@ -1083,9 +1145,7 @@ LOOK_AGAIN: dict[str, tuple[Deployment, timedelta]] = {
         timedelta(minutes=2),
     ),
     "when an index retires": (
-        b.deployment(
-            b.serving("v8", b.V8), b.retained(since=LONG_AGO + timedelta(minutes=3)), spec=b.spec("v8")
-        ),
+        b.deployment(b.serving("v8", b.V8), b.retained(since=LONG_AGO + timedelta(minutes=3)), spec=b.spec("v8")),
         timedelta(minutes=3),
     ),
     "when a candidate left behind retires": (
@@ -1104,7 +1164,9 @@ LOOK_AGAIN: dict[str, tuple[Deployment, timedelta]] = {
         timedelta(seconds=10),
     ),
     "at rest though a candidate left behind was never checked since": (
-        b.deployment(b.serving(), b.candidate(), records={"v8": b.record(checked_at=b.OLD)}, physical={"v8": b.present()}),
+        b.deployment(
+            b.serving(), b.candidate(), records={"v8": b.record(checked_at=b.OLD)}, physical={"v8": b.present()}
+        ),
         timedelta(minutes=5),
     ),
     "at rest though something failed that nobody wants": (
@@ -1115,7 +1177,7 @@ LOOK_AGAIN: dict[str, tuple[Deployment, timedelta]] = {
         b.deployment(b.serving("v8", b.V8), b.retained(since=b.OLD), spec=b.spec("v99")),
         timedelta(minutes=5),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("seen", "again"), LOOK_AGAIN.values(), ids=LOOK_AGAIN.keys())
