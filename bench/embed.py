@@ -84,9 +84,7 @@ def main() -> None:
         bare.append(time.perf_counter() - began)
         cpu.append((time.process_time() - spent) / whole_cpu)
     ratios = [b / w for b, w in zip(bare, whole, strict=True)]
-    print(
-        "| texts | bare model, texts/s | pipeline, texts/s | ratio, median (lowest to highest) | target | ratio of CPU time |"
-    )
+    print("| texts | bare model, texts/s | pipeline, texts/s | ratio, median (range) | target | ratio of CPU time |")
     print("|---:|---:|---:|---:|---:|---:|")
     print(
         f"| {record.rows:,} | {record.rows / statistics.median(bare):,.0f} "
