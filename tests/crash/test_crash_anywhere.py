@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import pytest
 from tests.crash import stories
-from tests.crash.stage import NAMESPACE, SECRET_WORD, HashedWords, Stage, Tripwire, settle
+from tests.crash.stage import NAMESPACE, SECRET_WORD, HashedWords, Stage, Tripwire, settle, world
 from tests.crash.stories import STORIES, Story
 
 from pointsman.controller.cluster import DATASET, DEPLOYMENT
@@ -142,12 +142,14 @@ def test_the_stories_take_every_action_there_is(settings: dict[str, Stage], tmp_
 
 def _change_one_mind(stage: Stage) -> list[str]:
     """Ask for v8, and for v7 again as soon as v8 is being built."""
+    tripwire = Tripwire()
+    here = world(stage, tripwire)
     stories.declare_v8(stage)
-    settle(stage, Tripwire())
+    settle(stage, tripwire, here)
     stories.serve("v8")(stage)
-    actions = settle(stage, Tripwire(), rounds=2)
+    actions = settle(stage, tripwire, here, rounds=2)
     stories.serve("v7")(stage)
-    return actions + settle(stage, Tripwire())
+    return actions + settle(stage, tripwire, here)
 
 
 def test_a_candidate_that_is_wanted_no_more_is_not_built_on(settings: dict[str, Stage], tmp_path: Path) -> None:
