@@ -181,7 +181,8 @@ def _hold(comparison: _Comparison, latest: Snapshot, surprises: Surprises) -> No
         raise Terminal(
             Reason.SURPRISE_HELD,
             f"{deleted:,} of {latest.documents:,} documents would be deleted "
-            f"({100 * deleted / latest.documents:.0f} %), surprises.deletedShareAbove is {surprises.deleted_share_above}; "
+            f"({100 * deleted / latest.documents:.0f} %), "
+            f"surprises.deletedShareAbove is {surprises.deleted_share_above}; "
             f"snapshot {latest.number} stays current; raise the limit to let it through",
         )
     remaining = latest.documents - deleted
