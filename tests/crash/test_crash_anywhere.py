@@ -147,7 +147,7 @@ def _change_one_mind(stage: Stage) -> list[str]:
     stories.declare_v8(stage)
     settle(stage, tripwire, here)
     stories.serve("v8")(stage)
-    actions = settle(stage, tripwire, here, rounds=2)
+    actions = settle(stage, tripwire, here, rounds=1)
     stories.serve("v7")(stage)
     return actions + settle(stage, tripwire, here)
 
