@@ -8,7 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pointsman import access, ports
 from pointsman.api import deployment
-from pointsman.backends import memory, milvus, pgvector, pgvector_connections, qdrant
+from pointsman.backends import memory
 from pointsman.core import recipes
 
 Engine = deployment.QdrantBackend | deployment.MilvusBackend | deployment.PgvectorBackend | deployment.MemoryBackend
@@ -31,15 +31,22 @@ def open_backend(
     `credentials` are those of `required_credentials`. `shared_memory` is the process's in-memory database; without it
     each call opens an empty one. Raises what `access.Access` raises for a host that may not be reached.
     """
+    # Each client is imported when its database is wanted: together they take seconds and much memory.
     match engine(spec):
         case deployment.QdrantBackend() as found:
+            from pointsman.backends import qdrant
+
             url = _pinned(found.url, allowed, found.grpc_port)
             client = qdrant.connect(url, found.grpc_port, credentials.get("apiKey"))
             return qdrant.Qdrant(client, _shown(found.url))
         case deployment.MilvusBackend() as found:
+            from pointsman.backends import milvus
+
             uri = _pinned(found.uri, allowed)
             return milvus.Milvus(uri, found.database, credentials.get("token", ""), _shown(found.uri))
         case deployment.PgvectorBackend() as found:
+            from pointsman.backends import pgvector, pgvector_connections
+
             address = pgvector_connections.Address(
                 host=found.host,
                 pinned=allowed.check_host(found.host, found.port),

@@ -14,7 +14,7 @@ from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 LEVEL = 0.05
 """The one-sided error of every bound, and the two-sided one of every interval."""
@@ -256,11 +256,11 @@ def groups_needed(not_worse_by: float, spread: float = USUAL_SPREAD) -> int:
 
 
 def _both_errors() -> float:
-    return float(stats.norm.ppf(1 - LEVEL) + stats.norm.ppf(POWER))
+    return float(special.ndtri(1 - LEVEL) + special.ndtri(POWER))
 
 
 def _t_bounds(means: Floats, level: float) -> tuple[float, float]:
-    reach = stats.t.ppf(1 - level, len(means) - 1) * np.std(means, ddof=1) / math.sqrt(len(means))
+    reach = special.stdtrit(len(means) - 1, 1 - level) * np.std(means, ddof=1) / math.sqrt(len(means))
     return float(means.mean() - reach), float(means.mean() + reach)
 
 
@@ -271,7 +271,7 @@ def _counted_bounds(means: Floats, level: float) -> tuple[float, float]:
 
 def _upper_share(count: int, total: int, level: float) -> float:
     """The Clopper-Pearson upper bound (Biometrika 26, 1934) of a share of which `count` of `total` were seen."""
-    return 1.0 if count == total else float(stats.beta.ppf(1 - level, count + 1, total - count))
+    return 1.0 if count == total else float(special.betaincinv(count + 1, total - count, 1 - level))
 
 
 def _gains(ranking: Sequence[str], grades: Grades, k: int) -> Floats:

@@ -9,7 +9,7 @@ from pointsman.access import Access
 from pointsman.api.conditions import Reason
 from pointsman.api.dataset import Endpoint, ModelChoice
 from pointsman.core.recipes import Space
-from pointsman.embedders import openai, wordllama
+from pointsman.embedders import wordllama
 from pointsman.errors import Terminal
 from pointsman.ports import Embedder
 
@@ -60,6 +60,9 @@ def open_embedder(
                     Reason.ENDPOINT_NOT_FOUND,
                     f"no endpoint is declared for model {recipe_space.model}; add it to spec.endpoints",
                 )
+            # Imported when wanted: the HTTP client is of no use to the embedded model.
+            from pointsman.embedders import openai
+
             return openai.OpenAI(
                 endpoint.base_url,
                 recipe_space.model,

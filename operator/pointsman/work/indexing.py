@@ -22,8 +22,9 @@ from pointsman.core.recipes import Recipe
 from pointsman.errors import Retryable, Terminal
 from pointsman.plan.facts import IndexRecord, record_from_json, record_to_json
 from pointsman.ports import Backend, IndexSpec
-from pointsman.store.dataset import DatasetStore, EmbeddedSnapshot
+from pointsman.store.dataset import DatasetStore
 from pointsman.store.log import RecordLog
+from pointsman.store.records import EmbeddedSnapshot
 from pointsman.work.progress import Report
 
 BATCH = 2_048
