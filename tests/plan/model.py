@@ -15,6 +15,7 @@ from tests.plan import builders as b
 
 from pointsman.api import dataset as dataset_api
 from pointsman.api import deployment as deployment_api
+from pointsman.api.conditions import Reason
 from pointsman.api.deployment import Role
 from pointsman.core.recipes import Recipe
 from pointsman.core.rows import Cursor
@@ -174,12 +175,23 @@ class Model:
 
     def _ended(self, work: Work) -> Work:
         name = f"{type(work.task).__name__} {getattr(work.task, 'version', '')}".strip()
-        failure = self.failing.get(name)
+        failure = self.failing.get(name) or self._obstacle(work.task)
         if failure is not None:
             failure = dataclasses.replace(failure, retry_at=self.now + timedelta(seconds=30))
             return dataclasses.replace(work, phase=Phase.FAILED, failure=failure)
         self._carry_out(work.task)
         return dataclasses.replace(work, phase=Phase.DONE, failure=None, finished_at=self.now)
+
+    def _obstacle(self, task: Task) -> Failure | None:
+        """Return what the database answers where an index is missing, or another's."""
+        if isinstance(task, Refresh | Embed | Clean):
+            return None
+        found = self.database.get(task.index)
+        if found is not None and not found.is_ours:
+            return b.failure(Reason.COLLECTION_FOREIGN, f"{task.index} is not ours", is_terminal=True)
+        if found is None and not isinstance(task, Build):
+            return b.failure(Reason.INDEX_LOST, f"index {task.index} is gone from the database")
+        return None
 
     def _carry_out(self, task: Task) -> None:
         match task:
