@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
-import grpc
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pymilvus
-from pymilvus.client import types
 
 from pointsman import errors, ports
 from pointsman.api.conditions import Reason
-from pointsman.backends import markers, milvus_rows, points, terms
-from pointsman.core import filters, rows
+from pointsman.backends import markers, milvus_connections, milvus_rows, points
+from pointsman.core import filters
 
-CALL_SECONDS = 30.0
 BUILD_SECONDS = 12 * 3600.0
 """The longest that building one index may take."""
 MOST_DIMENSIONS = 32_768
@@ -28,32 +22,18 @@ MOST_HITS = 16_384
 """https://milvus.io/docs/limitations.md."""
 
 _MARKER = "pointsman.marker"
-_LOADED = types.LoadState.Loaded
 _LOAD_BYTES = 4 << 20
 _THREADS = 2
 _PAGE = 8192
 _FETCHED = 1024
-# milvus-io/milvus, pkg/util/merr/errors.go.
-_NOT_FOUND, _NOT_LOADED, _INDEX_NOT_FOUND = 100, {101, 103, 106}, 700
-_UNAUTHORISED = range(1400, 1500)
-_LATER = {1, 3, 4, 5, 7, 8, 9}
-_UNAVAILABLE = 2
-_GRPC_UNAUTHORISED = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
 
 
 class Milvus:
     """The collections of one database of one server."""
 
-    def __init__(self, uri: str, database: str, token: str, shown: str, call_seconds: float = CALL_SECONDS) -> None:
-        """`shown` is the address as people know it; `uri` may have a pinned one in its place."""
-        self._uri, self._database, self._token, self._shown = uri, database, token, shown
-        self._timeout = call_seconds
-        self._lock = threading.Lock()
-        self._connected: pymilvus.MilvusClient | None = None
-        # Collections that were seen indexed and loaded.
-        self._readable: set[str] = set()
-        # Its log has the server's messages, which quote what they were sent.
-        logging.getLogger("pymilvus").setLevel(logging.CRITICAL + 1)
+    def __init__(self, connection: milvus_connections.Connection) -> None:
+        self._connection = connection
+        self._client, self._timeout = connection.client, connection.timeout
 
     def probe(self) -> None:
         """Raise unless the server answers and lets us in."""
@@ -91,7 +71,7 @@ class Milvus:
             client.create_collection(
                 spec.name,
                 # Milvus Lite forgets descriptions; some versions of Milvus drop properties that they do not know.
-                schema=_schema(spec.dimensions, text),
+                schema=milvus_connections.schema(spec.dimensions, text),
                 properties={_MARKER: text},
                 consistency_level="Strong",
                 timeout=self._timeout,
@@ -112,7 +92,7 @@ class Milvus:
         while not self.is_built(name):
             if time.monotonic() > deadline:
                 raise errors.Retryable(
-                    Reason.BACKEND_UNREACHABLE, f"{self._shown} did not index {name} within 12 hours"
+                    Reason.BACKEND_UNREACHABLE, f"{self._connection.shown} did not index {name} in 12 hours"
                 )
             time.sleep(0.5)
 
@@ -124,7 +104,7 @@ class Milvus:
             found = client.describe_index(name, "vector", timeout=self._timeout)
             state = client.get_load_state(name, timeout=self._timeout)["state"]
         is_finished = found["state"] == "Finished" and not found["pending_index_rows"]
-        return is_finished and state == _LOADED
+        return is_finished and state == milvus_connections.LOADED
 
     def upsert(self, name: str, batch: pa.RecordBatch) -> None:
         """Write one batch."""
@@ -142,10 +122,9 @@ class Milvus:
         """Return the number of entities that a query sees, which is exact; the statistics are not."""
         if not self._is_loaded(name) and self._is_empty(name):
             return 0
+        fields = ["count(*)"]
         with self._reading(name) as client:
-            found = client.query(
-                name, "", output_fields=["count(*)"], consistency_level="Strong", timeout=self._timeout
-            )
+            found = client.query(name, "", output_fields=fields, consistency_level="Strong", timeout=self._timeout)
             return int(found[0]["count(*)"])
 
     def scan(self, name: str) -> Iterator[pa.RecordBatch]:
@@ -240,10 +219,7 @@ class Milvus:
 
     def close(self) -> None:
         """Close the connection."""
-        with self._lock:
-            client, self._connected = self._connected, None
-        if client is not None:
-            client.close()
+        self._connection.close()
 
     def _upsert(self, name: str, piece: pa.RecordBatch) -> None:
         entities = milvus_rows.entities(piece)
@@ -279,25 +255,19 @@ class Milvus:
         if found is None:
             raise markers.lost(name)
         spec = markers.spec_from_text(name, found[1])
-        index = pymilvus.MilvusClient.prepare_index_params()
-        built = {"M": spec.m, "efConstruction": spec.ef_construct}
-        index.add_index("vector", index_type="HNSW", metric_type="COSINE", params=built)
-        inverted = pymilvus.MilvusClient.prepare_index_params()
-        inverted.add_index("terms", index_type="INVERTED")
         with self._client(name) as client:
             if "vector" not in client.list_indexes(name, timeout=self._timeout):
-                client.create_index(name, index, timeout=BUILD_SECONDS)
+                client.create_index(name, milvus_connections.graph(spec.m, spec.ef_construct), timeout=BUILD_SECONDS)
         # Milvus Lite has no index over arrays and looks at each; answers are the same.
         with contextlib.suppress(errors.Terminal), self._client(name) as client:
             if "terms" not in client.list_indexes(name, timeout=self._timeout):
-                client.create_index(name, inverted, timeout=BUILD_SECONDS)
+                client.create_index(name, milvus_connections.inverted(), timeout=BUILD_SECONDS)
         with self._client(name) as client:
             client.load_collection(name, timeout=BUILD_SECONDS)
-        with self._lock:
-            self._readable.add(name)
+        self._connection.set_readable(name)
 
     @contextlib.contextmanager
-    def _reading(self, name: str) -> Iterator[pymilvus.MilvusClient]:
+    def _reading(self, name: str) -> Iterator[milvus_connections.Client]:
         """Lend the connection for queries, which Milvus answers of loaded collections only."""
         if not self._is_loaded(name):
             self._make_readable(name)
@@ -305,93 +275,18 @@ class Milvus:
             yield client
 
     def _is_loaded(self, name: str) -> bool:
-        with self._lock:
-            if name in self._readable:
-                return True
+        if self._connection.is_readable(name):
+            return True
         with self._client(name) as client:
             if not client.has_collection(name, timeout=self._timeout):
                 raise markers.lost(name)
-            return bool(client.get_load_state(name, timeout=self._timeout)["state"] == _LOADED)
+            is_loaded = bool(client.get_load_state(name, timeout=self._timeout)["state"] == milvus_connections.LOADED)
+        if is_loaded:
+            self._connection.set_readable(name)
+        return is_loaded
 
     def _is_empty(self, name: str) -> bool:
         """Return whether nothing was ever written, without loading an index that a bulk load is to come before."""
         with self._client(name) as client:
             client.flush(name, timeout=BUILD_SECONDS)
             return int(client.get_collection_stats(name, timeout=self._timeout)["row_count"]) == 0
-
-    @contextlib.contextmanager
-    def _client(self, name: str = "the collection") -> Iterator[pymilvus.MilvusClient]:
-        """Lend the connection for calls about `name`; it may be used by many threads at once."""
-        try:
-            with self._lock:
-                if self._connected is None:
-                    self._connected = pymilvus.MilvusClient(
-                        self._uri, token=self._token, db_name=self._database, timeout=self._timeout
-                    )
-                client = self._connected
-            yield client
-        except pymilvus.MilvusException as error:
-            raise self._mapped(error, name) from None
-        except grpc.RpcError as error:
-            raise self._mapped_call(error) from None
-
-    def _mapped(self, error: pymilvus.MilvusException, name: str) -> errors.PointsmanError:
-        code = error.code
-        if isinstance(error, pymilvus.exceptions.DataNotMatchException | pymilvus.exceptions.ParamError):
-            return self._refused("what the client would not send")
-        if isinstance(error.__cause__, grpc.RpcError):
-            return self._mapped_call(error.__cause__)
-        if isinstance(code, grpc.StatusCode) or code == _UNAVAILABLE:
-            return self._unreachable()
-        if code == _NOT_FOUND or "not exist" in error.message or "not found" in error.message:
-            return markers.lost(name)
-        if code in _NOT_LOADED or code == _INDEX_NOT_FOUND:
-            with self._lock:
-                self._readable.discard(name)
-            return errors.Retryable(Reason.BACKEND_UNREACHABLE, f"{name} was released and is to be loaded again")
-        if code in _UNAUTHORISED:
-            return self._unauthorised()
-        if code in _LATER:
-            return errors.Retryable(Reason.BACKEND_UNREACHABLE, f"Milvus at {self._shown} answered with code {code}")
-        return self._refused(f"code {code}")
-
-    def _mapped_call(self, error: grpc.RpcError) -> errors.PointsmanError:
-        code = error.code() if isinstance(error, grpc.Call) else None
-        return self._unauthorised() if code in _GRPC_UNAUTHORISED else self._unreachable()
-
-    def _refused(self, what: str) -> errors.Terminal:
-        return errors.Terminal(Reason.BACKEND_REJECTED, f"Milvus at {self._shown} refused the request with {what}")
-
-    def _unreachable(self) -> errors.Retryable:
-        return errors.Retryable(
-            Reason.BACKEND_UNREACHABLE, f"Milvus at {self._shown} did not answer within {self._timeout:g} s"
-        )
-
-    def _unauthorised(self) -> errors.Terminal:
-        return errors.Terminal(
-            Reason.BACKEND_UNAUTHORIZED, f"Milvus at {self._shown} refused the token; check it in the Secret"
-        )
-
-
-def _schema(dimensions: int, description: str) -> pymilvus.CollectionSchema:
-    kinds = pymilvus.DataType
-    schema = pymilvus.MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False, description=description)
-    hexadecimal = 2 * rows.KEY.byte_width
-    schema.add_field("id", kinds.VARCHAR, is_primary=True, max_length=hexadecimal)
-    schema.add_field("document", kinds.VARCHAR, max_length=milvus_rows.LONGEST_TEXT)
-    schema.add_field("ordinal", kinds.INT32)
-    schema.add_field("text", kinds.VARCHAR, max_length=milvus_rows.LONGEST_TEXT)
-    schema.add_field("content_key", kinds.VARCHAR, max_length=hexadecimal)
-    schema.add_field("metadata", kinds.JSON)
-    schema.add_field("metadata_digest", kinds.VARCHAR, max_length=hexadecimal)
-    schema.add_field("sequence", kinds.INT64)
-    schema.add_field(
-        "terms",
-        kinds.ARRAY,
-        element_type=kinds.VARCHAR,
-        max_capacity=milvus_rows.MOST_TERMS,
-        max_length=terms.LENGTH,
-    )
-    schema.add_field("extremes", kinds.JSON)
-    schema.add_field("vector", kinds.FLOAT_VECTOR, dim=dimensions)
-    return schema

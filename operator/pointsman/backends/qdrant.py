@@ -327,7 +327,8 @@ class Qdrant:
 
     def _unreachable(self) -> errors.Retryable:
         return errors.Retryable(
-            Reason.BACKEND_UNREACHABLE, f"Qdrant at {self._shown} did not answer within {CALL_SECONDS} s"
+            Reason.BACKEND_UNREACHABLE,
+            f"Qdrant at {self._shown} is unreachable or did not answer within {CALL_SECONDS} s",
         )
 
     def _refused(self, what: str) -> errors.Terminal:

@@ -40,10 +40,10 @@ def open_backend(
             client = qdrant.connect(url, found.grpc_port, credentials.get("apiKey"))
             return qdrant.Qdrant(client, _shown(found.url))
         case deployment.MilvusBackend() as found:
-            from pointsman.backends import milvus
+            from pointsman.backends import milvus, milvus_connections
 
-            uri = _pinned(found.uri, allowed)
-            return milvus.Milvus(uri, found.database, credentials.get("token", ""), _shown(found.uri))
+            uri, token = _pinned(found.uri, allowed), credentials.get("token", "")
+            return milvus.Milvus(milvus_connections.Connection(uri, found.database, token, _shown(found.uri)))
         case deployment.PgvectorBackend() as found:
             from pointsman.backends import pgvector, pgvector_connections
 
