@@ -220,6 +220,7 @@ def world(stage: Stage, tripwire: Tripwire) -> World:
         runner=OneLookLater(doors, stage.now),
         databases=Databases(wired_backend, access),
         access=access,
+        wake=lambda key: None,
     )
 
 

@@ -67,6 +67,7 @@ def run(chosen: settings.Settings, cluster: kube.Kube, kubeconfig: str | None) -
         runner=runner,
         databases=databases,
         access=access,
+        wake=lambda key: queue.add(key),
     )
     queue = Queue(lambda key: reconcile(key, world, _now()), workers=4, on_error=_failed)
     resync = threading.Thread(target=_resync, args=(queue, cluster, chosen, stop), daemon=True)

@@ -29,6 +29,7 @@ def reconcile(key: Key, world: World, now: datetime) -> timedelta | None:
     resource = world.cluster.get(key.kind, key.namespace, key.name)
     if resource is None:
         world.runner.cancel(key)
+        world.databases.forget(key)
         return None
     match key.kind:
         case kind if kind == DATASET:
@@ -46,7 +47,12 @@ def _dataset(resource: Resource, world: World, now: datetime) -> timedelta:
         plan = dataset.plan(seen, now)
     except PointsmanError as error:
         return _unseen(resource, dataset_api.DatasetStatus, error, world, now)
-    return _carry_out(resource, seen.status, plan, world, now)
+    look_again = _carry_out(resource, seen.status, plan, world, now)
+    if plan.actions or plan.status != seen.status:
+        # What a dataset has reached, or lacks, is what its deployments go on from.
+        for user in seen.users:
+            world.wake(Key(DEPLOYMENT, seen.key.namespace, user.name))
+    return look_again
 
 
 def _deployment(resource: Resource, world: World, now: datetime) -> timedelta:

@@ -43,6 +43,13 @@ class Databases:
             found[1].close()
         return backend
 
+    def forget(self, owner: Key) -> None:
+        """Give the connection of a deployment back, if it has one."""
+        with self._lock:
+            found = self._open.pop(owner, None)
+        if found is not None:
+            found[1].close()
+
     def close(self) -> None:
         """Give all connections back."""
         with self._lock:
@@ -63,5 +70,7 @@ class World:
     runner: Runner
     databases: Databases
     access: Access
+    wake: Callable[[Key], None]
+    """Has another resource looked at soon."""
     deadline: timedelta = timedelta(minutes=10)
     """How long a finalizer may wait for what does not answer."""
