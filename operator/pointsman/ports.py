@@ -120,7 +120,7 @@ class Backend(Protocol):
         ...
 
     def load(self, name: str, batches: Iterable[pa.RecordBatch]) -> int:
-        """Write many batches of `rows.points` by the bulk path, indexing deferred; return how many rows were written."""
+        """Write batches of `rows.points` by the bulk path, indexing deferred; return how many rows were written."""
         ...
 
     def seal(self, name: str) -> None:

@@ -41,9 +41,7 @@ class Server(NamedTuple):
 def start_postgres(folder: Path) -> Iterator[Server]:
     """Start a server on a free loopback port, its log in `folder`; end it, also if we are killed."""
     with contextlib.ExitStack() as stack:
-        home = Path(
-            stack.enter_context(tempfile.TemporaryDirectory(prefix="postgres-", ignore_cleanup_errors=True))
-        )
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="postgres-", ignore_cleanup_errors=True)))
         user = _unprivileged_user()
         binaries = _binaries(home, user)
         password = secrets.token_hex(8)

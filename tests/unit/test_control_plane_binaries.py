@@ -220,7 +220,7 @@ def test_without_a_network_and_without_go_the_message_says_what_was_tried(tmp_pa
 
     assert tried in raised.value.message
     assert raised.value.message.endswith(
-        "and Go is not installed to build it: install Go, or let KUBEBUILDER_ASSETS name a folder that has it"
+        "and Go is not there to build it: install Go, or let KUBEBUILDER_ASSETS name a folder that has it"
     )
 
 

@@ -76,12 +76,8 @@ MEANINGS: list[tuple[str, dict[str, Any], dict[str, Any], bool]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("value", "metadata", "wanted"), [m[1:] for m in MEANINGS], ids=[m[0] for m in MEANINGS]
-)
-def test_a_filter_means_what_the_table_says(
-    value: dict[str, Any], metadata: dict[str, Any], wanted: bool
-) -> None:
+@pytest.mark.parametrize(("value", "metadata", "wanted"), [m[1:] for m in MEANINGS], ids=[m[0] for m in MEANINGS])
+def test_a_filter_means_what_the_table_says(value: dict[str, Any], metadata: dict[str, Any], wanted: bool) -> None:
     assert filters.matches(filters.parse(value), metadata) is wanted
 
 

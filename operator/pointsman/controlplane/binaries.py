@@ -153,7 +153,7 @@ class Finder:
         if build.go(self.environment.get("PATH")) is None:
             raise errors.Terminal(
                 Reason.CLUSTER_UNREACHABLE,
-                f"{binary} {of.version(binary)} is not in {self.cache(of)}, {tried}, and Go is not installed to build it: "
+                f"{binary} {of.version(binary)} is not in {self.cache(of)}, {tried}, and Go is not there to build it: "
                 "install Go, or let KUBEBUILDER_ASSETS name a folder that has it",
             )
         self.stream.write(f"{tried}: building {binary} from its Go module instead\n")
