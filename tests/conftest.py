@@ -9,6 +9,12 @@ import pytest
 from pointsman.controlplane import binaries, plane
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let processes be forked: those that the tests fork become a server at once, and touch nothing of Lance's."""
+    config.addinivalue_line("filterwarnings", "ignore:lance is not fork-safe:UserWarning")
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what uses the control plane, so that `-m "not controlplane"` never starts one."""
     for item in items:
@@ -16,15 +22,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.controlplane)
 
 
-@pytest.fixture(scope="session")
-def control_plane(request: pytest.FixtureRequest) -> Iterator[plane.ControlPlane]:
-    """An API server of our own, empty, for the whole run. Its `kubeconfig` is an administrator's."""
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Have the binaries ready before the first test.
+
+    The first time on a machine this takes minutes, which are no test's own, and which nobody should spend in front of
+    a silent screen.
+    """
     finder = binaries.Finder()
-    if finder.missing():
-        # The first time on a machine this takes minutes, which nobody should spend in front of a silent screen.
-        with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+    is_needed = any(item.get_closest_marker("controlplane") for item in session.items)
+    if is_needed and not session.config.option.collectonly and finder.missing():
+        with session.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
             finder.find()
-    with plane.start(finder.find()) as started:
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> Iterator[plane.ControlPlane]:
+    """An API server of our own, empty, for the whole run. Its `kubeconfig` is an administrator's."""
+    with plane.start() as started:
         yield started
 
 
