@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import signal
 import threading
 from datetime import UTC, datetime
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -44,13 +42,6 @@ def operator(
 def run(chosen: settings.Settings, cluster: kube.Kube, kubeconfig: str | None) -> None:
     """Put the parts together, run them, and take them apart again in the opposite order."""
     stop = threading.Event()
-
-    def end(_signal: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
-
     store = Store(chosen.store_uri, chosen.store_options)
     store.probe()
     log.info(logs.Event.STORE_PROBED)
@@ -75,7 +66,7 @@ def run(chosen: settings.Settings, cluster: kube.Kube, kubeconfig: str | None) -
     resync.start()
     log.info(logs.Event.OPERATOR_STARTED, namespaces=list(chosen.namespaces))
     try:
-        handlers.run(handlers.registry(queue.add), chosen.namespaces, kubeconfig, stop)
+        handlers.run(handlers.registry(queue.add), chosen.namespaces, kubeconfig)
     finally:
         stop.set()
         queue.stop()

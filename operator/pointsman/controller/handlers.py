@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -55,10 +54,8 @@ def registry(wake: Wake) -> kopf.OperatorRegistry:
     return handlers
 
 
-def run(
-    handlers: kopf.OperatorRegistry, namespaces: Sequence[str], kubeconfig: str | None, stop: threading.Event
-) -> None:
-    """Watch until told to stop. Returns, or raises, when a watch has died: the process ends and starts again."""
+def run(handlers: kopf.OperatorRegistry, namespaces: Sequence[str], kubeconfig: str | None) -> None:
+    """Watch until SIGTERM or SIGINT. Returns, or raises, when a watch has died: the process ends and starts again."""
 
     @kopf.on.login(registry=handlers)
     async def login(settings: kopf.OperatorSettings, **_: Any) -> kopf.ConnectionInfo | None:
@@ -66,12 +63,12 @@ def run(
             os.environ["KUBECONFIG"] = kubeconfig
         return kopf.login_with_service_account(settings=settings) or kopf.login_with_kubeconfig(settings=settings)
 
+    # kopf listens to the signals itself; beside that, a flag to stop by would be a thread that outwaits the end.
     asyncio.run(
         kopf.operator(
             registry=handlers,
             standalone=True,
             clusterwide=not namespaces,
             namespaces=list(namespaces),
-            stop_flag=stop,
         )
     )
