@@ -211,7 +211,14 @@ CASES: dict[str, tuple[Dataset, list[str], tuple[ConditionType, Reason, str]]] =
     "a read that failed for good": (
         b.dataset(
             refresh_token="now",
-            work=(b.failed(b.refresh(), reason=Reason.SOURCE_INVALID, message="2 rows have no id", is_terminal=True),),
+            work=(
+                b.failed(
+                    b.refresh("source/now#asked"),
+                    reason=Reason.SOURCE_INVALID,
+                    message="2 rows have no id",
+                    is_terminal=True,
+                ),
+            ),
         ),
         [],
         (STALLED, Reason.SOURCE_INVALID, "2 rows have no id; snapshot 12 stays current"),
@@ -221,7 +228,7 @@ CASES: dict[str, tuple[Dataset, list[str], tuple[ConditionType, Reason, str]]] =
             refresh_token="now",
             work=(
                 b.failed(
-                    b.refresh(),
+                    b.refresh("source/now#asked"),
                     reason=Reason.SURPRISE_HELD,
                     message="all edited; snapshot 12 stays current",
                     is_terminal=True,
@@ -332,9 +339,13 @@ REFRESHES: dict[str, tuple[Dataset, list[Task]]] = {
         two(spec=b.dataset_spec("v7", "v8", refresh={"every": "15m"}), work=(b.failed(b.embed("v8", 12, b.V8)),)),
         [b.refresh("source/#2026-03-01T11:00:00+00:00")],
     ),
-    "a failed read waits": (b.dataset(refresh_token="now", work=(b.failed(b.refresh()),)), []),
+    "a failed read waits": (b.dataset(refresh_token="now", work=(b.failed(b.refresh("source/now#asked")),)), []),
+    "a failed read waits no longer once a person asks again": (
+        b.dataset(refresh_token="now", work=(b.failed(b.refresh()),)),
+        [b.refresh("source/now#asked")],
+    ),
     "a failed read does not hold an embedding back": (
-        two(refresh_token="now", work=(b.failed(b.refresh()),)),
+        two(refresh_token="now", work=(b.failed(b.refresh("source/now#asked")),)),
         [b.embed("v8", 12, b.V8)],
     ),
 }

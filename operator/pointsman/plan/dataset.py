@@ -140,11 +140,17 @@ def _kept(seen: Dataset, now: datetime) -> tuple[int, ...]:
 
 
 def _may_start(task: DatasetTask, seen: Dataset, now: datetime) -> bool:
-    """Return whether the last failure of the same task has been waited out, or the spec has been edited since."""
+    """Return whether the last failure of the same task has been waited out, or somebody has asked anew since."""
     for work in seen.work:
         if work.failure is not None and _alike(work.task, task):
-            return work.generation != seen.generation or now >= work.failure.retry_at
+            is_edited = work.generation != seen.generation or _asked(work.task) != _asked(task)
+            return is_edited or now >= work.failure.retry_at
     return True
+
+
+def _asked(task: object) -> str:
+    """Return what a refresh was asked for by; empty for any other task."""
+    return task.token.rpartition("#")[0] if isinstance(task, Refresh) else ""
 
 
 def _alike(one: object, other: object) -> bool:
