@@ -88,17 +88,20 @@ def tell(story: Story, here: stage.Stage) -> None:
     paired = evaluation.compare(after.ndcg, before.ndcg, judged.set.groups)
     low, high = paired.interval
     summary["ndcg10_difference"] = {"mean": paired.difference, "low": low, "high": high, "groups": paired.groups}
-    story.say("v8 - v7, paired by query", f"{paired.difference:+.3f} nDCG@10, 95 % interval {low:+.3f} to {high:+.3f}")
+    interval = f"95 % interval {low:+.3f} to {high:+.3f}"
+    story.say(f"v8 - v7, paired over {paired.groups} groups", f"{paired.difference:+.3f} nDCG@10, {interval}")
 
     story.title("The source changes: 25 documents edited, 10 added, 5 deleted")
     touched = here.edit_documents(edited=25, added=10, deleted=5)
     here.refresh()
     watch(story, here, "v8", 2)
+    here.wait(lambda: here.has_followed("v7", 2), "the retained index to catch up")
+    story.say("v7@2 is kept current beside it", "so going back loses none of it")
     for name in ("v7", "v8"):
         changes = here.version_status(name)["changes"]
         said = ", ".join(f"{count:,} {cause}" for cause, count in changes.items() if count)
         story.say(f"{name}@2 differs from {name}@1 by", said)
-    here.wait(lambda: here.condition("RollbackReady") == "True", "the retained index to catch up")
+    here.wait(lambda: here.condition("RollbackReady") == "True", "the way back to be ready")
 
     story.title("Back: the same line, edited back")
     embedded = here.embedded_rows()

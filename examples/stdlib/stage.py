@@ -133,6 +133,11 @@ class Stage:
         conditions = self._get(DEPLOYMENT).get("status", {}).get("conditions", [])
         return next((c["message"] for c in conditions if c["type"] == "Ready"), "")
 
+    def has_followed(self, version: str, snapshot: int) -> bool:
+        """Return whether an index of a version has reached a snapshot."""
+        indexes = self._get(DEPLOYMENT)["status"]["indexes"]
+        return any(i["version"] == version and i["cursor"]["snapshot"] == snapshot for i in indexes if "cursor" in i)
+
     def version_status(self, name: str) -> Mapping[str, Any]:
         """Return what the dataset says of a version."""
         return next(v for v in self._get(DATASET)["status"]["versions"] if v["name"] == name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib.util
 import signal
 import socket
@@ -12,6 +11,8 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from tests.servers import processes
 
 START_SECONDS = 60
 """The first import of its libraries takes seconds on a busy machine."""
@@ -25,22 +26,14 @@ def start_milvus(folder: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "milvus_lite", "server", "--data-dir", str(folder / "milvus")]
     with (folder / "milvus.log").open("wb") as log:
         # Unless it is told otherwise it listens on all interfaces.
-        server = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port)],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            preexec_fn=_end_with_parent,
+        server = processes.start(
+            [*command, "--host", "127.0.0.1", "--port", port], signal.SIGTERM, stdout=log, stderr=subprocess.STDOUT
         )
         try:
             _wait_for(port, server, folder / "milvus.log")
             yield f"http://127.0.0.1:{port}"
         finally:
             _stop(server)
-
-
-def _end_with_parent() -> None:
-    # PR_SET_PDEATHSIG: a killed test run leaves no server behind.
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _free_port() -> int:

@@ -9,7 +9,6 @@ own.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib.util
 import os
 import pwd
@@ -23,6 +22,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from tests.servers import processes
 
 START_SECONDS = 30
 
@@ -54,12 +55,12 @@ def start_postgres(folder: Path) -> Iterator[Server]:
         _checked([binaries / "initdb", *options, f"--pwfile={home / 'password'}", "-D", data], home, user)
         settings = ["fsync=off", "listen_addresses=127.0.0.1", f"port={port}", "unix_socket_directories="]
         log = stack.enter_context((folder / "postgres.log").open("wb"))
-        server = subprocess.Popen(
+        server = processes.start(
             [binaries / "postgres", "-D", data, *(part for setting in settings for part in ("-c", setting))],
+            signal.SIGINT,  # PostgreSQL's fast shutdown.
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=home,
-            preexec_fn=_end_with_parent,
             **_as_user(user),
         )
         stack.callback(_stop, server)
@@ -99,11 +100,6 @@ def _as_user(user: pwd.struct_passwd | None) -> dict[str, object]:
 def _checked(command: list[object], cwd: Path, user: pwd.struct_passwd | None) -> None:
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, **_as_user(user))
     assert done.returncode == 0, done.stderr
-
-
-def _end_with_parent() -> None:
-    # PR_SET_PDEATHSIG: a killed test run leaves no server behind. SIGINT is PostgreSQL's fast shutdown.
-    ctypes.CDLL(None).prctl(1, signal.SIGINT)
 
 
 def _free_port() -> int:
