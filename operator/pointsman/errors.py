@@ -18,6 +18,9 @@ from pointsman.api.conditions import Reason
 class PointsmanError(Exception):
     """What went wrong, as a reason for machines and a clause for people."""
 
+    retry_after: float | None = None
+    """Seconds that whoever failed asked to be left alone; None where it named no time."""
+
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
@@ -26,6 +29,10 @@ class PointsmanError(Exception):
 
 class Retryable(PointsmanError):
     """The world may mend itself."""
+
+    def __init__(self, reason: Reason, message: str, retry_after: float | None = None) -> None:
+        super().__init__(reason, message)
+        self.retry_after = retry_after
 
 
 class Conflict(Retryable):
