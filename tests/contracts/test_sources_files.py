@@ -152,6 +152,24 @@ def test_bad_csv_rows_are_counted_and_placed_by_line(tmp_path: Path) -> None:
     )
 
 
+def test_a_csv_row_that_is_too_long_is_refused_and_those_after_it_are_still_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"id,text\n1,x\n2," + b"x" * 17 * 2**20 + b"\n3\n4,x\n")
+    assert refusal(tmp_path, "*.csv").message == (
+        "2 of 4 rows are not documents: 1 longer than 16 MiB (a.csv:3), "
+        "1 with the wrong number of columns (a.csv:4); the last snapshot stays current"
+    )
+
+
+@pytest.mark.parametrize("before", [b'id,text\n1,"x\n', b""], ids=["in a quote", "in the header"])
+def test_a_line_that_is_too_long_breaks_a_csv_file_where_no_row_begins_after_it(tmp_path: Path, before: bytes) -> None:
+    (tmp_path / "a.csv").write_bytes(before + b"x" * 17 * 2**20 + b'\n"\n4,x\n')
+    line = before.count(b"\n") + 1
+    assert refusal(tmp_path, "*.csv").message == (
+        f"1 of 1 rows are not documents: 1 broken CSV, after which the file cannot be read (a.csv:{line}); "
+        "the last snapshot stays current"
+    )
+
+
 @pytest.mark.parametrize(
     ("header", "message"),
     [

@@ -16,6 +16,8 @@ BATCH_ROWS = 8_192
 BATCH_BYTES = 8 * 2**20
 MAX_ROW_BYTES = 16 * 2**20
 """The longest row that is read; a longer one is refused with its position and skipped."""
+TOO_LONG = f"longer than {MAX_ROW_BYTES // 2**20} MiB"
+"""How it is told."""
 
 
 class Batches:

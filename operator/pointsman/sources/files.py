@@ -21,7 +21,6 @@ from pointsman.core import documents
 from pointsman.errors import Terminal
 from pointsman.sources import batches, folders
 
-_TOO_LONG = f"longer than {batches.MAX_ROW_BYTES // 2**20} MiB"
 _BOM = b"\xef\xbb\xbf"
 _PARQUET_ROWS = 1_024
 
@@ -58,7 +57,7 @@ class FilesSource:
         for number, line in enumerate(_lines(stream), 1):
             if line is None:
                 self._rows += 1
-                self._refusals.add(_TOO_LONG, name, number)
+                self._refusals.add(batches.TOO_LONG, name, number)
                 continue
             if line.isspace() or not line:
                 continue
@@ -76,26 +75,42 @@ class FilesSource:
     def _csv(self, stream: IO[bytes], name: str) -> Iterator[tuple[int, dict[str, Any]]]:
         # The limit is the interpreter's; ours is the longest row that any format may have.
         csv.field_size_limit(batches.MAX_ROW_BYTES)
-        # Invalid bytes become lone surrogates, which are found again where the row is written as UTF-8.
-        lines = ("" if line is None else line.decode("utf-8", "surrogateescape") + "\n" for line in _lines(stream))
-        reader = csv.reader(lines, strict=True)
+        number, is_between_rows = 0, False
+
+        def lines() -> Iterator[str]:
+            nonlocal number, is_between_rows
+            for number, line in enumerate(_lines(stream), 1):
+                if line is not None:
+                    is_between_rows = False
+                    # Invalid bytes become lone surrogates, which are found again where the row is written as UTF-8.
+                    yield line.decode("utf-8", "surrogateescape") + "\n"
+                elif is_between_rows:
+                    self._rows += 1
+                    self._refusals.add(batches.TOO_LONG, name, number)
+                else:
+                    # A part of the header, or of a quote whose end nobody sees.
+                    raise csv.Error
+
+        reader = csv.reader(lines(), strict=True)
         try:
             header = next(reader, None)
             if header is None:
                 return
             self._check_header(header, name)
+            is_between_rows = True
             for row in reader:
+                is_between_rows = True
                 if not row:
                     continue
                 self._rows += 1
                 if len(row) == len(header):
-                    yield reader.line_num, dict(zip(header, row, strict=True))
+                    yield number, dict(zip(header, row, strict=True))
                 else:
-                    self._refusals.add("with the wrong number of columns", name, reader.line_num)
+                    self._refusals.add("with the wrong number of columns", name, number)
         except csv.Error:
             # After a quote that is not closed nothing tells where the next row begins.
             self._rows += 1
-            self._refusals.add("broken CSV, after which the file cannot be read", name, reader.line_num)
+            self._refusals.add("broken CSV, after which the file cannot be read", name, number)
 
     def _parquet(self, stream: IO[bytes], name: str) -> Iterator[tuple[int, dict[str, Any]]]:
         number = 0
