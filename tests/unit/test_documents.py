@@ -34,6 +34,7 @@ def test_a_template_renders(template: str, fields: str, text: str) -> None:
     [
         pytest.param("{a}", "{}", "without text", id="no text"),
         pytest.param("{a} {b}", '{"a":" \\n"}', "without text", id="only white space"),
+        pytest.param("{a}", '{"a":"\\u0000 "}', "without text", id="only NUL and white space"),
         pytest.param("{a}", '{"a":[1]}', "with a `a` that is not text", id="a list"),
         pytest.param("{a}", '{"a":{"b":"c"}}', "with a `a` that is not text", id="an object"),
         pytest.param("{a}", '{"a":true}', "with a `a` that is not text", id="a boolean"),

@@ -84,11 +84,11 @@ def renderer(recipe: Recipe) -> Renderer:
     def render(fields: str) -> Rendered:
         values = orjson.loads(fields)
         text = "".join(part if isinstance(part, str) else _text(values, part) for part in parts)
-        if not text or text.isspace():
-            raise Refused("without text")
         if "\0" in text:
             # PostgreSQL cannot store it, and no model means anything by it.
             text = text.replace("\0", "")
+        if not text or text.isspace():
+            raise Refused("without text")
         return Rendered(text, _metadata(values, names) if names else "{}")
 
     return render
