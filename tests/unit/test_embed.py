@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import itertools
 from collections import Counter
@@ -236,6 +237,16 @@ def test_a_model_whose_vectors_moved_stops_the_line_with_the_distance(dataset: D
     assert error.value.reason is Reason.MODEL_CHANGED
     assert "moved the pinned texts by a cosine distance of 1." in error.value.message
     assert swapped.asked == {}
+
+
+def test_a_swapped_model_is_noticed_by_a_version_that_differs_in_its_query_prefix_alone(dataset: DatasetStore) -> None:
+    fill(dataset, {"id": "a", "text": "x"})
+    run(dataset, 1)
+    of = recipe()
+    of = dataclasses.replace(of, space=dataclasses.replace(of.space, query_prefix="query: "))
+    with pytest.raises(Terminal) as error:
+        run(dataset, 1, Hashing(salt="another model"), of, "v8")
+    assert error.value.reason is Reason.MODEL_CHANGED
 
 
 def test_a_model_of_another_revision_stops_the_line(dataset: DatasetStore) -> None:

@@ -1,4 +1,4 @@
-"""Is the model that answers today the one that answered when its space was first used?
+"""Is the model that answers today the one that answered when its vectors were first stored?
 
 A provider that changes a model under the same name changes nothing that can be seen from outside: every
 request still succeeds, and every comparison between old and new vectors is wrong. So a few fixed texts are

@@ -105,17 +105,17 @@ class DatasetStore:
         """Return the vectors of a document side."""
         return VectorTable(self._layout.vectors(document_side, dimensions), dimensions)
 
-    def probes(self, space: str) -> Vectors | None:
-        """Return the vectors of the pinned strings when the space was first used, shape (n, dimensions)."""
-        content = self._objects.get(self._layout.probes(space))
+    def probes(self, document_side: str) -> Vectors | None:
+        """Return the vectors of the pinned strings when the document side was first used, shape (n, dimensions)."""
+        content = self._objects.get(self._layout.probes(document_side))
         return None if content is None else np.load(io.BytesIO(content), allow_pickle=False)
 
-    def pin_probes(self, space: str, vectors: Vectors) -> Vectors:
+    def pin_probes(self, document_side: str, vectors: Vectors) -> Vectors:
         """Pin the vectors of the pinned strings unless they are, and return what is pinned."""
         buffer = io.BytesIO()
         np.save(buffer, np.ascontiguousarray(vectors, dtype=np.float32), allow_pickle=False)
-        self._objects.create(self._layout.probes(space), buffer.getvalue())
-        pinned = self.probes(space)
+        self._objects.create(self._layout.probes(document_side), buffer.getvalue())
+        pinned = self.probes(document_side)
         return vectors if pinned is None else pinned
 
     def clean(self, keep: Collection[int], recipes: Collection[str], grace: timedelta = GRACE) -> Cleaned:

@@ -29,9 +29,9 @@ class Layout:
         """Return the path of the recipe that a name is pinned to."""
         return f"{self.root}/pins/{objects.path(version)}.json"
 
-    def probes(self, space: str) -> str:
+    def probes(self, side: str) -> str:
         """Return the path of the pinned strings' vectors."""
-        return f"{self.root}/probes/{objects.path(space)}.npy"
+        return f"{self.root}/probes/{objects.path(side)}.npy"
 
     def corpus(self) -> Table:
         """Return the documents."""

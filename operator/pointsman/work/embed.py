@@ -107,7 +107,8 @@ def check_model(dataset: DatasetStore, recipe: Recipe, embedder: ports.Embedder)
             f"{space.model} answers as revision {revision or 'unknown'}, "
             f"the recipe wants {space.revision or 'unknown'}; declare a new version for it",
         )
-    pinned = dataset.pin_probes(space.key, now)
+    # Pinned under the same name as the vectors are stored, so that whoever adds to those is compared with them.
+    pinned = dataset.pin_probes(space.document_side, now)
     moved = drift.distance(pinned, now)
     if moved > drift.LIMIT:
         raise Terminal(
