@@ -6,6 +6,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,12 +42,12 @@ def log() -> Iterator[Log]:
 
 
 def test_an_event_is_one_line_of_json_with_its_data_in_keys(log: Log) -> None:
-    logs.logger(deployment="search/papers").info(Event.TRAFFIC_SHIFTED, version="v8", weight=100)
+    logs.logger(deployment="search/papers").info(Event.ACTION_APPLIED, version="v8", weight=100)
 
     (record,) = log.records()
     assert record.pop("timestamp").endswith("Z")
     assert record == {
-        "event": "traffic_shifted",
+        "event": "action_applied",
         "level": "info",
         "deployment": "search/papers",
         "version": "v8",
@@ -57,7 +58,7 @@ def test_an_event_is_one_line_of_json_with_its_data_in_keys(log: Log) -> None:
 def test_events_below_the_level_are_not_written(log: Log) -> None:
     logs.configure("warning", log)
 
-    logs.logger().info(Event.STATUS_WRITTEN)
+    logs.logger().info(Event.STORE_PROBED)
     logs.logger().warning(Event.RECONCILE_FAILED)
 
     assert [record["event"] for record in log.records()] == ["reconcile_failed"]
@@ -103,7 +104,7 @@ def test_a_value_under_a_telling_key_is_redacted_at_any_depth(log: Log, key: str
 
 
 def test_a_count_of_tokens_is_no_secret(log: Log) -> None:
-    logs.logger().info(Event.VERSION_EMBEDDED, tokens=1200)
+    logs.logger().info(Event.WORK_FINISHED, tokens=1200)
 
     assert log.last()["tokens"] == 1200
 
@@ -190,3 +191,9 @@ def test_an_error_of_ours_may_be_passed_as_data(log: Log) -> None:
 
 def test_events_are_constant_snake_case() -> None:
     assert [event for event in Event if not event.replace("_", "").isalpha() or event != event.lower()] == []
+
+
+def test_every_event_of_the_list_is_logged_somewhere() -> None:
+    package = Path(logs.__file__).parent
+    source = "".join(path.read_text() for path in package.rglob("*.py"))
+    assert [event.name for event in logs.Event if f"Event.{event.name}" not in source] == []

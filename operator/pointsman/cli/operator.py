@@ -47,8 +47,9 @@ def run(chosen: settings.Settings, cluster: kube.Kube, kubeconfig: str | None) -
     log.info(logs.Event.STORE_PROBED)
     access = _access(chosen, cluster)
     open_backend = functools.partial(backends.open_backend, shared_memory=Memory())
-    carrier = Either(Processes(), InProcess(dataclasses.replace(doors(), backend=open_backend), _now))
-    runner = PooledRunner(carrier, _now, lambda key: queue.add(key), long=chosen.workers)
+    here = InProcess(dataclasses.replace(doors(), backend=open_backend), _now)
+    carrier = Either(Processes(chosen.work_timeout), here)
+    runner = PooledRunner(carrier, _now, lambda key: queue.add(key), chosen.workers)
     databases = Databases(open_backend, access)
     world = World(
         cluster=cluster,
@@ -97,6 +98,7 @@ def _access(chosen: settings.Settings, cluster: kube.Kube) -> Access:
         allowed_hosts=chosen.allowed_hosts,
         allow_loopback=chosen.allow_loopback,
         allow_ambient_credentials=chosen.allow_ambient_credentials,
+        store=chosen.store_uri,
         denied_hosts=(f"{host}:{port}",),
     )
 

@@ -1,8 +1,8 @@
 """Worker processes: started when there is work, kept warm for a while, ended with the operator.
 
 The protocol is one JSON object a line. In: a job. Out: `{"done", "total"}` while it runs, then `{"ended": true}` or
-`{"reason", "message", "terminal"}`. The worker ends itself when its standard input ends, which also happens when the
-operator is killed, so that no orphan writes beside a new operator's workers.
+`{"reason", "message", "terminal", "retry_after"}`. The worker ends itself when its standard input ends, which also
+happens when the operator is killed, so that no orphan writes beside a new operator's workers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import IO, Any
 
 import orjson
@@ -34,7 +34,9 @@ REPORT_EVERY = 0.5
 class Processes:
     """A pool of worker processes; each carries out one job at a time."""
 
-    def __init__(self, command: tuple[str, ...] = ()) -> None:
+    def __init__(self, longest: timedelta, command: tuple[str, ...] = (), idle: float = IDLE) -> None:
+        """`longest` is what one job may take, `idle` how many seconds a worker without one is kept."""
+        self._longest, self._idle_seconds = longest, idle
         self._command = command or (sys.executable, "-m", "pointsman.cli.main", "worker")
         self._lock = threading.Lock()
         self._idle: list[tuple[float, subprocess.Popen[bytes]]] = []
@@ -42,16 +44,18 @@ class Processes:
         self._is_closed = False
 
     def carry_out(self, job: Job, report: Report, is_cancelled: threading.Event) -> None:
-        """Carry a job out in a worker; a worker that dies is Retryable(WORK_LOST)."""
+        """Carry a job out in a worker; a worker that dies, or takes too long, is Retryable(WORK_LOST)."""
         process = self._take()
         try:
-            _converse(process, job, report, is_cancelled)
+            error = _converse(process, job, report, is_cancelled, self._longest)
         except BaseException:
-            if process.poll() is None and is_cancelled.is_set():
-                self._end(process)
+            # It is in the middle of something, which is safe to cut short and of no use to the next job.
+            self._end(process)
             raise
         finally:
             self._give_back(process)
+        if error is not None:
+            raise error
 
     def close(self) -> None:
         """End all workers."""
@@ -76,16 +80,22 @@ class Processes:
             return process
 
     def _give_back(self, process: subprocess.Popen[bytes]) -> None:
-        now = time.monotonic()
         with self._lock:
-            if process.poll() is None and not self._is_closed:
-                self._idle.append((now, process))
-            else:
+            if process.poll() is not None or self._is_closed:
                 self._all.discard(process)
-            old = [entry for entry in self._idle if now - entry[0] > IDLE]
-            self._idle = [entry for entry in self._idle if entry not in old]
-        for _, stale in old:
-            self._end(stale)
+                return
+            self._idle.append((time.monotonic(), process))
+        reaper = threading.Timer(self._idle_seconds + 1, self._reap)
+        reaper.daemon = True
+        reaper.start()
+
+    def _reap(self) -> None:
+        oldest = time.monotonic() - self._idle_seconds
+        with self._lock:
+            stale = [entry for entry in self._idle if entry[0] <= oldest]
+            self._idle = [entry for entry in self._idle if entry[0] > oldest]
+        for _, process in stale:
+            self._end(process)
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         process.terminate()
@@ -101,7 +111,10 @@ class Processes:
             self._all.discard(process)
 
 
-def _converse(process: subprocess.Popen[bytes], job: Job, report: Report, is_cancelled: threading.Event) -> None:
+def _converse(
+    process: subprocess.Popen[bytes], job: Job, report: Report, is_cancelled: threading.Event, longest: timedelta
+) -> PointsmanError | None:
+    """Have a worker carry a job out; return the error that it answers with."""
     assert process.stdin is not None and process.stdout is not None
     lines: queue.Queue[bytes] = queue.Queue()
     stdout = process.stdout
@@ -120,26 +133,35 @@ def _converse(process: subprocess.Popen[bytes], job: Job, report: Report, is_can
         raise Retryable(Reason.WORK_LOST, "the worker has gone; it is started again") from error
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
+    deadline = time.monotonic() + longest.total_seconds()
     while True:
+        if is_cancelled.is_set():
+            raise Retryable(Reason.WORK_LOST, "cancelled")
+        if time.monotonic() > deadline:
+            message = f"it was stopped, as it had taken longer than the {longest} that POINTSMAN_WORK_TIMEOUT allows"
+            raise Retryable(Reason.WORK_LOST, f"{message}; it goes on from what was finished")
         try:
             line = lines.get(timeout=0.2)
         except queue.Empty:
-            if is_cancelled.is_set():
-                raise Retryable(Reason.WORK_LOST, "cancelled") from None
             continue
         if not line:
             code = process.wait()
             raise Retryable(
                 Reason.WORK_LOST, f"the worker ended without an answer (exit code {code}); it is tried again"
             )
-        answer = orjson.loads(line)
+        try:
+            answer = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            raise Retryable(Reason.WORK_LOST, "the worker said what is not of the protocol; it is ended") from None
         if "done" in answer:
             report(answer["done"], answer["total"])
         elif "ended" in answer:
-            return
+            return None
         else:
-            kind = Terminal if answer["terminal"] else Retryable
-            raise kind(Reason(answer["reason"]), answer["message"])
+            reason, message = Reason(answer["reason"]), answer["message"]
+            return (
+                Terminal(reason, message) if answer["terminal"] else Retryable(reason, message, answer["retry_after"])
+            )
 
 
 class InProcess:
@@ -208,13 +230,17 @@ def serve(stdin: IO[bytes], stdout: IO[bytes], doors: Doors, now: Callable[[], d
             jobs.carry_out(jobs.from_json(orjson.loads(line)), doors, now, report)
             answer({"ended": True})
         except PointsmanError as error:
-            answer({"reason": error.reason, "message": error.message, "terminal": isinstance(error, Terminal)})
+            answer(_told(error.reason, error.message, isinstance(error, Terminal), error.retry_after))
         except Exception as error:
             # The type and place only: a foreign error's text may carry what a log must not.
             place = _place(error)
             message = f"{type(error).__name__} at {place}, which nobody foresaw; please report it"
-            answer({"reason": Reason.INTERNAL_ERROR, "message": message, "terminal": False})
+            answer(_told(Reason.INTERNAL_ERROR, message, False, None))
         is_busy.clear()
+
+
+def _told(reason: Reason, message: str, is_terminal: bool, retry_after: float | None) -> dict[str, Any]:
+    return {"reason": reason, "message": message, "terminal": is_terminal, "retry_after": retry_after}
 
 
 def _place(error: BaseException) -> str:

@@ -14,15 +14,23 @@ from concurrent import futures
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from pointsman import logs
 from pointsman.api.conditions import Reason
 from pointsman.errors import PointsmanError, Retryable, Terminal
-from pointsman.plan.tasks import Check, Failure, Follow, Key, Phase, Work
+from pointsman.plan.tasks import Build, Check, Failure, Follow, Key, Phase, Repair, Task, Work
 from pointsman.work import jobs
 from pointsman.work.jobs import Doors, Job
 from pointsman.work.progress import Report
 
 FIRST_RETRY = timedelta(seconds=2)
 LAST_RETRY = timedelta(minutes=5)
+LOST_SHARE = 20
+"""What only an edit can mend is tried again by itself after this many times as long as the attempt took: a source of
+bad rows that takes an hour to read is not read all day."""
+REPORT_EVERY = 1.0
+"""Seconds between two sights of progress."""
+
+log = logs.logger()
 
 
 class Runner(Protocol):
@@ -57,8 +65,8 @@ class Carrier(Protocol):
         ...
 
 
-def failed(error: PointsmanError, before: Work | None, now: datetime) -> Failure:
-    """Return a failure with its back-off: doubling from 2 s to 5 min, terminal ones from 30 s."""
+def failed(error: PointsmanError, before: Work | None, now: datetime, took: timedelta = timedelta(0)) -> Failure:
+    """Return a failure with its back-off: doubling from 2 s to 5 min, and no sooner than the other side asked for."""
     attempts = 1
     if before is not None and before.failure is not None and before.failure.reason is error.reason:
         attempts = before.failure.attempts + 1
@@ -66,6 +74,10 @@ def failed(error: PointsmanError, before: Work | None, now: datetime) -> Failure
     # What only an edit can mend is looked at again all the same: a Secret or a file is edited too.
     first = FIRST_RETRY * 15 if is_terminal else FIRST_RETRY
     wait = min(LAST_RETRY, first * 2 ** min(attempts - 1, 10))
+    if is_terminal:
+        wait = max(wait, took * LOST_SHARE)
+    if error.retry_after is not None:
+        wait = max(wait, timedelta(seconds=error.retry_after))
     return Failure(error.reason, error.message, is_terminal, attempts, now + wait)
 
 
@@ -106,26 +118,24 @@ class _Running:
     work: Work
     is_cancelled: threading.Event
     window: list[tuple[float, int]]
+    future: futures.Future[None] | None = None
 
 
 class PooledRunner:
     """Carries jobs out on threads, each of which waits for a worker process.
 
-    Moves by difference and checks have threads of their own: they are short, and a rollback may wait for one, so they
-    never queue behind a build or an embedding.
+    Work of one kind never queues behind that of another: a rollback may wait for a move by difference, and an index
+    that was lost for its build, while others embed for hours.
     """
 
     def __init__(
-        self,
-        carrier: Carrier,
-        now: Callable[[], datetime],
-        wake: Callable[[Key], None],
-        long: int = 2,
-        short: int = 2,
+        self, carrier: Carrier, now: Callable[[], datetime], wake: Callable[[Key], None], workers: int = 2
     ) -> None:
         self._carrier, self._now, self._wake = carrier, now, wake
-        self._long = futures.ThreadPoolExecutor(long, thread_name_prefix="work-long")
-        self._short = futures.ThreadPoolExecutor(short, thread_name_prefix="work-short")
+        self._lanes = {
+            lane: futures.ThreadPoolExecutor(threads, thread_name_prefix=f"work-{lane}")
+            for lane, threads in (("dataset", workers), ("build", workers), ("check", 1), ("follow", 2))
+        }
         self._lock = threading.Lock()
         self._running: dict[tuple[Key, str], _Running] = {}
         self._ended: dict[tuple[Key, str], Work] = {}
@@ -141,8 +151,7 @@ class PooledRunner:
             failure = before.failure if before is not None and before.generation == generation else None
             running = _Running(Work(job.task, generation, Phase.RUNNING, failure=failure), threading.Event(), [])
             self._running[key] = running
-        pool = self._short if isinstance(job.task, Follow | Check) else self._long
-        pool.submit(self._run, key, job, running)
+            running.future = self._lanes[_lane(job.task)].submit(self._run, key, job, running)
 
     def work(self, owner: Key) -> tuple[Work, ...]:
         """Return the last work on each subject of an owner."""
@@ -153,12 +162,19 @@ class PooledRunner:
 
     def cancel(self, owner: Key, subject: str = "") -> None:
         """Stop the work on a subject, or all work for an owner, and forget how it went."""
+        has_left_the_queue = False
         with self._lock:
             for key in [key for key in self._ended if key[0] == owner and subject in ("", key[1])]:
                 del self._ended[key]
-            stopping = [r for key, r in self._running.items() if key[0] == owner and subject in ("", key[1])]
-        for running in stopping:
-            running.is_cancelled.set()
+            for key in [key for key in self._running if key[0] == owner and subject in ("", key[1])]:
+                running = self._running[key]
+                running.is_cancelled.set()
+                # What no thread has taken yet is over at once; it may be hours before one is free.
+                if running.future is not None and running.future.cancel():
+                    del self._running[key]
+                    has_left_the_queue = True
+        if has_left_the_queue:
+            self._wake(owner)
 
     def close(self) -> None:
         """Stop everything."""
@@ -166,32 +182,54 @@ class PooledRunner:
             for running in self._running.values():
                 running.is_cancelled.set()
         self._carrier.close()
-        self._long.shutdown(wait=True, cancel_futures=True)
-        self._short.shutdown(wait=True, cancel_futures=True)
+        for lane in self._lanes.values():
+            lane.shutdown(wait=True, cancel_futures=True)
 
     def _run(self, key: tuple[Key, str], job: Job, running: _Running) -> None:
         with self._lock:
             before = self._ended.get(key)
-        ended: Work | None
+        told = log.bind(task=type(job.task).__name__, owner=f"{key[0].kind} {key[0]}", subject=key[1])
+        start = time.monotonic()
+        error: PointsmanError | None = None
         try:
             if not running.is_cancelled.is_set():
-                self._carrier.carry_out(job, self._reporter(key, running), running.is_cancelled)
+                told.info(logs.Event.WORK_STARTED)
+                self._carrier.carry_out(job, self._reporter(running), running.is_cancelled)
+        except PointsmanError as known:
+            error = known
+        except Exception as unknown:
+            # A thread's own death would leave the subject running for ever.
+            error = Retryable(Reason.INTERNAL_ERROR, f"{type(unknown).__name__} in the runner")
+            told.error(logs.Event.WORK_FAILED, exc_info=unknown)
+        took = time.monotonic() - start
+        told = told.bind(seconds=round(took, 3))
+        if error is None:
             ended = dataclasses.replace(running.work, phase=Phase.DONE, failure=None, finished_at=self._now())
-        except PointsmanError as error:
-            ended = dataclasses.replace(running.work, phase=Phase.FAILED, failure=failed(error, before, self._now()))
-        except Exception as error:
-            # A thread's own death would leave the subject running for ever; the type is enough to find it in the log.
-            mapped = Retryable(Reason.INTERNAL_ERROR, f"{type(error).__name__} in the runner")
-            ended = dataclasses.replace(running.work, phase=Phase.FAILED, failure=failed(mapped, before, self._now()))
+        else:
+            failure = failed(error, before, self._now(), timedelta(seconds=took))
+            ended = dataclasses.replace(running.work, phase=Phase.FAILED, failure=failure)
         with self._lock:
             del self._running[key]
-            if not running.is_cancelled.is_set():
+            is_wanted = not running.is_cancelled.is_set()
+            if is_wanted:
                 self._ended[key] = ended
+        if not is_wanted:
+            told.info(logs.Event.WORK_CANCELLED)
+        elif ended.failure is not None:
+            told.warning(logs.Event.WORK_FAILED, error=error, attempts=ended.failure.attempts)
+        else:
+            told.info(logs.Event.WORK_FINISHED)
         self._wake(job.task.owner)
 
-    def _reporter(self, key: tuple[Key, str], running: _Running) -> Report:
+    def _reporter(self, running: _Running) -> Report:
+        last = 0.0
+
         def report(done: int, total: int) -> None:
+            nonlocal last
             at = time.monotonic()
+            if at - last < REPORT_EVERY and done < total:
+                return
+            last = at
             window = running.window
             window.append((at, done))
             # The rate is that of the last ten seconds or so.
@@ -203,3 +241,15 @@ class PooledRunner:
                 running.work = dataclasses.replace(running.work, done=done, total=total, rate=rate)
 
         return report
+
+
+def _lane(task: Task) -> str:
+    match task:
+        case Follow():
+            return "follow"
+        case Check():
+            return "check"
+        case Build() | Repair():
+            return "build"
+        case _:
+            return "dataset"
