@@ -200,10 +200,26 @@ def test_a_pause_longer_than_patience_is_not_begun(pace: Pace, clock: Clock) -> 
     assert clock.waits == []
 
 
+@pytest.mark.parametrize("asked", [0.0, 0.001], ids=["no time", "hardly any time"])
+def test_a_wait_that_is_no_wait_is_ours(pace: Pace, clock: Clock, asked: float) -> None:
+    for _ in range(5):
+        pace.pause(asked)
+        pace.acquire(1)
+        pace.release(1)
+    assert clock.waits == pytest.approx([0.5, 1, 2, 4, 8])
+
+
+@pytest.mark.parametrize(("asked", "told"), [(3_600.0, 3_600.0), (1e15, 86_400.0)])
+def test_who_gives_up_says_how_long_the_endpoint_wants_to_be_left_alone(pace: Pace, asked: float, told: float) -> None:
+    with pytest.raises(Retryable) as caught:
+        pace.pause(asked)
+    assert caught.value.retry_after == told
+
+
 def test_patience_ends_when_nothing_is_let_through_for_ten_minutes(pace: Pace, clock: Clock) -> None:
     with pytest.raises(Retryable) as caught:
         for _ in range(100):
-            pace.pause(50.0)
+            pace.pause(60.0)
             pace.acquire(1)
             pace.release(1)
     assert caught.value.reason is Reason.MODEL_RATE_LIMITED
@@ -221,7 +237,7 @@ def test_slow_progress_is_progress(pace: Pace, clock: Clock) -> None:
 
 _header = st.one_of(
     st.sampled_from(["", "0", "-1", "1e9", "nan", "inf", "6m0s", "1s", "120ms", "soon", "999999999999999", "٣"]),
-    st.text(max_size=12),
+    st.text("0123456789.-+e smhd", max_size=12),
 )
 
 

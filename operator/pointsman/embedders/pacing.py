@@ -29,6 +29,8 @@ _TRIES_AT_CEILING: Final = 64
 
 LONGEST_DELAY: Final = 60.0
 """Seconds between two attempts where the endpoint names no time itself."""
+LONGEST_ASKED: Final = 86_400.0
+"""Seconds that an endpoint is left alone at most, whatever it asks."""
 
 _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SPAN: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
@@ -162,16 +164,15 @@ class Pace:
     def pause(self, seconds: float | None, jitter: float = 1.0) -> None:
         """Hold all threads: the endpoint asked for so many seconds, or None where it named no time.
 
-        Raises Retryable(MODEL_RATE_LIMITED) where that exceeds the patience.
+        It is held for no less than a back-off of our own: `Retry-After: 0` and dates that are past would be asked
+        for again at once, and refused again. Raises Retryable(MODEL_RATE_LIMITED) where that exceeds the patience.
         """
         with self._lock:
             now = self._clock()
             if now >= self._paused_until:
                 # Refusals of requests that were already under way say nothing new.
                 self._refusals += 1
-            if seconds is None:
-                seconds = backoff(self._refusals, jitter)
-            until = max(self._paused_until, now + seconds)
+            until = max(self._paused_until, now + max(seconds or 0.0, backoff(self._refusals, jitter)))
             self._check_patience(now, until - now)
             self._paused_until = until
 
@@ -191,6 +192,7 @@ class Pace:
                 Reason.MODEL_RATE_LIMITED,
                 f"the endpoint asks for another {delay:.0f} s after {waited:.0f} s of waiting, one batch waits at "
                 f"most {self._patience:.0f} s; raise the account's rate limit",
+                retry_after=min(delay, LONGEST_ASKED),
             )
 
     def _learn(self, kind: str, headers: Mapping[str, str]) -> None:
