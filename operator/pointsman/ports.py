@@ -7,7 +7,7 @@ Implementations raise only the errors of `pointsman.errors`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -64,7 +64,8 @@ class Marker:
 
     owner: str
     """`<namespace>/<name>` of the deployment."""
-    uid: str
+    uid: str = field(compare=False)
+    """Of the resource that made the index; a resource restored from Git has another one, and the index is still its."""
     version: str
     recipe: str
     space: str

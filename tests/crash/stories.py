@@ -93,6 +93,17 @@ def wipe_status(stage: Stage) -> None:
     edit(stage, DEPLOYMENT, lambda r: r.update(status={}))
 
 
+def restore(stage: Stage) -> None:
+    """Lose both resources behind our back, finalizers and all, and create them again from Git: new uids, no status."""
+    for kind in (DATASET, DEPLOYMENT):
+        old = stage.cluster.get(kind, NAMESPACE, "papers")
+        assert old is not None
+        stage.cluster.delete(kind, NAMESPACE, "papers", stage.now())
+        stage.cluster.patch(kind, NAMESPACE, "papers", {"metadata": {"finalizers": []}})
+        again = {name: old[name] for name in ("apiVersion", "kind", "spec")}
+        stage.cluster.apply({**again, "metadata": {"namespace": NAMESPACE, "name": "papers"}})
+
+
 def lose_serving_index(stage: Stage) -> None:
     data = stage.cluster.config_map(NAMESPACE, "papers-serving")
     assert data is not None
@@ -129,4 +140,5 @@ STORIES: dict[str, Story] = {
     "lose the serving index": Story(MIGRATED, (lose_serving_index,)),
     "delete": Story(MIGRATED, (delete_deployment, delete_dataset)),
     "status wiped": Story(MIGRATED, (wipe_status,)),
+    "restored": Story(MIGRATED, (restore, change_source, serve("v7"))),
 }

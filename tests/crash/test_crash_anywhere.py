@@ -175,6 +175,26 @@ def test_a_rollback_embeds_nothing_and_builds_nothing(settings: dict[str, Stage]
     assert route is not None and route["version"] == "v7"
 
 
+def test_a_restored_resource_takes_up_where_it_left_off(settings: dict[str, Stage], tmp_path: Path) -> None:
+    stage = settings["restored"].copy(tmp_path / "stage")
+    before = stage.database.names("pm_")
+    HashedWords.calls.clear()
+    tripwire = Tripwire()
+
+    _tell(STORIES["restored"], stage, tripwire)
+
+    # Its two indexes follow, each by the two documents that the source has changed, and none is built.
+    assert len([text for text in HashedWords.calls if SECRET_WORD in text]) == 4
+    assert Counter(tripwire.trace)["Memory.load"] == 0
+    assert stage.database.names("pm_") == before
+    status = stage.cluster.list(DEPLOYMENT, NAMESPACE)[0]["status"]
+    route = stage.cluster.config_map(NAMESPACE, "papers-serving")
+    assert route is not None and (route["version"], route["snapshot"]) == ("v7", "2")
+    assert {i["version"]: (i["role"], i["cursor"]["snapshot"]) for i in status["indexes"]} == {
+        "v8": ("Retained", 2), "v7": ("Serving", 2),
+    }  # fmt: skip
+
+
 def test_no_finished_batch_is_embedded_twice(settings: dict[str, Stage], tmp_path: Path) -> None:
     story, setting = STORIES["migrate"], settings["migrate"]
     reference = Tripwire()

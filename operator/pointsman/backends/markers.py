@@ -69,7 +69,7 @@ def is_free(backend: ports.Backend, spec: ports.IndexSpec) -> bool:
 
 def check_alias(alias: str, found: ports.Marker | None, wanted: ports.Marker) -> None:
     """Raise COLLECTION_FOREIGN unless an alias that exists belongs to the deployment that wants to move it."""
-    if found is None or (found.owner, found.uid) != (wanted.owner, wanted.uid):
+    if found is None or found.owner != wanted.owner:
         raise errors.Terminal(
             Reason.COLLECTION_FOREIGN,
             f"the alias {alias} belongs to something else; choose another alias, or remove that one",
