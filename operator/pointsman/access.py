@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import posixpath
 import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pointsman.api.conditions import Reason
 from pointsman.errors import PointsmanError, Retryable, Terminal
@@ -77,6 +78,8 @@ class Access:
     """Whether this machine's own servers may be reached, as in the demo."""
     allow_ambient_credentials: bool = False
     """Whether sources may be opened with the operator's own identity."""
+    store: str = ""
+    """Where the operator's own store is: a folder or `s3://bucket/prefix`. Sources are never read from it."""
     denied_hosts: tuple[str, ...] = ()
     """Hosts that are never reached, above all the API server: `host`, `address`, or either with `:port`."""
     resolve: Resolve = field(default=resolve, repr=False, compare=False)
@@ -122,13 +125,26 @@ class Access:
             )
         return resolved
 
+    def check_object(self, uri: str) -> None:
+        """Check that an `s3://` URI does not lead into the operator's own store; raises Terminal(FILE_NOT_ALLOWED).
+
+        Buckets are told apart by their names alone, since one endpoint may have many: a bucket of the same name
+        elsewhere is refused too.
+        """
+        if self.store.startswith("s3://") and _is_below(_key(uri), _key(self.store)):
+            raise _own_store(uri)
+
     def _inside(self, path: Path) -> Path:
         try:
             resolved = path.resolve()
             allowed = any(resolved.is_relative_to(root.resolve()) for root in self.file_roots)
+            own = _folder(self.store)
+            is_own = own is not None and resolved.is_relative_to(own.resolve())
         except (OSError, RuntimeError, ValueError):
             # A loop of links, a name that is too long, a NUL: nothing that may be read.
-            allowed = False
+            allowed = is_own = False
+        if is_own:
+            raise _own_store(str(path))
         if not allowed:
             raise Terminal(
                 Reason.FILE_NOT_ALLOWED,
@@ -287,6 +303,28 @@ def normalised(host: str) -> str:
 
 def _refused(name: str, why: str) -> Terminal:
     return Terminal(Reason.ENDPOINT_NOT_ALLOWED, f"{name} {why}")
+
+
+def _own_store(what: str) -> Terminal:
+    return Terminal(
+        Reason.FILE_NOT_ALLOWED, f"{what} lies in the operator's own store, which no source may read; move it elsewhere"
+    )
+
+
+def _folder(store: str) -> Path | None:
+    """Return the folder of a local store; None where there is none."""
+    if not store or store.startswith("s3://"):
+        return None
+    return Path(unquote(urlsplit(store).path) if store.startswith("file://") else store)
+
+
+def _key(uri: str) -> str:
+    """Return bucket and key of an `s3://` URI in one spelling: a proxy on the way may take `..` and `//` out."""
+    return posixpath.normpath(unquote(uri.removeprefix("s3://")))
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder}/")
 
 
 def _literal(text: str) -> Address | None:

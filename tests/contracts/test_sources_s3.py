@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -21,23 +22,26 @@ def store() -> Iterator[s3.Server]:
         yield started
 
 
-def batches(store: s3.Server, uri: str, key: str = s3.ACCESS_KEY, **allowed: Any) -> Iterator[pa.RecordBatch]:
-    credentials = {
-        "accessKeyID": key,
-        "secretAccessKey": "a-secret",
-        "endpoint": store.endpoint,
-        "region": "eu-north-1",
-    }
+def batches(
+    store: s3.Server, /, uri: str, key: str = s3.ACCESS_KEY, endpoint: str = "", **allowed: Any
+) -> Iterator[pa.RecordBatch]:
+    keys = {"accessKeyID": key, "secretAccessKey": "a-secret"} if key else {}
+    credentials = {**keys, "endpoint": endpoint or store.endpoint, "region": "eu-north-1"}
     spec = dataset.FilesSource(uri=uri, format=uri.rpartition(".")[2])
     access = Access(**({"allow_loopback": True} | allowed))
     yield from registry.open_source(dataset.Source(files=spec, id_field="id"), credentials, access).read()
 
 
-def ids(store: s3.Server, uri: str) -> list[str]:
-    return [row["id"] for batch in batches(store, uri) for row in batch.to_pylist()]
+def ids(store: s3.Server, /, uri: str, **changed: Any) -> list[str]:
+    return [row["id"] for batch in batches(store, uri, **changed) for row in batch.to_pylist()]
 
 
-def refusal(store: s3.Server, uri: str = "s3://corpus/*.jsonl", **changed: Any) -> PointsmanError:
+def named(store: s3.Server) -> str:
+    """The endpoint by a name that no resolver but the one of `Access` knows."""
+    return f"http://store.example.com:{urlsplit(store.endpoint).port}"
+
+
+def refusal(store: s3.Server, /, uri: str = "s3://corpus/*.jsonl", **changed: Any) -> PointsmanError:
     with pytest.raises(PointsmanError) as error:
         list(batches(store, uri, **changed))
     return error.value
@@ -104,3 +108,65 @@ def test_an_endpoint_that_is_not_there_is_unreachable(store: s3.Server) -> None:
     error = refusal(gone)
     assert isinstance(error, Retryable)
     assert error.reason is Reason.SOURCE_UNREACHABLE
+
+
+def test_an_endpoint_is_reached_at_the_address_that_was_judged_and_not_at_another_answer_of_the_dns(
+    store: s3.Server,
+) -> None:
+    store.objects = {"corpus/a.jsonl": b'{"id":"a"}'}
+    assert ids(store, "s3://corpus/a.jsonl", endpoint=named(store), resolve=lambda *_: ["127.0.0.1"]) == ["a"]
+
+
+@pytest.mark.parametrize("rebound", ["169.254.169.254", "127.0.0.2"])
+def test_a_name_that_moves_after_it_was_judged_gets_no_connection(store: s3.Server, rebound: str) -> None:
+    answers = iter(["93.184.216.34"])
+    error = refusal(store, endpoint=named(store), allow_loopback=False, resolve=lambda *_: [next(answers, rebound)])
+    assert error.reason is Reason.SOURCE_UNREACHABLE
+    assert store.asked == 0
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "store.example.com", "other.example.com"])
+def test_a_redirect_to_another_server_is_not_followed(store: s3.Server, host: str) -> None:
+    with s3.start_s3() as other:
+        store.moved_to = f"http://{host}:{urlsplit(other.endpoint).port}"
+        error = refusal(store, resolve=lambda *_: ["127.0.0.1"])
+        assert error.reason is Reason.SOURCE_UNREACHABLE
+        assert other.asked == 0
+
+
+def test_proxies_and_endpoints_of_the_environment_are_not_used(
+    store: s3.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:1")
+    store.objects = {"corpus/a.jsonl": b'{"id":"a"}'}
+    assert ids(store, "s3://corpus/a.jsonl") == ["a"]
+
+
+def test_the_identity_of_the_operator_never_goes_to_an_endpoint_that_a_secret_names(store: s3.Server) -> None:
+    error = refusal(store, key="", allow_ambient_credentials=True)
+    assert error.reason is Reason.CREDENTIALS_REQUIRED
+    assert "the operator's own identity goes to Amazon alone: add both keys" in error.message
+    assert store.asked == 0
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://vectors/search/datasets/*.jsonl",
+        "s3://vectors/search/*.jsonl",
+        "s3://vectors//search/./a.jsonl",
+        "s3://vectors/other/../search/a.jsonl",
+        "s3://vectors/other/%2e%2e/search/a.jsonl",
+    ],
+)
+def test_nothing_is_read_from_the_store_of_the_operator(store: s3.Server, uri: str) -> None:
+    error = refusal(store, uri, store="s3://vectors/search")
+    assert error.reason is Reason.FILE_NOT_ALLOWED
+    assert error.message == f"{uri} lies in the operator's own store, which no source may read; move it elsewhere"
+    assert store.asked == 0
+
+
+def test_a_source_beside_the_store_of_the_operator_is_read(store: s3.Server) -> None:
+    store.objects = {"vectors/search-corpus/a.jsonl": b'{"id":"a"}'}
+    assert ids(store, "s3://vectors/search-corpus/a.jsonl", store="s3://vectors/search") == ["a"]

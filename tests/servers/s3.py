@@ -25,6 +25,10 @@ class Server:
 
     endpoint: str
     objects: dict[str, bytes] = field(default_factory=dict)
+    moved_to: str = ""
+    """Where every request is sent on to."""
+    asked: int = 0
+    """How many requests came."""
 
 
 @contextlib.contextmanager
@@ -56,6 +60,9 @@ def start_s3() -> Iterator[Server]:
                 self.wfile.write(body)
 
         def _found(self) -> tuple[int, dict[str, str], bytes]:
+            served.asked += 1
+            if served.moved_to:
+                return 307, {"Location": f"{served.moved_to}{self.path}", "Content-Length": "0"}, b""
             if f"Credential={ACCESS_KEY}/" not in self.headers.get("Authorization", ""):
                 return 403, {}, b"<Error><Code>InvalidAccessKeyId</Code><Message>No</Message></Error>"
             parts = urlsplit(self.path)

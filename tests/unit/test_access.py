@@ -424,3 +424,15 @@ def test_whatever_passes_is_below_a_root(parts: list[str]) -> None:
     except PointsmanError:
         return
     assert found.resolve().is_relative_to("/srv/data")
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_nothing_is_read_from_the_store_of_the_operator_though_it_is_below_a_root(root: Path, scheme: str) -> None:
+    own = root / "store"
+    (own / "datasets").mkdir(parents=True)
+    (root / "link").symlink_to(own)
+    allowed = Access(file_roots=(root,), store=f"{scheme}{own}")
+    for path in ("store/datasets/*.jsonl", "store/../store/a.jsonl", "link/a.jsonl"):
+        said = refused(Reason.FILE_NOT_ALLOWED, allowed.check_file, f"file://{root}/{path}")
+        assert said.endswith("lies in the operator's own store, which no source may read; move it elsewhere")
+    assert allowed.check_path(root / "store-beside.jsonl") == root.resolve() / "store-beside.jsonl"

@@ -1,7 +1,7 @@
 """Which files does a URI name, how are they opened, and did one change while it was read?
 
-The only module that speaks to file systems, through fsspec. `*` matches within one folder; files come in the order
-of their names.
+The only module that speaks to file systems, through fsspec; `s3` opens those that are not local. `*` matches within one
+folder; files come in the order of their names.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
-from urllib.parse import urlsplit
 
 import fsspec
 
 from pointsman.access import Access
 from pointsman.api.conditions import Reason
 from pointsman.errors import Retryable, Terminal
+from pointsman.sources import s3
 
 READ_BYTES = 4 * 2**20
 
@@ -42,7 +42,7 @@ class Folder:
         self._uri = uri
         self._access = access
         self._is_local = uri.startswith("file://")
-        self._system = fsspec.filesystem("file") if self._is_local else _s3(uri, credentials, access)
+        self._system = fsspec.filesystem("file") if self._is_local else s3.open_store(uri, credentials, access)
         path = str(access.check_file(uri)) if self._is_local else uri.removeprefix("s3://")
         self._parent, _, self._pattern = path.rpartition("/")
         if "*" in self._parent:
@@ -120,38 +120,3 @@ class Folder:
 
 def _name(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
-
-
-def _s3(uri: str, credentials: Mapping[str, str], access: Access) -> Any:
-    has_keys = "accessKeyID" in credentials and "secretAccessKey" in credentials
-    if not has_keys and not access.allow_ambient_credentials:
-        raise Terminal(
-            Reason.CREDENTIALS_REQUIRED,
-            f"{uri} is only read with credentials of its own; "
-            "set source.files.credentialsRef to a Secret with accessKeyID and secretAccessKey",
-        )
-    endpoint = credentials.get("endpoint")
-    bucket = urlsplit(uri).netloc
-    access.check_url(endpoint or f"https://{bucket}.s3.amazonaws.com")
-    try:
-        import s3fs
-    except ImportError:
-        raise Terminal(
-            Reason.INVALID_SPEC, f"{uri} needs the s3 extra, which this image lacks; install pointsman[s3]"
-        ) from None
-    return s3fs.S3FileSystem(
-        key=credentials.get("accessKeyID"),
-        secret=credentials.get("secretAccessKey"),
-        token=credentials.get("sessionToken"),
-        endpoint_url=endpoint,
-        client_kwargs={"region_name": credentials["region"]} if "region" in credentials else {},
-        config_kwargs={
-            "connect_timeout": 10,
-            "read_timeout": 60,
-            "retries": {"max_attempts": 3},
-            # Virtual hosts need DNS that in-cluster object stores lack.
-            "s3": {"addressing_style": "path" if endpoint else "auto"},
-        },
-        use_listings_cache=False,
-        skip_instance_cache=True,
-    )

@@ -277,6 +277,7 @@ def _access_to_json(access: Access) -> dict[str, Any]:
         "allowed_hosts": list(access.allowed_hosts),
         "allow_loopback": access.allow_loopback,
         "allow_ambient_credentials": access.allow_ambient_credentials,
+        "store": access.store,
         "denied_hosts": list(access.denied_hosts),
     }
 
@@ -287,5 +288,6 @@ def _access_from_json(value: Mapping[str, Any]) -> Access:
         allowed_hosts=tuple(value["allowed_hosts"]),
         allow_loopback=value["allow_loopback"],
         allow_ambient_credentials=value["allow_ambient_credentials"],
+        store=value["store"],
         denied_hosts=tuple(value["denied_hosts"]),
     )

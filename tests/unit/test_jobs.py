@@ -1,0 +1,38 @@
+"""A job arrives at a worker as it was sent: with all that it carries, and with no more rights than the operator has."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import orjson
+
+from pointsman.access import Access
+from pointsman.plan.tasks import Key, Refresh
+from pointsman.work import jobs
+from pointsman.work.jobs import Job
+
+ACCESS = Access(
+    file_roots=(Path("/data"),),
+    allowed_hosts=("db.example.com",),
+    allow_loopback=True,
+    allow_ambient_credentials=True,
+    store="s3://vectors/search",
+    denied_hosts=("[fd00::1]:443",),
+)
+
+
+def crossed(job: Job) -> Job:
+    return jobs.from_json(orjson.loads(orjson.dumps(jobs.to_json(job))))
+
+
+def test_every_setting_of_access_reaches_the_worker() -> None:
+    default = Access()
+    same = [
+        f.name for f in dataclasses.fields(Access) if f.compare and getattr(ACCESS, f.name) == getattr(default, f.name)
+    ]
+    assert same == [], "the test itself must set every field to something else than its default"
+
+    found = crossed(Job(Refresh(Key("EmbeddingDataset", "search", "papers"), "t"), "/store", access=ACCESS))
+
+    assert found.access == ACCESS
