@@ -12,6 +12,7 @@ import grpc
 import numpy as np
 import psycopg
 import pytest
+from pymilvus.grpc_gen import common_pb2, milvus_pb2
 from tests.contracts import backends_points as some
 from tests.contracts.backends_engines import LOCAL, milvus_uri, pgvector_spec, postgres
 from tests.contracts.test_backends import MARKER, spec_named
@@ -70,6 +71,8 @@ def test_a_server_that_is_not_there_is_unreachable(engine: str) -> None:
 
 
 class _Refuses(grpc.GenericRpcHandler):
+    """A server that answers every call with one code."""
+
     def __init__(self, code: grpc.StatusCode) -> None:
         self._code = code
 
@@ -82,9 +85,8 @@ class _Refuses(grpc.GenericRpcHandler):
 
 
 @contextlib.contextmanager
-def refusing(code: grpc.StatusCode) -> Iterator[int]:
-    """A gRPC server that answers every call with one code."""
-    server = grpc.server(futures.ThreadPoolExecutor(2), handlers=(_Refuses(code),))
+def serving(handler: grpc.GenericRpcHandler) -> Iterator[int]:
+    server = grpc.server(futures.ThreadPoolExecutor(2), handlers=(handler,))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
@@ -102,7 +104,7 @@ def at_port(engine: str, port: int) -> deployment.Backend:
 @pytest.mark.parametrize("engine", ["qdrant", "milvus"])
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED])
 def test_a_wrong_key_or_token_is_unauthorised(engine: str, code: grpc.StatusCode) -> None:
-    with refusing(code) as port, opened(at_port(engine, port)) as backend:
+    with serving(_Refuses(code)) as port, opened(at_port(engine, port)) as backend:
         found = raised(backend.probe)
     assert isinstance(found, errors.Terminal)
     assert found.reason is Reason.BACKEND_UNAUTHORIZED
@@ -121,10 +123,60 @@ def test_a_wrong_key_or_token_is_unauthorised(engine: str, code: grpc.StatusCode
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_each_answer_of_qdrant_has_its_reason(code: grpc.StatusCode, kind: type, reason: Reason) -> None:
-    with refusing(code) as port, opened(at_port("qdrant", port)) as backend:
+    with serving(_Refuses(code)) as port, opened(at_port("qdrant", port)) as backend:
         for attempt in (lambda: backend.count("x"), lambda: backend.upsert("x", some.batch(some.directions(1, 4)))):
             found = raised(attempt)
             assert (type(found), found.reason) == (kind, reason)
+
+
+class _Answers(grpc.GenericRpcHandler):
+    """A Milvus server that answers every question about a collection or alias with one code."""
+
+    def __init__(self, collection: int, alias: int) -> None:
+        kinds = milvus_pb2.DescribeCollectionResponse, milvus_pb2.DescribeAliasResponse
+        self._codes = {"DescribeCollection": (kinds[0], collection), "DescribeAlias": (kinds[1], alias)}
+
+    def service(self, handler_call_details: Any) -> Any:
+        name = handler_call_details.method.rpartition("/")[2]
+
+        def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+            kind, code = self._codes.get(name, (milvus_pb2.ConnectResponse, 0))
+            status = common_pb2.Status(code=code, error_code=min(code, 1), reason="hunter2-secret not found")
+            return bytes(kind(status=status).SerializeToString())
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+
+@contextlib.contextmanager
+def answering(collection: int, alias: int = 1600) -> Iterator[ports.Backend]:
+    with serving(_Answers(collection, alias)) as port, opened(at_port("milvus", port)) as backend:
+        yield backend
+
+
+@pytest.mark.parametrize("code", [500, 600, 901, 1], ids=["channel", "segment", "node", "service"])
+def test_what_milvus_does_not_find_within_itself_is_no_lost_index(code: int) -> None:
+    with answering(code) as backend:
+        found = raised(lambda: backend.find("x"))
+    assert isinstance(found, errors.Retryable)
+    assert found.reason is Reason.BACKEND_UNREACHABLE
+
+
+def test_a_database_that_milvus_does_not_have_is_said(milvus_uri: str) -> None:
+    lite = deployment.Backend(milvus=deployment.MilvusBackend(uri=milvus_uri, database="nowhere"))
+    with answering(800) as backend:
+        said = raised(lambda: backend.find("x"))
+    with opened(lite, {}) as backend:
+        said_by_lite = [raised(attempt) for attempt in (backend.probe, lambda: backend.find("x"))]
+    for found in (said, *said_by_lite):
+        assert isinstance(found, errors.Terminal)
+        assert found.reason is Reason.BACKEND_REJECTED
+    assert said.message.endswith("has no database default; create it")
+    assert said_by_lite[0].message.endswith("has no database nowhere; create it")
+
+
+def test_a_collection_that_milvus_does_not_find_is_absent() -> None:
+    with answering(100) as backend:
+        assert backend.find("x") is None
 
 
 def test_a_wrong_password_is_unauthorised(postgres: Server) -> None:
@@ -154,10 +206,11 @@ def changed(server: Server, **fields: Any) -> deployment.Backend:
 def test_what_postgres_lacks_is_said(postgres: Server, fields: dict[str, Any], message: str) -> None:
     credentials = {"username": postgres.username, "password": postgres.password}
     with opened(changed(postgres, **fields), credentials) as backend:
-        found = raised(backend.probe)
-    assert isinstance(found, errors.Terminal)
-    assert found.reason is Reason.BACKEND_REJECTED
-    assert found.message.endswith(message)
+        said = [raised(backend.probe), raised(lambda: backend.find("x"))]
+    for found in said:
+        assert isinstance(found, errors.Terminal)
+        assert found.reason is Reason.BACKEND_REJECTED
+        assert found.message.endswith(message)
 
 
 @pytest.fixture

@@ -26,9 +26,11 @@ LOADED = types.LoadState.Loaded
 # The client's own ten seconds are more than a server of gRPC's defaults puts up with: it ends such a connection.
 _CHANNEL = {"grpc.keepalive_time_ms": 300_000, "grpc.keepalive_permit_without_calls": False}
 # milvus-io/milvus, pkg/util/merr/errors.go.
-_NOT_FOUND, _NOT_LOADED, _INDEX_NOT_FOUND = 100, {101, 103, 106}, 700
+_NOT_FOUND, _NOT_LOADED, _INDEX_NOT_FOUND = {100, 1600}, {101, 103, 106}, 700
+_NO_DATABASE = 800
 _UNAUTHORISED = range(1400, 1500)
-_LATER = {1, 3, 4, 5, 7, 8, 9}
+# Besides limits and time-outs: nodes, channels, segments and replicas that the server's own parts do not find.
+_LATER = {1, 3, 4, 5, 7, 8, 9, 11, 12, *range(400, 700), *range(900, 1100), 10000, 10001}
 _UNAVAILABLE = 2
 _GRPC_UNAUTHORISED = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
 
@@ -92,8 +94,13 @@ class Connection:
             return self._mapped_call(error.__cause__)
         if isinstance(code, grpc.StatusCode) or code == _UNAVAILABLE:
             return self._unreachable()
-        if code == _NOT_FOUND or "not exist" in error.message or "not found" in error.message:
+        # By its code alone: a database, a node or a channel that is "not found" says nothing of the collection.
+        if code in _NOT_FOUND:
             return markers.lost(name)
+        if code == _NO_DATABASE or _is_no_database_of_lite(error):
+            return errors.Terminal(
+                Reason.BACKEND_REJECTED, f"Milvus at {self.shown} has no database {self._database}; create it"
+            )
         if code in _NOT_LOADED or code == _INDEX_NOT_FOUND:
             with self._lock:
                 self._readable.discard(name)
@@ -121,6 +128,11 @@ class Connection:
         return errors.Terminal(
             Reason.BACKEND_UNAUTHORIZED, f"Milvus at {self.shown} refused the token; check it in the Secret"
         )
+
+
+def _is_no_database_of_lite(error: pymilvus.MilvusException) -> bool:
+    """Return whether Milvus Lite lacks the database, which it says with the code of all that it has no code for."""
+    return bool(error.code == 1 and error.message.startswith("database '") and error.message.endswith("not exist"))
 
 
 def schema(dimensions: int, description: str) -> pymilvus.CollectionSchema:

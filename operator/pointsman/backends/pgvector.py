@@ -41,8 +41,7 @@ class Pgvector:
     def probe(self) -> None:
         """Raise unless the database lets us in and has pgvector 0.8 or later, and the schema is there."""
         with self._connections.transaction() as session:
-            if not session.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (self._schema,)):
-                raise errors.Terminal(Reason.BACKEND_REJECTED, f"the database has no schema {self._schema}; create it")
+            self._text(session, "")
 
     def find(self, name: str) -> ports.Marker | None:
         """Return the marker of a table, or None where there is none of that name."""
@@ -207,13 +206,16 @@ class Pgvector:
         return f"{quoted(self._schema)}.{quoted(name)}"
 
     def _text(self, session: Session, name: str) -> tuple[str, str | None] | None:
-        """Return the kind and the comment of a table or view."""
+        """Return the kind and the comment of a table or view; a schema that is not there is no absent table."""
         statement = (
-            "SELECT c.relkind::text, obj_description(c.oid, 'pg_class') FROM pg_class c "
-            "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s"
+            "SELECT c.relkind::text, obj_description(c.oid, 'pg_class') FROM pg_namespace n "
+            "LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = %s WHERE n.nspname = %s"
         )
-        rows = session.execute(statement, (self._schema, name))
-        return (rows[0][0], rows[0][1]) if rows else None
+        rows = session.execute(statement, (name, self._schema))
+        if not rows:
+            raise errors.Terminal(Reason.BACKEND_REJECTED, f"the database has no schema {self._schema}; create it")
+        kind, text = rows[0]
+        return None if kind is None else (kind, text)
 
     def _relation(self, session: Session, name: str) -> tuple[str, ports.Marker | None] | None:
         found = self._text(session, name)
