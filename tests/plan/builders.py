@@ -124,6 +124,7 @@ def index(name: str, role: Role, of: Recipe = V7, **changes: Any) -> Index:
         "parameters": "p1",
         "role": role,
         "since": NOW - DAY,
+        "address": "memory:",
     }
     return Index(**{**values, **changes})
 

@@ -49,6 +49,8 @@ class Model:
     dataset_spec: dict[str, Any] = field(default_factory=dict)
     spec: dict[str, Any] = field(default_factory=lambda: {"version": "v7"})
     parameters: str = "p1"
+    address: str = "memory:"
+    """The database that the spec names; all others are empty."""
     generation: int = 1
     source: int = 1
     """What the source holds, as a number that changes with it."""
@@ -125,13 +127,14 @@ class Model:
             records={i.name: self.records[i.name] for i in facts.indexes if i.name in self.records},
             physical={i.name: self._physical(i.name) for i in facts.indexes},
             parameters=self.parameters,
+            address=self.address,
             published=self.published,
             work=self._work(b.DEPLOYMENT),
         )
 
     def _physical(self, name: str) -> Physical:
         found = self.database.get(name)
-        if found is None:
+        if found is None or self.address != "memory:":
             return b.ABSENT
         return Physical(Presence.PRESENT, found.rows) if found.is_ours else b.FOREIGN
 
@@ -279,8 +282,9 @@ class Model:
     # What people and the world do.
 
     def edit(self, **changes: Any) -> None:
-        """Edit the deployment's spec; None unsets a field, and `parameters` stands for the database's."""
+        """Edit the deployment's spec; None unsets a field, `parameters` and `address` stand for the database's."""
         self.parameters = changes.pop("parameters", self.parameters)
+        self.address = changes.pop("address", self.address)
         self.spec = {k: v for k, v in {**self.spec, **changes}.items() if v is not None}
         self.generation += 1
 

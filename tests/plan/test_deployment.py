@@ -43,6 +43,11 @@ def complete(name: str = "v8", snapshot: int = 12) -> dict[str, Any]:
     return {"records": {name: b.record(snapshot)}, "physical": {name: b.present(snapshot)}}
 
 
+ELSEWHERE = (
+    "spec.backend names empty:, which does not hold index v8, last found at memory:; change it back, or declare "
+    "another IndexDeployment for empty:; v8 stays on the route"
+)
+
 # Each case: what was seen, the plan's actions, and what is said of the goal.
 TRANSITIONS: dict[str, tuple[Deployment, list[str], tuple[ConditionType, Reason, str]]] = {
     "a deployment seen for the first time gets its finalizer": (
@@ -332,6 +337,52 @@ TRANSITIONS: dict[str, tuple[Deployment, list[str], tuple[ConditionType, Reason,
     "which is nobody's business once the candidate is not wanted": (
         b.deployment(b.serving(), b.candidate(), physical={"v8": b.FOREIGN}),
         [],
+        (READY, Reason.UP_TO_DATE, "serving v7@12"),
+    ),
+    "nothing of ours is there any more: what serves is built again, what is retained is not forgotten yet": (
+        b.deployment(b.serving("v8", b.V8), b.retained(), spec=b.spec("v8"), physical={"v7": b.ABSENT, "v8": b.ABSENT}),
+        ["RecordFacts", "StartWork Build v8@12"],
+        (RECONCILING, Reason.INDEX_LOST, "index v8 is gone from the database; a new one is being built"),
+    ),
+    "a database that was moved: the address is recorded, and told, once what serves is found there": (
+        b.deployment(b.serving("v8", b.V8), b.retained(), spec=b.spec("v8"), address="new:"),
+        ["RecordFacts", "PublishRoute"],
+        (READY, Reason.UP_TO_DATE, "serving v8@12"),
+    ),
+    "a database that was moved without what is retained": (
+        b.deployment(b.serving("v8", b.V8), b.retained(), spec=b.spec("v8"), address="new:", physical={"v7": b.ABSENT}),
+        ["RecordFacts", "PublishRoute"],
+        (READY, Reason.UP_TO_DATE, "serving v8@12"),
+    ),
+    "an address where nothing of ours is: nothing is forgotten, nothing is built, and the route stays": (
+        b.deployment(
+            b.serving("v8", b.V8),
+            b.retained(),
+            spec=b.spec("v7"),
+            address="empty:",
+            physical={"v7": b.ABSENT, "v8": b.ABSENT},
+        ),
+        [],
+        (STALLED, Reason.INDEX_ELSEWHERE, ELSEWHERE),
+    ),
+    "an address where another's collection is in the place of what serves": (
+        b.deployment(b.serving("v8", b.V8), spec=b.spec("v8"), address="empty:", physical={"v8": b.FOREIGN}),
+        [],
+        (STALLED, Reason.INDEX_ELSEWHERE, ELSEWHERE),
+    ),
+    "an address that does not answer for what serves yet": (
+        b.deployment(address="new:", physical={"v7": b.UNKNOWN}),
+        [],
+        (RECONCILING, Reason.BACKEND_UNREACHABLE, "the database does not answer for v7; v7 stays on the route"),
+    ),
+    "an address edited before anything serves: the candidate is built there": (
+        b.deployment(b.index("v7", Role.CANDIDATE), address="new:"),
+        ["StartWork Build v7@12"],
+        (RECONCILING, Reason.BUILDING, "v7@12 is being built from stored vectors; nothing serves yet"),
+    ),
+    "indexes of an earlier release, whose address nobody wrote down: it is, where they are found": (
+        b.deployment(b.serving(address="")),
+        ["RecordFacts"],
         (READY, Reason.UP_TO_DATE, "serving v7@12"),
     ),
     "a version removed from the dataset serves on, and a removed target is still one": (
@@ -817,6 +868,22 @@ def test_a_lost_index_is_not_retained() -> None:
     assert [(i.version, i.role) for i in recorded(seen).indexes] == [("v7", Role.SERVING), ("v8", Role.CANDIDATE)]
 
 
+def test_where_an_index_was_found_is_written_down() -> None:
+    seen = b.deployment(b.serving("v8", b.V8), b.retained(), spec=b.spec("v8"), address="new:")
+
+    assert {index.address for index in recorded(seen).indexes} == {"new:"}
+    assert recorded(dataclasses.replace(seen, physical={"v8": b.present()})).get("v7") == b.retained()
+
+
+def test_what_is_retained_is_not_forgotten_at_one_look_at_an_empty_database() -> None:
+    seen = b.deployment(
+        b.serving("v8", b.V8), b.retained(), spec=b.spec("v7"), physical={"v7": b.ABSENT, "v8": b.ABSENT}
+    )
+
+    assert roles(recorded(seen))[:2] == [("v8", "Serving"), ("v7", "Retained")]
+    assert [(i.version, i.role) for i in recorded(seen).indexes][2:] == [("v7", Role.CANDIDATE)]
+
+
 def test_of_several_retained_ones_the_last_takes_over_for_a_lost_one() -> None:
     seen = b.deployment(
         b.retained("v9", b.V9), b.retained(), b.serving("v8", b.V8), spec=b.spec("v8"), physical={"v8": b.ABSENT}
@@ -1092,6 +1159,13 @@ DELETION: dict[str, tuple[Deployment, list[str], str, timedelta]] = {
         "no answer; indexes are left behind in 9m",
         timedelta(seconds=5),
     ),
+    "a database that does not hold the indexes is waited for": (
+        deleted(b.retiring(), address="empty:", physical={"v7": b.ABSENT}),
+        [],
+        "spec.backend names empty:, which does not hold index v7, last found at memory:; change it back, or declare "
+        "another IndexDeployment for empty:; indexes are left behind in 9m",
+        timedelta(seconds=5),
+    ),
     "until the deadline": (
         deleted(problem=PROBLEM, physical={"v7": None}, ago=timedelta(minutes=10)),
         ["RemoveFinalizer"],
@@ -1205,6 +1279,13 @@ def test_facts_are_read_back_as_they_were_written() -> None:
     )
 
     assert facts.from_json(facts.to_json(known)) == known
+
+
+def test_facts_of_a_release_that_knew_no_addresses_are_read() -> None:
+    written = facts.to_json(Facts((b.serving(),), 1, 1))
+    del written["indexes"][0]["address"]
+
+    assert facts.from_json(written).indexes == (b.serving(address=""),)
 
 
 def test_records_are_read_back_as_they_were_written() -> None:

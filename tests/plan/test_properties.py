@@ -72,6 +72,7 @@ def deployments(draw: st.DrawFn) -> Deployment:
             since=draw(st.one_of(st.none(), AGES.map(lambda age: b.NOW - age))),
             frozen=draw(st.sampled_from([None, None, 11])),
             parameters=draw(st.sampled_from(["p1", "p1", "p2"])),
+            address=draw(st.sampled_from(["memory:", "memory:", "", "other:"])),
         )
         for name, role in zip(names_, roles, strict=True)
     ]  # fmt: skip
@@ -221,6 +222,17 @@ def test_what_serves_stays_and_nothing_retires_inside_its_retention(seen: Deploy
             if index.role is Role.RETIRING and old is not None and old.role in (Role.RETAINED, Role.CANDIDATE):
                 limit = {"0s": timedelta(0), "24h": b.DAY, "336h": 14 * b.DAY}[seen.spec.retire.after]
                 assert old.since is not None and b.NOW - old.since >= limit
+
+
+@quick
+@given(deployments())
+def test_a_database_where_nothing_of_ours_is_makes_nobody_forget_what_has_served(seen: Deployment) -> None:
+    seen = dataclasses.replace(seen, deleting_since=None, physical={i.name: b.ABSENT for i in seen.facts.indexes})
+
+    for action in deployment.plan(seen, b.NOW).actions:
+        if isinstance(action, actions.RecordFacts):
+            served = [i for i in seen.facts.indexes if i.role is not Role.CANDIDATE]
+            assert [action.facts.get(i.name) for i in served] == served
 
 
 @quick

@@ -137,6 +137,8 @@ class Reason(StrEnum):
     """A collection of the wanted name exists and does not carry our marker."""
     INDEX_LOST = "IndexLost"
     """An index that should exist does not."""
+    INDEX_ELSEWHERE = "IndexElsewhere"
+    """The spec names another database than the one that holds the serving index."""
     INDEX_DIFFERS = "IndexDiffers"
     """An index does not hold what its snapshot holds."""
 

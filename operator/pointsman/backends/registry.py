@@ -80,8 +80,10 @@ def hosts(spec: deployment.Backend) -> list[str]:
 def address(spec: deployment.Backend) -> str:
     """Return the address that direct clients are told: no secrets."""
     match engine(spec):
-        case deployment.QdrantBackend(url=url) | deployment.MilvusBackend(uri=url):
+        case deployment.QdrantBackend(url=url):
             return url
+        case deployment.MilvusBackend(uri=uri, database=database):
+            return uri if database == "default" else f"{uri.rstrip('/')}/{database}"
         case deployment.PgvectorBackend() as found:
             return f"postgresql://{found.host}:{found.port}/{found.database}?schema={found.schema_}"
         case deployment.MemoryBackend():

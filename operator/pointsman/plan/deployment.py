@@ -31,6 +31,10 @@ from pointsman.plan.tasks import Build, Check, Follow, IndexTask, Phase, Work
 
 def plan(seen: Deployment, now: datetime) -> Plan[api.DeploymentStatus]:
     """Return what to do for a deployment, what to say of it, and when to look again."""
+    elsewhere = indexes.elsewhere(seen)
+    if elsewhere is not None:
+        # What was found in another database says nothing of the indexes: none of them counts as lost.
+        seen = dataclasses.replace(seen, physical={}, problem=elsewhere)
     if seen.deleting_since is not None:
         return _delete(seen, seen.deleting_since, now)
     if not seen.has_finalizer:
@@ -42,7 +46,7 @@ def plan(seen: Deployment, now: datetime) -> Plan[api.DeploymentStatus]:
         return Plan((), status(seen, seen.facts, state, now), timedelta(seconds=10))
 
     target = indexes.target(seen)
-    facts = _without_lost(seen)
+    facts = _without_lost(seen, _found(seen))
     facts = _switched(seen, facts, target, now)
     facts = _with_candidate(seen, facts, target, now)
     facts = _with_retiring(seen, facts, target, now)
@@ -62,13 +66,26 @@ def plan(seen: Deployment, now: datetime) -> Plan[api.DeploymentStatus]:
 # The facts, one step after the other.
 
 
-def _without_lost(seen: Deployment) -> Facts:
-    """Forget indexes that are gone from the database. The serving one is kept on the books until another serves."""
-    facts = seen.facts
-    for index in seen.facts.indexes:
-        # A candidate without a record was never there: it is about to be made, unless another's is in its place.
-        was_there = index.role is not Role.CANDIDATE or index.name in seen.records
-        if indexes.is_gone(seen, index) and was_there and index.role is not Role.SERVING:
+def _found(seen: Deployment) -> Facts:
+    """Record where the indexes were found, so that another database is not taken for theirs."""
+    found = (
+        dataclasses.replace(index, address=seen.address)
+        if indexes.presence(seen, index.name) is Presence.PRESENT
+        else index
+        for index in seen.facts.indexes
+    )
+    return dataclasses.replace(seen.facts, indexes=tuple(found))
+
+
+def _without_lost(seen: Deployment, facts: Facts) -> Facts:
+    """Forget indexes that are gone from the database. The serving one is kept on the books until another serves.
+
+    Where nothing of ours was found, the database itself may be gone, or another for a while: what has served is kept.
+    """
+    is_ours = any(found.presence is Presence.PRESENT for found in seen.physical.values())
+    for index in facts.indexes:
+        may_go = index.role is Role.CANDIDATE or (index.role is not Role.SERVING and is_ours)
+        if may_go and indexes.is_lost(seen, index):
             facts = facts.without(index.name)
     return facts
 
@@ -101,8 +118,7 @@ def _with_candidate(seen: Deployment, facts: Facts, target: Target | str, now: d
     if isinstance(target, str):
         return facts
     wanted = indexes.find(seen, facts, target)
-    is_lost = wanted is not None and wanted == facts.serving and indexes.is_gone(seen, wanted)
-    if (wanted is not None and not is_lost) or indexes.is_suspended(seen, facts):
+    if (wanted is not None and not indexes.is_lost(seen, wanted)) or indexes.is_suspended(seen, facts):
         return facts
     candidate = Index(
         name=indexes.name(seen, target, facts.made + 1),

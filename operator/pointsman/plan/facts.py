@@ -32,6 +32,8 @@ class Index:
     """The snapshot it is pinned to; None for an index that follows."""
     since: datetime | None = None
     """When it got its role."""
+    address: str = ""
+    """Where it was last found; empty until it was, and in facts that know no addresses."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from pointsman.core import names
 from pointsman.core.rows import Cursor
 from pointsman.plan import words
 from pointsman.plan.facts import Facts, Index
-from pointsman.plan.observed import Deployment, Embedded, Presence
+from pointsman.plan.observed import Deployment, Embedded, Presence, Problem
 from pointsman.plan.tasks import Build, Check, Follow, IndexTask, Phase, Repair
 
 
@@ -77,11 +77,11 @@ def matches(index: Index, wanted: Target) -> bool:
 
 
 def find(seen: Deployment, facts: Facts, wanted: Target) -> Index | None:
-    """Return the index that the target asks for: the serving one unless it is lost, a retained one, a candidate."""
+    """Return the index that the target asks for: the serving one, a retained one, a candidate; a lost one last."""
     order = (Role.SERVING, Role.RETAINED, Role.CANDIDATE)
 
     def rank(index: Index) -> tuple[bool, int]:
-        return index.role is Role.SERVING and is_gone(seen, index), order.index(index.role)
+        return is_lost(seen, index), order.index(index.role)
 
     return min((i for i in reversed(facts.indexes) if matches(i, wanted)), key=rank, default=None)
 
@@ -95,6 +95,29 @@ def presence(seen: Deployment, index: str) -> Presence:
 def is_gone(seen: Deployment, index: Index) -> bool:
     """Return whether an index that was ours is not: it is missing, or another's stands in its place."""
     return presence(seen, index.name) in (Presence.ABSENT, Presence.FOREIGN)
+
+
+def is_lost(seen: Deployment, index: Index) -> bool:
+    """Return whether an index that was made is gone. A candidate without a record is only about to be made."""
+    return is_gone(seen, index) and (index.role is not Role.CANDIDATE or index.name in seen.records)
+
+
+def elsewhere(seen: Deployment) -> Problem | None:
+    """Return what is wrong where the spec names a database that lacks the indexes which were made in another.
+
+    A database may move: then the index that serves, or while all is removed one that retires, is found where it moved.
+    """
+    anchors = (index for role in (Role.SERVING, Role.RETIRING) for index in seen.facts.indexes if index.role is role)
+    anchor = next(anchors, None)
+    if anchor is None or anchor.address in ("", seen.address) or not is_gone(seen, anchor):
+        return None
+    message = (
+        f"spec.backend names {seen.address}, which does not hold index {anchor.name}, last found at {anchor.address}; "
+        f"change it back, or declare another IndexDeployment for {seen.address}"
+    )
+    if anchor.role is Role.SERVING:
+        message += f"; {anchor.version} stays on the route"
+    return Problem(Reason.INDEX_ELSEWHERE, message, is_terminal=True)
 
 
 def cursor(seen: Deployment, index: Index) -> Cursor | None:

@@ -29,7 +29,8 @@ def route(seen: Deployment, facts: Facts) -> dict[str, str] | None:
         "metric": recipe.space.metric,
         "queryPrefix": recipe.space.query_prefix,
         "engine": seen.engine,
-        "address": seen.address,
+        # A database that the spec has named since is told once the index was found there.
+        "address": serving.address or seen.address,
         "alias": seen.spec.publish.alias or "",
         "routeRevision": str(facts.route),
     }
