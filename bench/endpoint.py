@@ -2,16 +2,16 @@
 
 A null server in a process of its own answers every batch with vectors made beforehand. Our client and OpenAI's
 official one take turns over the same texts in batches of the same size, one request at a time, and end with the
-same array; what is left is the cost of the clients. Run: `python bench/endpoint.py [--dimensions 1536]`.
+same array; what is left is the cost of the clients. Run: `python bench/endpoint.py [DIMENSIONS ...]`.
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
 import functools
 import multiprocessing
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,6 +26,7 @@ from pointsman.embedders import pacing
 from pointsman.embedders.openai import OpenAI
 
 BATCH = pacing.FIRST_TEXTS
+TEXTS, ROUNDS = 4096, 7
 
 
 @functools.cache
@@ -86,10 +87,8 @@ def measure(texts: list[str], dimensions: int, rounds: int, url: str) -> None:
     ours.close()
     client.close()
     ratio = statistics.median(a / b for a, b in zip(rates["ours"], rates["official"], strict=True))
-    for name, values in rates.items():
-        spread = f"{min(values):,.0f} to {max(values):,.0f} in {rounds} rounds"
-        print(f"{name:9} {statistics.median(values):10,.0f} texts/s  ({spread})")
-    print(f"ratio     {ratio:10.2f}  at {dimensions} dimensions, {len(texts)} texts, batches of {BATCH}")
+    mine, theirs = (f"{statistics.median(rates[name]):,.0f}" for name in ("ours", "official"))
+    print(f"| {dimensions:,} | {len(texts):,} in batches of {BATCH} | {mine} | {theirs} | {ratio:.1f} |", flush=True)
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -99,21 +98,19 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--dimensions", type=int, default=1536)
-    parser.add_argument("--texts", type=int, default=4096)
-    parser.add_argument("--rounds", type=int, default=7)
-    arguments = parser.parse_args()
-    texts = [f"Document {number}. " + "Words follow words. " * 15 for number in range(arguments.texts)]
+    sizes = [int(argument) for argument in sys.argv[1:]] or [512, 1536]
+    texts = [f"Document {number}. " + "Words follow words. " * 15 for number in range(TEXTS)]
+    print("| dimensions | texts | our client, texts/s | official client | ratio |\n|---:|---|---:|---:|---:|")
     context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    server = context.Process(target=serve, args=(arguments.dimensions, there), daemon=True)
-    server.start()
-    try:
-        measure(texts, arguments.dimensions, arguments.rounds, f"http://127.0.0.1:{here.recv()}/v1")
-    finally:
-        server.terminate()
-        server.join()
+    for dimensions in sizes:
+        here, there = context.Pipe()
+        server = context.Process(target=serve, args=(dimensions, there), daemon=True)
+        server.start()
+        try:
+            measure(texts, dimensions, ROUNDS, f"http://127.0.0.1:{here.recv()}/v1")
+        finally:
+            server.terminate()
+            server.join()
 
 
 if __name__ == "__main__":
