@@ -15,7 +15,7 @@ from pointsman.core.rows import Cursor
 from pointsman.plan import observed
 from pointsman.plan.actions import Action, StartWork
 from pointsman.plan.facts import Facts, Index, IndexRecord
-from pointsman.plan.observed import Embedded, Physical, Presence, Snapshot
+from pointsman.plan.observed import Embedded, Physical, Presence, Problem, Snapshot
 from pointsman.plan.tasks import Build, Check, Clean, Embed, Failure, Follow, Key, Phase, Refresh, Repair, Task, Work
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -161,7 +161,10 @@ def present(snapshot: int = 12) -> Physical:
     return Physical(Presence.PRESENT, rows(snapshot))
 
 
-ABSENT, FOREIGN, UNKNOWN = Physical(Presence.ABSENT), Physical(Presence.FOREIGN), Physical(Presence.UNKNOWN)
+NO_ANSWER = Problem(Reason.BACKEND_UNREACHABLE, "no answer", False)
+ABSENT, FOREIGN = Physical(Presence.ABSENT), Physical(Presence.FOREIGN)
+UNKNOWN = Physical(Presence.UNKNOWN, problem=NO_ANSWER)
+UNCOUNTED = Physical(Presence.PRESENT)
 
 
 def view(**changes: Any) -> observed.DatasetView:

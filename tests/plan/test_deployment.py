@@ -161,6 +161,32 @@ TRANSITIONS: dict[str, tuple[Deployment, list[str], tuple[ConditionType, Reason,
         ["StartWork Follow v7@12"],
         (RECONCILING, Reason.FOLLOWING, "v7 catches up with snapshot 12; serving v8 normally"),
     ),
+    "a rollback passes what serves and is broken": (
+        b.deployment(b.serving("v8", b.V8), b.retained(), spec=b.spec("v7"), physical={"v8": b.UNKNOWN}),
+        ["RecordFacts", "PublishRoute"],
+        (READY, Reason.UP_TO_DATE, "serving v7@12"),
+    ),
+    "a fix passes what serves and is broken": (
+        migrating(**{**complete(), "physical": {"v8": b.present(), "v7": b.UNKNOWN}}),
+        ["RecordFacts", "PublishRoute"],
+        (READY, Reason.UP_TO_DATE, "serving v8@12"),
+    ),
+    "a candidate is not counted while it is loaded, and does not take over": (
+        migrating(physical={"v8": b.UNCOUNTED}, work=(b.running(b.build()),)),
+        [],
+        (RECONCILING, Reason.BUILDING, "v8@12 is being built from stored vectors; serving v7 normally"),
+    ),
+    "an index that is being repaired is not counted, and does not take over": (
+        b.deployment(
+            b.serving("v8", b.V8),
+            b.retained(),
+            spec=b.spec("v7"),
+            physical={"v7": b.UNCOUNTED},
+            work=(b.running(b.repair()),),
+        ),
+        [],
+        (RECONCILING, Reason.BUILDING, "v7 is being verified; serving v8 normally"),
+    ),
     "and is not cheated by a move of what serves": (
         b.deployment(
             b.serving("v8", b.V8),
@@ -373,7 +399,7 @@ TRANSITIONS: dict[str, tuple[Deployment, list[str], tuple[ConditionType, Reason,
     "an address that does not answer for what serves yet": (
         b.deployment(address="new:", physical={"v7": b.UNKNOWN}),
         [],
-        (RECONCILING, Reason.BACKEND_UNREACHABLE, "the database does not answer for v7; v7 stays on the route"),
+        (RECONCILING, Reason.BACKEND_UNREACHABLE, "index v7 could not be looked at: no answer; v7 stays on the route"),
     ),
     "an address edited before anything serves: the candidate is built there": (
         b.deployment(b.index("v7", Role.CANDIDATE), address="new:"),
@@ -646,6 +672,7 @@ def test_a_failure_is_said_on_while_it_is_tried_again() -> None:
     assert plan_of(migrating(work=(again,)))[1][2] == "the disk is full; serving v7 normally"
 
 
+BROKEN = Physical(Presence.UNKNOWN, problem=Problem(Reason.BACKEND_REJECTED, "the segment is corrupt", True))
 SAID: dict[str, tuple[Deployment, tuple[ConditionType, Reason, str]]] = {
     "what failed of what serves takes ready away": (
         b.deployment(**complete("v7", 11), work=(b.failed(b.follow(), generation=3),)),
@@ -681,6 +708,18 @@ SAID: dict[str, tuple[Deployment, tuple[ConditionType, Reason, str]]] = {
         b.deployment(physical={"v7": Physical(Presence.PRESENT, 111)}, work=(b.running(b.check()),)),
         (RECONCILING, Reason.INDEX_DIFFERS, "v7 holds 111 rows, its snapshot 112; it is being compared"),
     ),
+    "what serves is broken while another version is built: the way out goes on": (
+        migrating(physical={"v7": BROKEN}, work=(b.running(b.build()),)),
+        (RECONCILING, Reason.BUILDING, "v8@12 is being built from stored vectors; v7 stays on the route"),
+    ),
+    "a target that is broken": (
+        b.deployment(b.serving("v8", b.V8), b.retained(), spec=b.spec("v7"), physical={"v7": BROKEN}),
+        (
+            STALLED,
+            Reason.BACKEND_REJECTED,
+            "index v7 could not be looked at: the segment is corrupt; serving v8 normally",
+        ),
+    ),
     "a count that differs because the index moves": (
         b.deployment(
             records={"v7": b.record(11, pending=12)},
@@ -697,11 +736,11 @@ SAID: dict[str, tuple[Deployment, tuple[ConditionType, Reason, str]]] = {
     ),
     "a target that the database does not answer for": (
         b.deployment(b.serving("v8", b.V8), b.retained(), spec=b.spec("v7"), physical={"v7": b.UNKNOWN}),
-        (RECONCILING, Reason.BACKEND_UNREACHABLE, "the database does not answer for v7; serving v8 normally"),
+        (RECONCILING, Reason.BACKEND_UNREACHABLE, "index v7 could not be looked at: no answer; serving v8 normally"),
     ),
     "what serves and the database does not answer for": (
         b.deployment(physical={"v7": b.UNKNOWN}),
-        (RECONCILING, Reason.BACKEND_UNREACHABLE, "the database does not answer for v7; v7 stays on the route"),
+        (RECONCILING, Reason.BACKEND_UNREACHABLE, "index v7 could not be looked at: no answer; v7 stays on the route"),
     ),
     "a problem that passes": (
         b.deployment(physical={"v7": None}, problem=Problem(Reason.BACKEND_UNREACHABLE, "no answer", False)),
@@ -1091,7 +1130,6 @@ def deleted(*indexes: facts.Index, ago: timedelta = timedelta(minutes=1), **chan
     return b.deployment(*indexes, **{"deleting_since": b.NOW - ago, "published": None, **changes})
 
 
-PROBLEM = Problem(Reason.BACKEND_UNREACHABLE, "no answer", False)
 DELETION: dict[str, tuple[Deployment, list[str], str, timedelta]] = {
     "the route is withdrawn first": (
         deleted(published=b.route()),
@@ -1106,7 +1144,7 @@ DELETION: dict[str, tuple[Deployment, list[str], str, timedelta]] = {
         timedelta(0),
     ),
     "the alias is left where the database does not answer": (
-        deleted(published=b.route(alias="papers"), problem=PROBLEM),
+        deleted(published=b.route(alias="papers"), problem=b.NO_ANSWER),
         ["WithdrawRoute"],
         "no answer; indexes are left behind in 9m",
         timedelta(0),
@@ -1154,7 +1192,7 @@ DELETION: dict[str, tuple[Deployment, list[str], str, timedelta]] = {
         timedelta(seconds=5),
     ),
     "a database that does not answer is waited for": (
-        deleted(problem=PROBLEM, physical={"v7": None}),
+        deleted(problem=b.NO_ANSWER, physical={"v7": None}),
         [],
         "no answer; indexes are left behind in 9m",
         timedelta(seconds=5),
@@ -1167,7 +1205,7 @@ DELETION: dict[str, tuple[Deployment, list[str], str, timedelta]] = {
         timedelta(seconds=5),
     ),
     "until the deadline": (
-        deleted(problem=PROBLEM, physical={"v7": None}, ago=timedelta(minutes=10)),
+        deleted(problem=b.NO_ANSWER, physical={"v7": None}, ago=timedelta(minutes=10)),
         ["RemoveFinalizer"],
         "no answer; indexes are left behind in 0s",
         timedelta(minutes=5),
@@ -1234,7 +1272,7 @@ LOOK_AGAIN: dict[str, tuple[Deployment, timedelta]] = {
     "soon where work was started": (migrating(), timedelta(seconds=1)),
     "at once where facts were recorded": (migrating(**complete()), timedelta(0)),
     "soon where there is a problem": (
-        b.deployment(physical={"v7": None}, problem=PROBLEM),
+        b.deployment(physical={"v7": None}, problem=b.NO_ANSWER),
         timedelta(seconds=10),
     ),
     "at rest though a candidate left behind was never checked since": (

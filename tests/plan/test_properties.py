@@ -86,11 +86,12 @@ def deployments(draw: st.DrawFn) -> Deployment:
     physical = st.one_of(
         snapshot.map(b.present),
         snapshot.map(b.present),
-        st.sampled_from([b.ABSENT, b.FOREIGN, b.UNKNOWN, Physical(Presence.PRESENT, 7)]),
+        st.sampled_from([b.ABSENT, b.FOREIGN, b.UNKNOWN, b.UNCOUNTED, Physical(Presence.PRESENT, 7)]),
     )
     records = {name: draw(record) for name in names_ if draw(st.integers(0, 3))}
     serving = next((i for i in found if i.role is Role.SERVING), None)
     numbers = draw(st.sampled_from([(), (12,), (11, 12), (10, 11, 12)]))
+    problem = draw(PROBLEMS) if draw(st.integers(0, 4)) == 0 else None
     return b.deployment(
         fresh=True,
         spec=b.spec(
@@ -113,10 +114,10 @@ def deployments(draw: st.DrawFn) -> Deployment:
         facts=Facts(tuple(found), made=len(found), route=1),
         revision=draw(st.integers(1, 5)) if found else 0,
         records=records,
-        physical={name: draw(physical) for name in names_},
+        physical={name: draw(physical) for name in names_} if problem is None else {},
         published=b.route(serving.name, RECIPES[serving.name[:2]]) if serving and draw(st.booleans()) else None,
         work=draw(works([b.build(n, RECIPES[n[:2]]) for n in names_])) if names_ else (),
-        problem=draw(PROBLEMS) if draw(st.integers(0, 4)) == 0 else None,
+        problem=problem,
     )  # fmt: skip
 
 

@@ -83,8 +83,7 @@ def _forget(owner: Key, world: World) -> None:
 
 def _backend(owner: Key, resource: Resource, world: World) -> Backend:
     spec = deployment_api.Spec(**resource["spec"])
-    secrets = credentials.of_backend(world.cluster, owner.namespace, spec.backend, world.access)
-    return world.databases.get(owner, spec.backend, secrets)
+    return world.database(owner, spec.backend, "deletionTimestamp" in resource["metadata"])
 
 
 def _job(task: Task, resource: Resource, world: World) -> Job:

@@ -119,6 +119,10 @@ class MemoryCluster:
         """Create or replace a Secret."""
         self._secrets[namespace, name] = Secret(name, values, annotations)
 
+    def delete_secret(self, namespace: str, name: str) -> None:
+        """Remove a Secret, which has no finalizers of ours."""
+        del self._secrets[namespace, name]
+
     def get(self, kind: str, namespace: str, name: str) -> Resource | None:
         """Return a copy of a resource, or None."""
         with self._lock:

@@ -6,7 +6,7 @@ done, or not at all, and never as half.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,8 +16,8 @@ from pointsman.api import dataset as dataset_api
 from pointsman.api import deployment as deployment_api
 from pointsman.api import queryset as queryset_api
 from pointsman.api.conditions import ConditionType, Reason, get
+from pointsman.api.deployment import Role
 from pointsman.backends import registry as backends
-from pointsman.controller import credentials
 from pointsman.controller.cluster import DATASET, DEPLOYMENT, FINALIZER, REFRESH_ANNOTATION, Resource
 from pointsman.controller.world import World
 from pointsman.core import chunking
@@ -25,10 +25,11 @@ from pointsman.core.recipes import Recipe, digest
 from pointsman.embedders import registry as embedders
 from pointsman.errors import PointsmanError, Terminal
 from pointsman.plan import facts as plan_facts
-from pointsman.plan import observed
-from pointsman.plan.facts import Facts, IndexRecord
+from pointsman.plan import observed, words
+from pointsman.plan.facts import Facts, Index, IndexRecord
 from pointsman.plan.observed import Physical, Presence, Problem
-from pointsman.plan.tasks import Key
+from pointsman.plan.tasks import Check, Key, Work
+from pointsman.ports import Backend
 from pointsman.store.dataset import DatasetStore
 from pointsman.store.records import EmbeddedSnapshot
 from pointsman.work import jobs
@@ -69,7 +70,7 @@ def deployment(resource: Resource, world: World) -> observed.Deployment:
     facts, revision = facts_of(key, world)
     records = {index.name: record for index in facts.indexes if (record := _record(key, index.name, world))}
     published = world.cluster.config_map(key.namespace, config_map_name(key.name))
-    physical, problem = _probe(key, spec, facts, world)
+    physical, problem = _probe(resource, spec, facts, records, work, world)
     return observed.Deployment(
         key=key,
         uid=meta["uid"],
@@ -109,9 +110,10 @@ def config_map_name(deployment: str) -> str:
 
 
 def users(dataset: Key, world: World) -> list[Resource]:
-    """Return the deployments of a dataset."""
+    """Return the deployments that rely on a dataset: those that are deleted need nothing of it any more."""
     found = world.cluster.list(DEPLOYMENT, dataset.namespace)
-    return [d for d in found if d.get("spec", {}).get("datasetRef", {}).get("name") == dataset.name]
+    named = [d for d in found if d.get("spec", {}).get("datasetRef", {}).get("name") == dataset.name]
+    return [deployment for deployment in named if not _is_deleted(deployment)]
 
 
 def facts_of(deployment: Key, world: World) -> tuple[Facts, int]:
@@ -121,31 +123,51 @@ def facts_of(deployment: Key, world: World) -> tuple[Facts, int]:
 
 
 def _probe(
-    key: Key, spec: deployment_api.Spec, facts: Facts, world: World
+    resource: Resource,
+    spec: deployment_api.Spec,
+    facts: Facts,
+    records: Mapping[str, IndexRecord],
+    work: Sequence[Work],
+    world: World,
 ) -> tuple[Mapping[str, Physical], Problem | None]:
-    """Look for every index on the books; the first thing that goes wrong is the problem."""
+    """Look at every index on the books. What goes wrong before the first is looked at is the problem of them all."""
+    key = key_of(resource)
     try:
-        secrets = credentials.of_backend(world.cluster, key.namespace, spec.backend, world.access)
-        backend = world.databases.get(key, spec.backend, secrets)
-        if not facts.indexes:
-            backend.probe()
-        return {index.name: _physical(key, index.name, backend) for index in facts.indexes}, None
+        backend = world.database(key, spec.backend, _is_deleted(resource))
+        backend.probe()
     except PointsmanError as error:
         return {}, _problem(error)
+    found = {}
+    for index in facts.indexes:
+        is_counted = _is_counted(index, records.get(index.name), work)
+        found[index.name] = _physical(key, index.name, is_counted, backend)
+    return found, None
 
 
-def _physical(key: Key, name: str, backend: Any) -> Physical:
+def _physical(key: Key, name: str, is_counted: bool, backend: Backend) -> Physical:
+    """Look at one index. What goes wrong is its own problem: a broken index must not block a way to a healthy one."""
     try:
         marker = backend.find(name)
-    except Terminal as error:
+        if marker is None:
+            return Physical(Presence.ABSENT)
+        if marker.owner != str(key):
+            return Physical(Presence.FOREIGN)
+        return Physical(Presence.PRESENT, backend.count(name) if is_counted else None)
+    except PointsmanError as error:
         if error.reason is Reason.COLLECTION_FOREIGN:
             return Physical(Presence.FOREIGN)
-        raise
-    if marker is None:
-        return Physical(Presence.ABSENT)
-    if marker.owner != str(key):
-        return Physical(Presence.FOREIGN)
-    return Physical(Presence.PRESENT, backend.count(name))
+        return Physical(Presence.UNKNOWN, problem=_problem(error))
+
+
+def _is_counted(index: Index, record: IndexRecord | None, work: Sequence[Work]) -> bool:
+    """Return whether it matters how many rows an index holds: once it is verified, while nothing writes to it.
+
+    A check only reads, and a rollback does not wait for it. Counting makes some databases flush, build and load.
+    """
+    running = words.running(work, f"index {index.name}")
+    is_written = running is not None and not isinstance(running.task, Check)
+    is_verified = record is not None and record.verified_at is not None
+    return is_verified and not is_written and index.role is not Role.RETIRING
 
 
 def _view(namespace: str, name: str, world: World) -> observed.DatasetView:
@@ -166,7 +188,7 @@ def _view(namespace: str, name: str, world: World) -> observed.DatasetView:
         if stall is not None and stall.status == "True" and stall.reason not in goes_on:
             stalled = stall.message
     return observed.DatasetView(
-        exists=resource is not None and "deletionTimestamp" not in resource["metadata"],
+        exists=resource is not None and not _is_deleted(resource),
         declared=declared,
         pins=pins,
         snapshots=tuple(_snapshot(s) for s in store.snapshots()),
@@ -181,7 +203,7 @@ def _user(resource: Resource, pins: Mapping[str, Recipe], world: World) -> obser
     facts, _ = facts_of(key, world)
     serving = facts.serving
     needs = [spec.get("version", ""), *([serving.version] if serving else [])]
-    versions = [*needs, *(index.version for index in facts.indexes if index.role is deployment_api.Role.RETAINED)]
+    versions = [*needs, *(index.version for index in facts.indexes if index.role is Role.RETAINED)]
     recipes = {index.recipe for index in facts.indexes} | {pins[v].key for v in versions if v in pins}
     numbers: set[int] = {index.frozen for index in facts.indexes if index.frozen is not None}
     for index in facts.indexes:
@@ -267,6 +289,10 @@ def _status(kind: Callable[..., Any], resource: Resource) -> Any:
         return kind(**resource.get("status", {}))
     except ValidationError:
         return kind()
+
+
+def _is_deleted(resource: Resource) -> bool:
+    return "deletionTimestamp" in resource["metadata"]
 
 
 def _time(text: str | None) -> datetime | None:

@@ -10,7 +10,10 @@ from datetime import timedelta
 
 from pointsman.access import Access
 from pointsman.api import deployment as deployment_api
+from pointsman.api.conditions import Reason
+from pointsman.controller import credentials
 from pointsman.controller.cluster import Cluster
+from pointsman.errors import Terminal
 from pointsman.plan.tasks import Key
 from pointsman.ports import Backend
 from pointsman.store.root import Store
@@ -43,6 +46,12 @@ class Databases:
             found[1].close()
         return backend
 
+    def opened(self, owner: Key) -> Backend | None:
+        """Return the connection of a deployment as it was last opened, or None."""
+        with self._lock:
+            found = self._open.get(owner)
+        return None if found is None else found[1]
+
     def forget(self, owner: Key) -> None:
         """Give the connection of a deployment back, if it has one."""
         with self._lock:
@@ -74,3 +83,17 @@ class World:
     """Has another resource looked at soon."""
     deadline: timedelta = timedelta(minutes=10)
     """How long a finalizer may wait for what does not answer."""
+
+    def database(self, owner: Key, spec: deployment_api.Backend, is_deleting: bool) -> Backend:
+        """Return the database of a deployment.
+
+        While the deployment is deleted, the connection that is open will do: with a namespace its Secrets go first.
+        """
+        try:
+            secrets = credentials.of_backend(self.cluster, owner.namespace, spec, self.access)
+        except Terminal as error:
+            opened = self.databases.opened(owner)
+            if opened is None or not is_deleting or error.reason is not Reason.SECRET_NOT_FOUND:
+                raise
+            return opened
+        return self.databases.get(owner, spec, secrets)

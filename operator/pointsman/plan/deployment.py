@@ -26,7 +26,7 @@ from pointsman.plan.deployment_status import State, status
 from pointsman.plan.facts import Facts, Index
 from pointsman.plan.indexes import Target
 from pointsman.plan.observed import Deployment, Plan, Presence
-from pointsman.plan.tasks import Build, Check, Follow, IndexTask, Phase, Work
+from pointsman.plan.tasks import Build, Follow, IndexTask, Phase, Work
 
 
 def plan(seen: Deployment, now: datetime) -> Plan[api.DeploymentStatus]:
@@ -196,10 +196,10 @@ def _state(seen: Deployment, facts: Facts, target: Target | str, work: list[Inde
         instead = serves if serving != lost else "a new one is being built" if failure is None else failure.message
         kind = ConditionType.STALLED if failure is not None and failure.is_terminal else ConditionType.RECONCILING
         return kind, Reason.INDEX_LOST, f"index {lost.name} is gone from the database; {instead}"
-    unknown = next((i for i in facts.indexes if i in (serving, wanted) and _is_unknown(seen, i)), None)
-    if unknown is not None and unknown in seen.facts.indexes:
-        message = f"the database does not answer for {unknown.name}; {serves}"
-        return ConditionType.RECONCILING, Reason.BACKEND_UNREACHABLE, message
+    problem = indexes.unseen(seen, wanted) if wanted is not None else None
+    if wanted is not None and problem is not None:
+        kind = ConditionType.STALLED if problem.is_terminal else ConditionType.RECONCILING
+        return kind, problem.reason, f"index {wanted.name} could not be looked at: {problem.message}; {serves}"
     if failure is not None:
         kind = ConditionType.STALLED if failure.is_terminal else ConditionType.RECONCILING
         return kind, failure.reason, f"{failure.message}; {serves}"
@@ -231,17 +231,13 @@ def _state(seen: Deployment, facts: Facts, target: Target | str, work: list[Inde
             return ConditionType.RECONCILING, Reason.BUILDING, f"{target.version} is being verified; {serves}"
 
 
-def _is_unknown(seen: Deployment, index: Index) -> bool:
-    return indexes.presence(seen, index.name) is Presence.UNKNOWN
-
-
 def _serves(seen: Deployment, serving: Index | None) -> str:
     """Return the clause about what answers queries meanwhile: `normally` is said where that is known."""
     if serving is None:
         return "nothing serves yet"
     if indexes.is_gone(seen, serving):
         return f"nothing answers, as index {serving.name} is gone from the database"
-    if _is_unknown(seen, serving):
+    if indexes.unseen(seen, serving) is not None:
         return f"{serving.version} stays on the route"
     failure = words.failure(seen.work, f"index {serving.name}")
     if failure is not None or _differs(seen, serving):
@@ -256,8 +252,7 @@ def _differs(seen: Deployment, index: Index) -> str:
         return ""
     if record.differences:
         return f"{record.differences:,} rows of {index.name} differ from its snapshot; they are being repaired"
-    running = words.running(seen.work, f"index {index.name}")
-    if rows != record.rows and (running is None or isinstance(running.task, Check)):
+    if rows not in (None, record.rows):
         return f"{index.name} holds {rows:,} rows, its snapshot {record.rows:,}; it is being compared"
     return ""
 

@@ -11,7 +11,7 @@ from pointsman.api.conditions import Condition, ConditionType, Reason
 from pointsman.api.deployment import Role
 from pointsman.plan import indexes, words
 from pointsman.plan.facts import Facts, Index
-from pointsman.plan.observed import Deployment, Presence
+from pointsman.plan.observed import Deployment
 
 State = tuple[ConditionType, Reason, str]
 """The one of Ready, Reconciling and Stalled that holds, with its reason and its sentence."""
@@ -54,9 +54,8 @@ def _available(seen: Deployment, serving: Index | None, now: datetime) -> Condit
         holds, reason, message = False, Reason.NOTHING_SERVES, "no index serves yet"
     elif indexes.is_gone(seen, serving):
         holds, reason, message = False, Reason.INDEX_LOST, f"index {serving.name} is gone from the database"
-    elif indexes.presence(seen, serving.name) is Presence.UNKNOWN:
-        holds, reason = None, Reason.BACKEND_UNREACHABLE if seen.problem is None else seen.problem.reason
-        message = f"index {serving.name} could not be looked at"
+    elif (problem := indexes.unseen(seen, serving)) is not None:
+        holds, reason, message = None, problem.reason, f"index {serving.name} could not be looked at"
     else:
         holds, reason, message = True, Reason.SERVING, f"serving {serving.version} from {serving.name}"
     return words.condition(ConditionType.AVAILABLE, holds, reason, message, seen.generation, now)

@@ -92,6 +92,12 @@ def presence(seen: Deployment, index: str) -> Presence:
     return Presence.UNKNOWN if found is None else found.presence
 
 
+def unseen(seen: Deployment, index: Index) -> Problem | None:
+    """Return what kept an index from being looked at in this run, if anything did."""
+    found = seen.physical.get(index.name)
+    return seen.problem if found is None else found.problem
+
+
 def is_gone(seen: Deployment, index: Index) -> bool:
     """Return whether an index that was ours is not: it is missing, or another's stands in its place."""
     return presence(seen, index.name) in (Presence.ABSENT, Presence.FOREIGN)
@@ -207,7 +213,7 @@ def _next(seen: Deployment, facts: Facts, index: Index, is_wanted: bool, now: da
         return _task(Follow, seen, index, record.pending) if there else _task(Build, seen, index, goal.snapshot)
     if record.differences:
         return _task(Repair, seen, index, record.cursor.snapshot)
-    if seen.physical[index.name].rows != record.rows:
+    if seen.physical[index.name].rows not in (None, record.rows):
         return _task(Check, seen, index, record.cursor.snapshot)
     if record.cursor.snapshot < goal.snapshot:
         return _task(Follow, seen, index, goal.snapshot)

@@ -110,7 +110,10 @@ class Physical:
     """What probing an index found in this run."""
 
     presence: Presence
-    rows: int = -1
+    rows: int | None = None
+    """None where they were not counted: nothing is concluded from an index that is being written."""
+    problem: Problem | None = None
+    """What kept it from being looked at."""
 
 
 @dataclass(frozen=True, slots=True)
