@@ -22,7 +22,7 @@ import structlog
 
 from pointsman.access import Access
 from pointsman.backends.memory import Memory
-from pointsman.controller.cluster import DATASET, DEPLOYMENT, MemoryCluster
+from pointsman.controller.cluster import DATASET, DEPLOYMENT, QUERY_SET, MemoryCluster
 from pointsman.controller.reconcile import reconcile
 from pointsman.controller.world import Databases, World
 from pointsman.core import rows
@@ -38,6 +38,7 @@ T = TypeVar("T")
 NAMESPACE = "search"
 DATASET_KEY = Key(DATASET, NAMESPACE, "papers")
 DEPLOYMENT_KEY = Key(DEPLOYMENT, NAMESPACE, "papers")
+QUERY_SET_KEY = Key(QUERY_SET, NAMESPACE, "questions")
 SECRET_WORD = "xylophone"
 """A word of every document, that must not be seen outside the store and the database."""
 
@@ -233,7 +234,7 @@ def settle(stage: Stage, tripwire: Tripwire, here: World | None = None, rounds: 
     with structlog.testing.capture_logs() as logs:
         for _ in range(rounds):
             before = (len(tripwire.trace), len(logs))
-            for key in (DATASET_KEY, DEPLOYMENT_KEY):
+            for key in (DATASET_KEY, DEPLOYMENT_KEY, QUERY_SET_KEY):
                 try:
                     reconcile(key, here, stage.now())
                 except Crash:

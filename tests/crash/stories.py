@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.crash.stage import NAMESPACE, SECRET_WORD, Stage
 
-from pointsman.controller.cluster import DATASET, DEPLOYMENT, REFRESH_ANNOTATION
+from pointsman.controller.cluster import DATASET, DEPLOYMENT, QUERY_SET, REFRESH_ANNOTATION
 
 API = "pointsman.dev/v1alpha1"
 
@@ -51,6 +51,22 @@ def declare(stage: Stage) -> None:
             },
         }
     )
+
+
+def ask(*relevant: str) -> Callable[[Stage], None]:
+    """Declare a query set of one query with these answers."""
+    query = {"id": "q1", "text": f"where is the {SECRET_WORD}?", "relevant": list(relevant)}
+    resource = {
+        "apiVersion": API,
+        "kind": QUERY_SET,
+        "metadata": {"namespace": NAMESPACE, "name": "questions"},
+        "spec": {"queries": {"inline": [query]}},
+    }
+    return lambda stage: stage.cluster.apply(resource)
+
+
+def delete_queries(stage: Stage) -> None:
+    stage.cluster.delete(QUERY_SET, NAMESPACE, "questions", stage.now())
 
 
 def edit(stage: Stage, kind: str, change: Callable[[dict[str, Any]], None]) -> None:
@@ -138,6 +154,8 @@ STORIES: dict[str, Story] = {
     "roll back": Story(MIGRATED, (serve("v7"),)),
     "retire": Story((*MIGRATED, change_source), (drop_alias, retire_at_once, keep_one_snapshot)),
     "lose the serving index": Story(MIGRATED, (lose_serving_index,)),
+    "read queries": Story((), (ask("doc-1"), ask("doc-1", "doc-2"))),
+    "delete queries": Story((ask("doc-1"),), (delete_queries,)),
     "delete": Story(MIGRATED, (delete_deployment, delete_dataset)),
     "status wiped": Story(MIGRATED, (wipe_status,)),
     "restored": Story(MIGRATED, (restore, change_source, serve("v7"))),

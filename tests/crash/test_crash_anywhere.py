@@ -13,12 +13,12 @@ from tests.crash import stories
 from tests.crash.stage import NAMESPACE, SECRET_WORD, HashedWords, Stage, Tripwire, settle, world
 from tests.crash.stories import STORIES, Story
 
-from pointsman.controller.cluster import DATASET, DEPLOYMENT
+from pointsman.controller.cluster import DATASET, DEPLOYMENT, QUERY_SET
 from pointsman.plan.actions import IRREVERSIBLE, Action
 
 VOLATILE = {
     "lastTransitionTime", "verifiedAt", "checkedAt", "refreshedAt", "refreshHandled", "at", "until", "embedded",
-    "reused",
+    "reused", "readAt",
 }  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def _state(stage: Stage) -> dict[str, Any]:
 
     database = stage.database
     seen: dict[str, Any] = {"route": stage.cluster.config_map(NAMESPACE, "papers-serving")}
-    for kind in (DATASET, DEPLOYMENT):
+    for kind in (DATASET, DEPLOYMENT, QUERY_SET):
         for resource in stage.cluster.list(kind, NAMESPACE):
             seen |= dict(_flat(resource.get("status", {}), kind))
     for name in database.names("pm_"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -13,6 +14,7 @@ from pointsman.api.dataset import FilesSource, Refresh
 _ONE_PLACE = "exactly one of files and inline is wanted"
 _BOTH_PLACES = "judgements.files is wanted where queries come from files, and nowhere else: inline queries name theirs"
 
+Kind = Literal["Complete", "Pooled", "KnownItem"]
 DocumentID = Annotated[str, Field(min_length=1, max_length=512)]
 
 
@@ -50,8 +52,9 @@ class Judgements(base.Model):
 
     files: FilesSource | None = None
     """Rows with `query`, `document` and, where wanted, `grade`; omitted when the queries are inline."""
-    kind: Literal["Complete", "Pooled", "KnownItem"] = "Complete"
-    """What an unjudged document is: not relevant, unknown, or not the one right answer."""
+    kind: Kind = "Complete"
+    """What an unjudged document is: not relevant, unknown, or not the one right answer. In a KnownItem set each query
+    has one relevant document, of grade 1, or the set is refused."""
 
 
 class Spec(base.Model):
@@ -78,7 +81,7 @@ class Spec(base.Model):
 class Effective(base.Fact):
     """What holds where the spec says nothing, beside what it says."""
 
-    kind: str
+    kind: Kind
     """What an unjudged document is."""
     refresh: Refresh
     """When the files are read again."""
@@ -104,5 +107,7 @@ class QuerySetStatus(base.Fact):
     """Groups of queries that hang together: the samples of the statistics."""
     judgements: int = 0
     """Judgements that were read."""
+    read_at: datetime | None = None
+    """When the set was read last."""
     digest: str = ""
     """The content of the set, as a digest: a verdict holds for one digest."""

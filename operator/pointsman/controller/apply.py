@@ -6,13 +6,14 @@ from typing import assert_never
 
 from pointsman.api import dataset as dataset_api
 from pointsman.api import deployment as deployment_api
+from pointsman.api import queryset as queryset_api
 from pointsman.api.conditions import Reason
 from pointsman.controller import credentials, observe
 from pointsman.controller.cluster import DEPLOYMENT, FINALIZER, Resource
 from pointsman.controller.world import World
 from pointsman.errors import Conflict, Terminal
 from pointsman.plan import actions, facts
-from pointsman.plan.tasks import Build, Check, Clean, Embed, Follow, Key, Refresh, Repair, Task
+from pointsman.plan.tasks import Build, Check, Clean, Embed, Follow, Key, ReadQueries, Refresh, Repair, Task
 from pointsman.ports import Backend
 from pointsman.work import jobs
 from pointsman.work.jobs import Job
@@ -103,6 +104,14 @@ def _job(task: Task, resource: Resource, world: World) -> Job:
             return _with(job, dataset=dataset, api_key=key)
         case Clean():
             return job
+        case ReadQueries():
+            asked = queryset_api.Spec(**resource["spec"])
+            return _with(
+                job,
+                query_set=asked,
+                credentials=credentials.of_files(cluster, namespace, asked.queries.files, access),
+                judgement_credentials=credentials.of_files(cluster, namespace, asked.judgements.files, access),
+            )
         case Build() | Follow() | Check() | Repair():
             deployment = deployment_api.Spec(**resource["spec"])
             secrets = credentials.of_backend(cluster, namespace, deployment.backend, access)

@@ -20,14 +20,21 @@ def of_source(cluster: Cluster, namespace: str, source: dataset_api.Source, acce
     """Return the credentials of a source; empty where its spec names no Secret."""
     if source.postgres is not None:
         return _all(cluster, namespace, source.postgres.credentials_ref, source.postgres.host, access)
-    if source.files is None:
+    return of_files(cluster, namespace, source.files, access)
+
+
+def of_files(
+    cluster: Cluster, namespace: str, files: dataset_api.FilesSource | None, access: Access
+) -> Mapping[str, str]:
+    """Return the credentials of files; empty where there are none or their spec names no Secret."""
+    if files is None:
         return {}
-    if source.files.credentials_ref is None:
-        if not source.files.uri.startswith("file://") and not access.allow_ambient_credentials:
-            message = f"{urlsplit(source.files.uri).scheme}:// needs spec.source.files.credentialsRef"
+    if files.credentials_ref is None:
+        if not files.uri.startswith("file://") and not access.allow_ambient_credentials:
+            message = f"{files.uri} needs a credentialsRef beside it, to a Secret with accessKeyID and secretAccessKey"
             raise Terminal(Reason.CREDENTIALS_REQUIRED, message)
         return {}
-    secret = _secret(cluster, namespace, source.files.credentials_ref.name)
+    secret = _secret(cluster, namespace, files.credentials_ref.name)
     host = urlsplit(secret.values.get("endpoint", "")).hostname or AWS
     access.check_secret(secret.name, secret.annotations, host)
     return secret.values

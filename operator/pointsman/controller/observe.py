@@ -94,9 +94,20 @@ def deployment(resource: Resource, world: World) -> observed.Deployment:
     )
 
 
-def query_set(resource: Resource) -> tuple[queryset_api.Spec, queryset_api.QuerySetStatus]:
-    """Return a query set's spec and status; what is in it is read by `querysets`."""
-    return _valid(queryset_api.Spec, resource), _status(queryset_api.QuerySetStatus, resource)
+def query_set(resource: Resource, world: World) -> observed.QuerySet:
+    """Return all that is known of a query set."""
+    key, spec = key_of(resource), _valid(queryset_api.Spec, resource)
+    work = world.runner.work(key)
+    found = world.store.log(*jobs.query_set_log(key)).read()
+    return observed.QuerySet(
+        key=key,
+        generation=resource["metadata"]["generation"],
+        spec=spec,
+        status=_status(queryset_api.QuerySetStatus, resource),
+        source_digest=digest([part.model_dump(mode="json") for part in (spec.queries, spec.judgements)]),
+        record=None if found is None else plan_facts.query_set_from_json(found.value),
+        work=work,
+    )
 
 
 def key_of(resource: Resource) -> Key:

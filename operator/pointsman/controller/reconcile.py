@@ -11,15 +11,16 @@ from pointsman.api import dataset as dataset_api
 from pointsman.api import deployment as deployment_api
 from pointsman.api import queryset as queryset_api
 from pointsman.api.conditions import ConditionType
-from pointsman.controller import apply, observe, querysets, report
+from pointsman.controller import apply, observe, report
 from pointsman.controller.cluster import DATASET, DEPLOYMENT, QUERY_SET, Resource
 from pointsman.controller.world import World
 from pointsman.errors import Conflict, PointsmanError, Terminal
-from pointsman.plan import dataset, deployment, words
+from pointsman.plan import dataset, deployment, querysets, words
 from pointsman.plan.observed import Plan
 from pointsman.plan.tasks import Key
+from pointsman.work import jobs
 
-Status = TypeVar("Status", dataset_api.DatasetStatus, deployment_api.DeploymentStatus)
+Status = TypeVar("Status", dataset_api.DatasetStatus, deployment_api.DeploymentStatus, queryset_api.QuerySetStatus)
 
 log = logs.logger()
 
@@ -30,6 +31,9 @@ def reconcile(key: Key, world: World, now: datetime) -> timedelta | None:
     if resource is None:
         world.runner.cancel(key)
         world.databases.forget(key)
+        if key.kind == QUERY_SET and (record := world.store.log(*jobs.query_set_log(key))).read() is not None:
+            # Numbers are all that is kept of a query set, and they can be found again.
+            record.forget()
         return None
     match key.kind:
         case kind if kind == DATASET:
@@ -66,16 +70,11 @@ def _deployment(resource: Resource, world: World, now: datetime) -> timedelta:
 
 def _query_set(resource: Resource, world: World, now: datetime) -> timedelta:
     try:
-        spec, before = observe.query_set(resource)
-        found = querysets.read(spec, resource["metadata"]["namespace"], world)
+        seen = observe.query_set(resource, world)
+        plan = querysets.plan(seen, now)
     except PointsmanError as error:
         return _unseen(resource, queryset_api.QuerySetStatus, error, world, now)
-    after, look_again = querysets.status(spec, found, before, resource["metadata"]["generation"], now)
-    try:
-        report.status(resource, before, after, world)
-    except Conflict:
-        return words.AT_ONCE
-    return look_again
+    return _carry_out(resource, seen.status, plan, world, now)
 
 
 def _carry_out(resource: Resource, before: Status, plan: Plan[Status], world: World, now: datetime) -> timedelta:

@@ -37,12 +37,13 @@ class QuerySet:
         return sum(len(grades) for grades in self.judgements.values())
 
 
-def load(queries: Iterable[Row], judgements: Iterable[Row]) -> QuerySet:
+def load(queries: Iterable[Row], judgements: Iterable[Row], kind: api.Kind = "Complete") -> QuerySet:
     """Make a set from rows of `id`, `text` and perhaps `group`, and of `query`, `document` and perhaps `grade`.
 
     A query without a group is one of its own, but queries of one text always share theirs. A judgement without a grade
-    has 1. Raises Terminal(SOURCE_INVALID) with every kind of mistake, how often it occurs and where first, never with
-    contents; places are rows counted from 1.
+    has 1. A known item is the one right answer: in such a set each query has one judgement above 0, of grade 1. Raises
+    Terminal(SOURCE_INVALID) with every kind of mistake, how often it occurs and where first, never with contents;
+    places are rows counted from 1.
     """
     refused = _Refused()
     texts, groups, places = _queries(queries, refused)
@@ -51,6 +52,8 @@ def load(queries: Iterable[Row], judgements: Iterable[Row]) -> QuerySet:
     for query, place in places.items():
         if not any(grade > 0 for grade in grades[query].values()):
             refused.add("queries", "without a relevant document", place)
+        elif kind == "KnownItem" and [grade for grade in grades[query].values() if grade != 0] != [1.0]:
+            refused.add("queries", "of a KnownItem set with another answer than one document of grade 1", place)
     refused.check()
     if not texts:
         raise Terminal(Reason.SOURCE_INVALID, "the query set is empty; wanted at least one query")
@@ -59,11 +62,12 @@ def load(queries: Iterable[Row], judgements: Iterable[Row]) -> QuerySet:
     return QuerySet(texts, groups, grades, recipes.digest(content, _DIGEST_CHARACTERS))
 
 
-def inline(queries: Sequence[api.Query]) -> QuerySet:
+def inline(queries: Sequence[api.Query], kind: api.Kind = "Complete") -> QuerySet:
     """Make a set from the queries that stand in a resource itself."""
     return load(
         ({"id": query.id, "text": query.text, "group": query.group} for query in queries),
         ({"query": query.id, "document": document} for query in queries for document in query.relevant),
+        kind,
     )
 
 

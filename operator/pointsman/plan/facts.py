@@ -103,6 +103,20 @@ class IndexRecord:
     pending: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class QuerySetRecord:
+    """What a worker found in a query set when it read it last: numbers, never contents."""
+
+    source: str
+    """A digest of what the spec read then."""
+    queries: int
+    groups: int
+    judgements: int
+    digest: str
+    """The content of the set."""
+    read_at: datetime
+
+
 def to_json(facts: Facts) -> dict[str, Any]:
     """Return facts as the value that the store keeps."""
     return {"format": FORMAT, **_plain(dataclasses.asdict(facts))}
@@ -137,6 +151,23 @@ def record_from_json(value: dict[str, Any]) -> IndexRecord:
         checked_at=_time(value["checked_at"]),
         differences=value["differences"],
         pending=value["pending"],
+    )
+
+
+def query_set_to_json(record: QuerySetRecord) -> dict[str, Any]:
+    """Return a query set's record as the value that the store keeps."""
+    return {"format": FORMAT, **_plain(dataclasses.asdict(record))}
+
+
+def query_set_from_json(value: dict[str, Any]) -> QuerySetRecord:
+    """Read a query set's record back."""
+    return QuerySetRecord(
+        source=value["source"],
+        queries=value["queries"],
+        groups=value["groups"],
+        judgements=value["judgements"],
+        digest=value["digest"],
+        read_at=_time(value["read_at"]),
     )
 
 

@@ -10,10 +10,11 @@ from typing import Generic, TypeVar
 
 from pointsman.api import dataset as dataset_api
 from pointsman.api import deployment as deployment_api
+from pointsman.api import queryset as queryset_api
 from pointsman.api.conditions import Reason
 from pointsman.core.recipes import Recipe
 from pointsman.plan.actions import Action
-from pointsman.plan.facts import Facts, IndexRecord
+from pointsman.plan.facts import Facts, IndexRecord, QuerySetRecord
 from pointsman.plan.tasks import Key, Work
 
 
@@ -160,7 +161,22 @@ class Deployment:
     problem: Problem | None = None
 
 
-Status = TypeVar("Status", dataset_api.DatasetStatus, deployment_api.DeploymentStatus)
+@dataclass(frozen=True, slots=True)
+class QuerySet:
+    """All that is known of a QuerySet."""
+
+    key: Key
+    generation: int
+    spec: queryset_api.Spec
+    status: queryset_api.QuerySetStatus
+    source_digest: str
+    """A digest of what the spec reads, so that an edit of it is a reason to read again."""
+    record: QuerySetRecord | None
+    """What was found when it was read last."""
+    work: tuple[Work, ...]
+
+
+Status = TypeVar("Status", dataset_api.DatasetStatus, deployment_api.DeploymentStatus, queryset_api.QuerySetStatus)
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,20 @@ class Clean:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadQueries:
+    """Read a query set and write down what is in it, in numbers."""
+
+    owner: Key
+    source: str
+    """A digest of what the spec reads."""
+
+    @property
+    def subject(self) -> str:
+        """What it is done to."""
+        return f"queries of {self.owner}"
+
+
+@dataclass(frozen=True, slots=True)
 class Build:
     """Make an index hold one embedded snapshot, whatever it holds now, and verify it by a full scan."""
 
@@ -139,10 +153,10 @@ class Repair:
 
 IndexTask = Build | Follow | Check | Repair
 DatasetTask = Refresh | Embed | Clean
-Task = DatasetTask | IndexTask
+Task = DatasetTask | IndexTask | ReadQueries
 
 TASKS: Mapping[str, type[Task]] = {
-    kind.__name__: kind for kind in (Refresh, Embed, Clean, Build, Follow, Check, Repair)
+    kind.__name__: kind for kind in (Refresh, Embed, Clean, ReadQueries, Build, Follow, Check, Repair)
 }
 """Every kind of task by its name."""
 

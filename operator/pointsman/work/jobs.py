@@ -19,6 +19,7 @@ from pointsman import ports
 from pointsman.access import Access
 from pointsman.api import dataset as dataset_api
 from pointsman.api import deployment as deployment_api
+from pointsman.api import queryset as queryset_api
 from pointsman.api.conditions import Reason
 from pointsman.backends import registry as backends
 from pointsman.core.recipes import Recipe, Space
@@ -32,13 +33,14 @@ from pointsman.plan.tasks import (
     Follow,
     IndexTask,
     Key,
+    ReadQueries,
     Refresh,
     Repair,
     Task,
 )
 from pointsman.store.dataset import DatasetStore
 from pointsman.store.root import Store
-from pointsman.work import embed, indexing, refresh
+from pointsman.work import embed, indexing, queries, refresh
 from pointsman.work.progress import Report
 
 Credentials = Mapping[str, str]
@@ -69,12 +71,16 @@ class Job:
     """The dataset's spec, for tasks that read its source or reach its models."""
     backend: deployment_api.Backend | None = None
     """The database, for tasks on an index."""
+    query_set: queryset_api.Spec | None = None
+    """The query set, for the task that reads it."""
     uid: str = ""
     """The UID of the deployment, for the index's marker."""
     serving: str = ""
     """The index whose queries a bulk load must not slow down."""
     credentials: Credentials = field(default_factory=dict, repr=False)
-    """Of the source or of the database."""
+    """Of the source, of the queries or of the database."""
+    judgement_credentials: Credentials = field(default_factory=dict, repr=False)
+    """Of the judgements, which may lie elsewhere than the queries."""
     api_key: str | None = field(default=None, repr=False)
     """Of the model's endpoint."""
 
@@ -99,6 +105,9 @@ def carry_out(job: Job, doors: Doors, now: Callable[[], datetime], report: Repor
             dataset = store.dataset(job.task.owner.namespace, job.task.owner.name)
             with dataset.exclusive():
                 dataset.clean(job.task.keep, job.task.recipes)
+        case ReadQueries():
+            log = store.log(*query_set_log(job.task.owner))
+            queries.read(_required(job.query_set), _query_sources(job, doors), log, job.task.source, now(), report)
         case Build() | Follow() | Check() | Repair():
             _on_index(job, job.task, store, doors, now, report)
         case _:
@@ -117,6 +126,19 @@ def _embed(
         embed.embed(dataset, task.version, recipe, task.snapshot, embedder, now, report)
     finally:
         embedder.close()
+
+
+def _query_sources(job: Job, doors: Doors) -> tuple[ports.Source, ports.Source] | None:
+    """Return the sources of queries and judgements; None where the spec holds them itself."""
+    spec = _required(job.query_set)
+    if spec.queries.files is None or spec.judgements.files is None:
+        return None
+    asked = dataset_api.Source(files=spec.queries.files, id_field="id")
+    answers = dataset_api.Source(files=spec.judgements.files, id_field="query")
+    return (
+        doors.source(asked, job.credentials, job.access),
+        doors.source(answers, job.judgement_credentials, job.access),
+    )
 
 
 def _on_index(
@@ -188,6 +210,11 @@ def facts_log(owner: Key) -> tuple[str, ...]:
     return "deployments", owner.namespace, owner.name, "facts"
 
 
+def query_set_log(owner: Key) -> tuple[str, ...]:
+    """Return where the record of a query set is in the store."""
+    return "querysets", owner.namespace, owner.name
+
+
 def model_of(spec: dataset_api.Spec, version: str, space: Space) -> dataset_api.ModelChoice:
     """Return how to reach the model of a space: as the version says, or, once it is removed, as any other says."""
     for declared in sorted(spec.versions, key=lambda v: v.name != version):
@@ -242,9 +269,11 @@ def to_json(job: Job) -> dict[str, Any]:
         "access": _access_to_json(job.access),
         "dataset": None if job.dataset is None else job.dataset.model_dump(mode="json", by_alias=True),
         "backend": None if job.backend is None else job.backend.model_dump(mode="json", by_alias=True),
+        "query_set": None if job.query_set is None else job.query_set.model_dump(mode="json", by_alias=True),
         "uid": job.uid,
         "serving": job.serving,
         "credentials": dict(job.credentials),
+        "judgement_credentials": dict(job.judgement_credentials),
         "api_key": job.api_key,
     }
 
@@ -256,7 +285,7 @@ def from_json(value: Mapping[str, Any]) -> Job:
     for name in ("keep", "recipes"):
         if name in task:
             task[name] = tuple(task[name])
-    dataset, backend = value["dataset"], value["backend"]
+    dataset, backend, query_set = value["dataset"], value["backend"], value["query_set"]
     return Job(
         task=TASKS[value["kind"]](**task),
         store=value["store"],
@@ -264,9 +293,11 @@ def from_json(value: Mapping[str, Any]) -> Job:
         access=_access_from_json(value["access"]),
         dataset=None if dataset is None else dataset_api.Spec.model_validate(dataset),
         backend=None if backend is None else deployment_api.Backend.model_validate(backend),
+        query_set=None if query_set is None else queryset_api.Spec.model_validate(query_set),
         uid=value["uid"],
         serving=value["serving"],
         credentials=value["credentials"],
+        judgement_credentials=value["judgement_credentials"],
         api_key=value["api_key"],
     )
 
