@@ -4,6 +4,7 @@
     ├── Retryable     the world may mend itself: back off, say so in a condition, try again
     │   └── Conflict  somebody else wrote first: look again at once
     └── Terminal      only an edit can mend it: say so in a condition and wait for the edit
+        └── TextsRefused  a model embedded the other texts: say which documents these are of
 
 Every error carries a `Reason`, which becomes the reason of a condition, and one clause for people that names what
 was found, what was wanted and, where there is one, the next move. It never carries a secret, a document's text, a
@@ -11,6 +12,8 @@ query's text or a vector. Errors of vendors' libraries are mapped to these where
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from pointsman.api.conditions import Reason
 
@@ -44,3 +47,14 @@ class Conflict(Retryable):
 
 class Terminal(PointsmanError):
     """Only an edit can mend it."""
+
+
+class TextsRefused(Terminal):
+    """A model refused some of the texts that it was given; whoever gave them knows what they are of."""
+
+    def __init__(self, positions: Sequence[int], answer: str) -> None:
+        """`positions` are those among the texts, ascending; `answer` is how they were refused, such as "HTTP 400"."""
+        texts = "1 text" if len(positions) == 1 else f"{len(positions):,} texts"
+        super().__init__(Reason.MODEL_REJECTED, f"the model refuses {texts} with {answer}")
+        self.positions = positions
+        self.answer = answer

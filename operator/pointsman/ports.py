@@ -6,7 +6,7 @@ Implementations raise only the errors of `pointsman.errors`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,6 +18,14 @@ from pointsman.core import filters
 
 Vectors = npt.NDArray[np.float32]
 """An array of shape (n, dimensions), rows of unit length."""
+
+
+Finished = Callable[[int, Vectors], None]
+"""Takes the position of a part's first text, and the vectors of the part. Any thread may call it."""
+
+
+def nobody(start: int, vectors: Vectors) -> None:
+    """Take a finished part and do nothing: its vectors come again with all others."""
 
 
 class Source(Protocol):
@@ -49,8 +57,12 @@ class Embedder(Protocol):
         """Return which model answers; for an endpoint, as its last answer said."""
         ...
 
-    def embed(self, texts: Sequence[str]) -> Vectors:
-        """Embed texts, in order, as unit vectors of shape (len(texts), dimensions)."""
+    def embed(self, texts: Sequence[str], finished: Finished = nobody) -> Vectors:
+        """Embed texts, in order, as unit vectors of shape (len(texts), dimensions).
+
+        Every part goes to `finished` as soon as it is there, each once, so that nothing is lost of a call that fails
+        or is killed later. Raises TextsRefused where the model embeds all texts but some.
+        """
         ...
 
     def close(self) -> None:

@@ -27,7 +27,7 @@ from pointsman.core import drift
 from pointsman.embedders import registry
 from pointsman.embedders.openai import OpenAI
 from pointsman.embedders.wordllama import Wordllama
-from pointsman.errors import PointsmanError, Retryable, Terminal
+from pointsman.errors import PointsmanError, Retryable, Terminal, TextsRefused
 from pointsman.ports import Embedder
 
 LOCAL = Access(allow_loopback=True)
@@ -57,6 +57,20 @@ def refusal(kind: type[PointsmanError], reason: Reason, embedder: Embedder, text
     assert "PRIVATE" not in caught.value.message
     assert caught.value.__cause__ is None
     return caught.value.message
+
+
+class Parts:
+    """Keeps what is handed out, by position."""
+
+    def __init__(self) -> None:
+        self.vectors: dict[int, np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, start: int, vectors: np.ndarray) -> None:
+        with self._lock:
+            for position, vector in enumerate(vectors, start):
+                assert position not in self.vectors
+                self.vectors[position] = vector
 
 
 # The contract.
@@ -92,6 +106,22 @@ def test_thousands_of_texts_come_back_in_order(embedder: Embedder) -> None:
     some = [0, 1, 255, 256, 257, 1023, 1024, 2047, 2048, 2999]
     alone = np.concatenate([embedder.embed([texts[number]]) for number in some])
     assert np.abs(vectors[some] - alone).max() < 1e-6
+
+
+def test_every_vector_is_handed_out_once_before_the_call_returns(embedder: Embedder) -> None:
+    texts = [f"document {number}" for number in range(1500)]
+    found = Parts()
+    vectors = embedder.embed(texts, found)
+    assert np.array_equal([found.vectors[position] for position in range(1500)], vectors)
+
+
+def test_an_error_of_who_is_handed_a_part_ends_the_call(embedder: Embedder) -> None:
+    def full(start: int, vectors: np.ndarray) -> None:
+        raise Retryable(Reason.STORE_UNREACHABLE, "full")
+
+    with pytest.raises(Retryable) as caught:
+        embedder.embed(["a"] * 1000, full)
+    assert caught.value.message == "full"
 
 
 def test_the_same_text_has_the_same_vector_whatever_it_is_sent_with(embedder: Embedder) -> None:
@@ -373,10 +403,43 @@ def test_a_key_that_would_split_the_header_is_refused_and_never_shown() -> None:
     assert "PRIVATE" not in str(caught.value)
 
 
-def test_one_text_that_is_too_long_is_told_from_a_bad_request() -> None:
+def test_texts_that_are_refused_are_told_by_position_and_all_others_are_handed_out() -> None:
+    texts = [f"text number {number}" for number in range(1000)]
+    texts[300], texts[700] = "c" * 101, "d" * 101
+    found = Parts()
     with serving(most_characters=100) as server, embedding(server) as embedder:
-        message = refusal(Terminal, Reason.MODEL_REJECTED, embedder, ["a", "b", "c" * 101, "d"])
-    assert message == ("the endpoint refuses a text of 101 characters with HTTP 400; lower chunking.maxTokens")
+        embedder.embed(texts[:256])
+        with pytest.raises(TextsRefused) as caught:
+            embedder.embed(texts, found)
+        sent = len(server.statuses)
+        embedder.embed(texts[:256])
+    assert caught.value.positions == [300, 700]
+    assert caught.value.message == "the model refuses 2 texts with HTTP 400"
+    assert sorted(found.vectors) == [number for number in range(1000) if number not in (300, 700)]
+    # Found by halving, and with batches as large as before when they are found.
+    assert sent < 60
+    assert server.batches[-1] == 256
+
+
+def test_an_endpoint_that_begins_to_refuse_everything_is_given_up() -> None:
+    with serving(most_characters=100) as server, embedding(server) as embedder:
+        embedder.embed(["a"])
+        with pytest.raises(TextsRefused) as caught:
+            embedder.embed(["c" * 101] * 1000)
+    # Each of the four threads may be about to find one more.
+    assert 20 <= len(caught.value.positions) < 24
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_what_was_answered_before_a_call_failed_is_handed_out_once(concurrency: int) -> None:
+    texts = [f"text number {number}" for number in range(2000)]
+    found = Parts()
+    options = {"attempts": 2, "concurrency": concurrency}
+    with serving(answer=2) as server, embedding(server, **options) as embedder, pytest.raises(Retryable):
+        embedder.embed(texts, found)
+    assert len(found.vectors) == server.answered >= 512
+    expected = Wordllama(256).embed([texts[number] for number in sorted(found.vectors)])
+    assert np.abs(np.array([found.vectors[number] for number in sorted(found.vectors)]) - expected).max() < 1e-6
 
 
 def test_a_redirect_is_not_followed() -> None:

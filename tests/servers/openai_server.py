@@ -47,6 +47,8 @@ class Switches:
     refuse_status: int = 429
     refuse_headers: dict[str, str] = field(default_factory=dict)
     refuse_code: str = "rate_limit_exceeded"
+    answer: int = -1
+    """How many requests to answer before all others fail with 503; -1: there is no end."""
     ignore_base64: bool = False
     refuse_base64: bool = False
     spaced_json: bool = False
@@ -74,6 +76,8 @@ class OpenAIServer:
         self.embed = embed or wordllama.Wordllama().embed
         self.batches: list[int] = []
         self.statuses: list[int] = []
+        self.answered = 0
+        """How many texts."""
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.most_at_once = 0
@@ -213,12 +217,16 @@ def _handler(server: OpenAIServer) -> type[BaseHTTPRequestHandler]:
                 refused = _Refused(switches.refuse_status, "Refused: PRIVATE BODY", switches.refuse_code)
                 self._send(refused.status, refused.body, switches.refuse_headers)
                 return
+            if switches.answer >= 0 and not server.take("answer"):
+                raise _Refused(503, "Down")
             tokens = sum(len(text) // 4 + 1 for text in texts)
             passes, headers = server.budget(tokens)
             if not passes:
                 self._send(429, _Refused(429, "Rate limit reached", "rate_limit_exceeded").body, headers)
                 return
             self._send(200, *_answer(server, request, texts, tokens, headers))
+            with server.lock:
+                server.answered += len(texts)
 
         def _send(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
             with server.lock:

@@ -1,8 +1,9 @@
 import dataclasses
 import hashlib
 import itertools
+import queue
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from pointsman.api.conditions import Reason
 from pointsman.api.dataset import Surprises
 from pointsman.core import chunking, drift
 from pointsman.core.recipes import Chunker, Recipe, Space
-from pointsman.errors import PointsmanError, Retryable, Terminal
-from pointsman.ports import Identity, Vectors
+from pointsman.errors import PointsmanError, Retryable, Terminal, TextsRefused
+from pointsman.ports import Finished, Identity, Vectors, nobody
 from pointsman.sources.memory import MemorySource
 from pointsman.store.dataset import DatasetStore
 from pointsman.store.records import EmbeddedSnapshot
@@ -39,11 +40,12 @@ class Hashing:
     def identity(self) -> Identity:
         return Identity("hashing", "r1", DIMENSIONS)
 
-    def embed(self, texts: Sequence[str]) -> Vectors:
+    def embed(self, texts: Sequence[str], finished: Finished = nobody) -> Vectors:
         self.asked.update(text for text in texts if text not in drift.PROBES)
         raw = [hashlib.blake2b((self.salt + text).encode(), digest_size=4 * DIMENSIONS).digest() for text in texts]
         vectors = np.frombuffer(b"".join(raw), dtype="<u4").reshape(-1, DIMENSIONS) / 2**31 - 1
         unit: Vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+        finished(0, unit)
         return unit
 
     def close(self) -> None:
@@ -270,8 +272,11 @@ def test_a_model_of_another_revision_stops_the_line(dataset: DatasetStore) -> No
 )
 def test_vectors_that_cannot_be_used_are_refused(dataset: DatasetStore, answer: Vectors, words: str) -> None:
     class Broken(Hashing):
-        def embed(self, texts: Sequence[str]) -> Vectors:
-            return super().embed(texts) if len(texts) > 1 else answer
+        def embed(self, texts: Sequence[str], finished: Finished = nobody) -> Vectors:
+            if len(texts) > 1:
+                return super().embed(texts, finished)
+            finished(0, answer)
+            return answer
 
     fill(dataset, {"id": "a", "text": "x"})
     with pytest.raises(Terminal) as error:
@@ -287,10 +292,10 @@ def test_what_was_embedded_before_the_model_failed_is_kept(
     monkeypatch.setattr(pipeline, "_MOST_TEXTS", 8)
 
     class Failing(Hashing):
-        def embed(self, texts: Sequence[str]) -> Vectors:
+        def embed(self, texts: Sequence[str], finished: Finished = nobody) -> Vectors:
             if self.asked.total() >= 24:
                 raise Retryable(Reason.MODEL_UNREACHABLE, "down")
-            return super().embed(texts)
+            return super().embed(texts, finished)
 
     fill(dataset, *({"id": str(n), "text": f"text {n}"} for n in range(100)))
     failing, working = Failing(), Hashing()
@@ -300,6 +305,97 @@ def test_what_was_embedded_before_the_model_failed_is_kept(
     assert len(failing.asked) == 24
     assert len(working.asked) == 76
     assert not failing.asked.keys() & working.asked.keys()
+
+
+class Partial(Hashing):
+    """A model that answers ten texts at a time, and refuses some."""
+
+    def __init__(self, refused: Collection[str] = (), fails_after: int = 1_000_000) -> None:
+        super().__init__()
+        self.refused, self.fails_after = refused, fails_after
+
+    def embed(self, texts: Sequence[str], finished: Finished = nobody) -> Vectors:
+        refused = [position for position, text in enumerate(texts) if text in self.refused]
+        parts: list[Vectors] = []
+        for start in range(0, len(texts), 10):
+            if self.asked.total() >= self.fails_after:
+                raise Retryable(Reason.MODEL_UNREACHABLE, "down")
+            edges = [start - 1, *(at for at in refused if start <= at < start + 10), min(start + 10, len(texts))]
+            for before, after in itertools.pairwise(edges):
+                if after > before + 1:
+                    parts.append(super().embed(texts[before + 1 : after]))
+                    finished(before + 1, parts[-1])
+        if refused:
+            raise TextsRefused(refused, "HTTP 400")
+        return np.concatenate(parts)
+
+
+def test_what_was_answered_in_a_call_that_failed_is_kept(dataset: DatasetStore) -> None:
+    fill(dataset, *({"id": str(n), "text": f"text {n}"} for n in range(100)))
+    failing, working = Partial(fails_after=30), Hashing()
+    with pytest.raises(Retryable):
+        run(dataset, 1, failing)
+    run(dataset, 1, working)
+    assert (len(failing.asked), len(working.asked)) == (30, 70)
+    assert not failing.asked.keys() & working.asked.keys()
+
+
+def test_texts_that_the_model_refuses_are_told_by_document_and_all_others_are_kept(dataset: DatasetStore) -> None:
+    fill(dataset, {"id": "long", "text": LONG}, *({"id": f"d{n}", "text": f"text {n}"} for n in range(50)))
+    refusing, working = Partial(["text 7", "six seven eight nine ten eleven."]), Hashing()
+    with pytest.raises(Terminal) as error:
+        run(dataset, 1, refusing)
+    assert error.value.reason is Reason.MODEL_REJECTED
+    assert error.value.message == (
+        "the model refuses 2 texts with HTTP 400: of document long (ordinal 1), d7 (ordinal 0); "
+        "mend them in the source, or declare a version with a smaller chunking.maxTokens"
+    )
+    assert dataset.embedded(recipe().key) == []
+    assert run(dataset, 1, working).documents == 51
+    assert working.asked == {"text 7": 1, "six seven eight nine ten eleven.": 1}
+
+
+def test_a_model_that_refuses_many_texts_is_not_asked_for_the_rest(
+    dataset: DatasetStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_FIRST_TEXTS", "_MOST_TEXTS"):
+        monkeypatch.setattr(pipeline, name, 50)
+    fill(dataset, *({"id": str(n), "text": f"text {n}"} for n in range(1000)))
+    model = Partial([f"text {n}" for n in range(1000)])
+    with pytest.raises(Terminal) as error:
+        run(dataset, 1, model)
+    assert error.value.message.startswith("the model refuses 50 texts with HTTP 400: of document 0 (ordinal 0), ")
+
+
+def test_what_is_finished_is_stored_soon_though_no_more_comes() -> None:
+    stored: queue.Queue[list[bytes]] = queue.Queue()
+    storing = pipeline.Storing(lambda keys, vectors: stored.put(keys), seconds=0.01)
+    storing.put([b"a"], np.zeros((1, 4), np.float32))
+    assert stored.get(timeout=30) == [b"a"]
+    storing.put([b"b"], np.zeros((1, 4), np.float32))
+    storing.finish()
+    assert stored.get_nowait() == [b"b"]
+
+
+def test_what_is_finished_waits_for_a_full_batch_in_between() -> None:
+    batches: list[int] = []
+    storing = pipeline.Storing(lambda keys, vectors: batches.append(len(keys)), seconds=60)
+    for _ in range(40):
+        storing.put([b"k"] * 1_000, np.zeros((1_000, 4), np.float32))
+    storing.finish()
+    assert batches == [17_000, 17_000, 6_000]
+
+
+def test_a_store_that_fails_is_told_to_whoever_brings_more() -> None:
+    def write(keys: list[bytes], vectors: Vectors) -> None:
+        raise Retryable(Reason.STORE_UNREACHABLE, "full")
+
+    storing = pipeline.Storing(write, seconds=0)
+    with pytest.raises(Retryable):
+        for _ in range(40):
+            storing.put([b"k"] * 1_000, np.zeros((1_000, 4), np.float32))
+    with pytest.raises(Retryable):
+        storing.finish()
 
 
 def test_progress_ends_at_all_texts(dataset: DatasetStore) -> None:

@@ -8,10 +8,11 @@ taken in base64 or as lists. What comes back is checked before it is used.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
@@ -23,8 +24,8 @@ from pointsman import access
 from pointsman.api.conditions import Reason
 from pointsman.embedders import answers, pacing, vectors
 from pointsman.embedders.connection import Answer, Connection
-from pointsman.errors import Retryable, Terminal
-from pointsman.ports import Identity, Vectors
+from pointsman.errors import Retryable, Terminal, TextsRefused
+from pointsman.ports import Finished, Identity, Vectors, nobody
 
 _TOO_LARGE: Final = (400, 413, 422)
 """How servers refuse a batch: 413 and 422 from TEI, 400 from OpenAI and DashScope."""
@@ -42,20 +43,24 @@ class _Part:
 class _Run:
     """One call of `embed`: what is left to send, what came back, or why it ended."""
 
-    def __init__(self, texts: Sequence[str], dimensions: int) -> None:
+    def __init__(self, texts: Sequence[str], dimensions: int, finished: Finished) -> None:
         self.texts = texts
         self.tokens = [pacing.estimated_tokens(text) for text in texts]
         self.vectors: Vectors = np.empty((len(texts), dimensions), dtype=np.float32)
-        self.done = threading.Event()
-        self.error: BaseException | None = None
+        self._finished = finished
+        self._error: BaseException | None = None
+        self._is_over = False
+        self._refused: list[int] = []
+        self._refusal = ""
         self._left = len(texts)
+        self._sending = 0
         self._todo = deque([_Part(0, len(texts))])
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
 
     def take(self, most_texts: int, most_tokens: int) -> _Part | None:
         """Return the next texts to send, one at least; None where there are none or the run has ended."""
-        with self._lock:
-            if self.done.is_set() or not self._todo:
+        with self._changed:
+            if self._is_over or not self._todo:
                 return None
             part = self._todo.popleft()
             stop, tokens = part.start, 0
@@ -68,22 +73,58 @@ class _Run:
                 self._todo.appendleft(_Part(stop, part.stop, part.failures))
             return _Part(part.start, stop, part.failures)
 
+    @contextlib.contextmanager
+    def sending(self) -> Iterator[bool]:
+        """Say whether a request may still go; who waits for the run waits for its answer."""
+        with self._changed:
+            may_go = not self._is_over
+            self._sending += 1
+        try:
+            yield may_go
+        finally:
+            with self._changed:
+                self._sending -= 1
+                self._changed.notify_all()
+
     def put_back(self, part: _Part, failures: int = 0) -> None:
-        with self._lock:
+        with self._changed:
             self._todo.appendleft(_Part(part.start, part.stop, part.failures + failures))
 
     def put(self, part: _Part, found: Vectors) -> None:
         self.vectors[part.start : part.stop] = found
-        with self._lock:
+        self._finished(part.start, found)
+        with self._changed:
             self._left -= part.stop - part.start
-            if self._left == 0:
-                self.done.set()
+            self._changed.notify_all()
+
+    def refuse(self, part: _Part, answer: str) -> None:
+        """Leave a single text out and go on with the others, while there are not too many of its kind."""
+        with self._changed:
+            self._refused.append(part.start)
+            self._refusal = answer
+            self._left -= 1
+            self._is_over |= len(self._refused) >= vectors.MOST_REFUSED
+            self._changed.notify_all()
 
     def fail(self, error: BaseException) -> None:
-        with self._lock:
-            if not self.done.is_set():
-                self.error = error
-                self.done.set()
+        with self._changed:
+            if not self._is_over:
+                self._error, self._is_over = error, True
+            self._changed.notify_all()
+
+    def wait(self) -> None:
+        """Return once all is finished; raise why it is not, but not before what is under way was answered."""
+        with self._changed:
+            self._changed.wait_for(lambda: (self._is_over or not self._left) and not self._sending)
+        if self._error is not None:
+            raise self._error
+        if self._refused:
+            raise TextsRefused(sorted(self._refused), self._refusal)
+
+    def end(self) -> None:
+        """Let no further request go."""
+        with self._changed:
+            self._is_over = True
 
 
 class OpenAI:
@@ -132,14 +173,15 @@ class OpenAI:
         """Return the model's name as its last answer stated it, or before that as it was declared."""
         return Identity(self._name or self._model, self._revision, self._dimensions)
 
-    def embed(self, texts: Sequence[str]) -> Vectors:
-        """Embed texts, in order, as unit vectors of shape (len(texts), dimensions).
+    def embed(self, texts: Sequence[str], finished: Finished = nobody) -> Vectors:
+        """Embed texts, in order, as unit vectors of shape (len(texts), dimensions); a part is one request.
 
-        Raises Terminal: MODEL_INVALID, MODEL_CHANGED, MODEL_UNAUTHORIZED, MODEL_REJECTED,
-        ENDPOINT_NOT_ALLOWED; Retryable: MODEL_UNREACHABLE, MODEL_RATE_LIMITED, HOST_NOT_FOUND.
+        Raises TextsRefused for texts that are refused alone; Terminal: MODEL_INVALID, MODEL_CHANGED,
+        MODEL_UNAUTHORIZED, MODEL_REJECTED, ENDPOINT_NOT_ALLOWED; Retryable: MODEL_UNREACHABLE,
+        MODEL_RATE_LIMITED, HOST_NOT_FOUND.
         """
         vectors.check_texts(texts)
-        run = _Run(texts, self._dimensions)
+        run = _Run(texts, self._dimensions, finished)
         if not texts:
             return run.vectors
         with self._lock:
@@ -154,13 +196,11 @@ class OpenAI:
             if workers == 1:
                 # A query, or the rest of a batch: no other thread has to wake up for it.
                 self._work(run)
-            run.done.wait()
+            run.wait()
         finally:
-            run.done.set()
+            run.end()
             with self._lock:
                 self._runs.discard(run)
-        if run.error is not None:
-            raise run.error
         return run.vectors
 
     def close(self) -> None:
@@ -197,22 +237,30 @@ class OpenAI:
         encoding = self._encoding
         content = self._body(run.texts[part.start : part.stop], encoding)
         self._pace.acquire(tokens)
-        if run.done.is_set():
-            self._pace.release(tokens)
-            return
-        answer: Answer | None = None
+        with run.sending() as may_go:
+            if not may_go:
+                self._pace.release(tokens)
+                return
+            answer = self._answer(content, texts, tokens)
+            if isinstance(answer, Answer) and answer.status == 200:
+                self._accept(run, part, answer)
+                return
+        if isinstance(answer, Answer):
+            self._refuse(run, part, answer, encoding)
+        else:
+            self._again(run, part, answer)
+
+    def _answer(self, content: bytes, texts: int, tokens: int) -> Answer | Retryable:
+        """Post a body and return the answer, or why there is none; any other error is raised."""
+        headers: Mapping[str, str] | None = None
         try:
             answer = self._connection.post(content, answers.most_bytes(texts, self._dimensions))
+            headers = answer.headers
+            return answer
         except Retryable as error:
-            failure = error
+            return error
         finally:
-            self._pace.release(tokens, None if answer is None else answer.headers)
-        if answer is None:
-            self._again(run, part, failure)
-        elif answer.status == 200:
-            self._accept(run, part, answer)
-        else:
-            self._refuse(run, part, answer, encoding)
+            self._pace.release(tokens, headers)
 
     def _body(self, texts: Sequence[str], encoding: Mapping[str, str]) -> bytes:
         try:
@@ -282,11 +330,10 @@ class OpenAI:
         if may_pass:
             return run.put_back(part)
         if is_known:
-            length = len(run.texts[part.start])
-            raise Terminal(
-                Reason.MODEL_REJECTED,
-                f"the endpoint refuses a text of {length} characters with HTTP {status}; lower chunking.maxTokens",
-            )
+            # Halving has led to the one text that the endpoint does not take.
+            with self._lock:
+                self._size.acquitted()
+            return run.refuse(part, f"HTTP {status}")
         raise Terminal(
             Reason.MODEL_REJECTED,
             f"the endpoint refuses even one text with HTTP {status}; check model, dimensions and sendDimensions",

@@ -44,6 +44,7 @@ class BatchSize:
         self._most = most
         self._ceiling = most
         self._accepted = 0
+        self._proven = 0
         self._at_ceiling = 0
         self._tries = _TRIES_AT_CEILING
         self._is_raised = False
@@ -51,6 +52,7 @@ class BatchSize:
     def accepted(self, texts: int) -> None:
         """Learn that a request of so many texts was answered."""
         self._accepted = max(self._accepted, texts)
+        self._proven = max(self._proven, texts)
         if texts < self.texts:
             # A remainder, or a batch that was cut by its tokens, says nothing about a larger one.
             return
@@ -81,6 +83,11 @@ class BatchSize:
             self._tries *= 2
         smaller = max(1, texts // 2, self._accepted)
         self.texts = min(self.texts, smaller, self._ceiling)
+
+    def acquitted(self) -> None:
+        """Learn that it was a text and not the number of them that was refused: go back to what has passed."""
+        self._ceiling = self._most
+        self.texts = max(self.texts, self._proven)
 
     def failed(self, texts: int) -> None:
         """Learn that so many texts failed, perhaps because they were many: try fewer, and grow again."""

@@ -4,7 +4,7 @@ refuses."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,9 @@ import numpy.typing as npt
 from pointsman.api.conditions import Reason
 from pointsman.errors import Terminal
 from pointsman.ports import Vectors
+
+MOST_REFUSED: Final = 20
+"""Texts that a model may refuse before it is held to refuse all of them."""
 
 
 def check_texts(texts: Sequence[str]) -> None:

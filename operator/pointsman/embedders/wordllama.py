@@ -21,7 +21,7 @@ import numpy as np
 from pointsman.api.conditions import Reason
 from pointsman.embedders import vectors
 from pointsman.errors import Retryable
-from pointsman.ports import Identity, Vectors
+from pointsman.ports import Finished, Identity, Vectors, nobody
 
 MODEL: Final = "l2_supercat"
 FULL_DIMENSIONS: Final = 256
@@ -56,8 +56,8 @@ class Wordllama:
         """Return the model's name and the digest of its files."""
         return self._identity
 
-    def embed(self, texts: Sequence[str]) -> Vectors:
-        """Embed texts, in order, as unit vectors of shape (len(texts), dimensions).
+    def embed(self, texts: Sequence[str], finished: Finished = nobody) -> Vectors:
+        """Embed texts, in order, as unit vectors of shape (len(texts), dimensions); all of them are one part.
 
         A text's vector does not depend on what it is embedded with. Raises Terminal(MODEL_INVALID) for empty
         texts.
@@ -72,7 +72,9 @@ class Wordllama:
             # four times the time and, with one very long document, gigabytes.
             for row, tokens in enumerate(self._tokenizer.encode_batch_fast(batch, add_special_tokens=False), start):
                 self._table.take(tokens.ids, axis=0).sum(axis=0, out=sums[row])
-        return vectors.unit(sums)
+        found = vectors.unit(sums)
+        finished(0, found)
+        return found
 
     def close(self) -> None:
         """Refuse further work."""

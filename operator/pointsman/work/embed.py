@@ -64,7 +64,7 @@ def embed(
         cut: Iterator[tuple[int, pa.RecordBatch]], offer: Callable[[pipeline.Wanted], None]
     ) -> Iterator[pa.RecordBatch]:
         for documents, batch in cut:
-            offer(pipeline.Wanted(documents, batch.num_rows, *vectors.claim(batch)))
+            offer(vectors.claim(documents, batch))
             yield batch
 
     seen_documents = seen_rows = tokens = 0
