@@ -49,6 +49,16 @@ class Terminal(PointsmanError):
     """Only an edit can mend it."""
 
 
+def unforeseen(error: BaseException) -> Retryable:
+    """Return what to say of an error that nobody foresaw: its type and place, since its text may quote anything."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = "an unknown place" if trace is None else f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}"
+    message = f"{type(error).__name__} at {place}, which nobody foresaw; please report it"
+    return Retryable(Reason.INTERNAL_ERROR, message)
+
+
 class TextsRefused(Terminal):
     """A model refused some of the texts that it was given; whoever gave them knows what they are of."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -12,15 +13,20 @@ from pointsman.api import deployment as deployment_api
 from pointsman.api import queryset as queryset_api
 from pointsman.api.conditions import ConditionType
 from pointsman.controller import apply, observe, report
-from pointsman.controller.cluster import DATASET, DEPLOYMENT, QUERY_SET, Resource
+from pointsman.controller.cluster import DATASET, DEPLOYMENT, FINALIZER, QUERY_SET, Resource
 from pointsman.controller.world import World
-from pointsman.errors import Conflict, PointsmanError, Terminal
-from pointsman.plan import dataset, deployment, querysets, words
+from pointsman.errors import Conflict, PointsmanError, Terminal, unforeseen
+from pointsman.plan import actions, dataset, deployment, querysets, words
 from pointsman.plan.observed import Plan
 from pointsman.plan.tasks import Key
 from pointsman.work import jobs
 
 Status = TypeVar("Status", dataset_api.DatasetStatus, deployment_api.DeploymentStatus, queryset_api.QuerySetStatus)
+STATUSES: Mapping[str, type[Any]] = {
+    DATASET: dataset_api.DatasetStatus,
+    DEPLOYMENT: deployment_api.DeploymentStatus,
+    QUERY_SET: queryset_api.QuerySetStatus,
+}
 
 log = logs.logger()
 
@@ -35,13 +41,20 @@ def reconcile(key: Key, world: World, now: datetime) -> timedelta | None:
             # Numbers are all that is kept of a query set, and they can be found again.
             record.forget()
         return None
-    match key.kind:
-        case kind if kind == DATASET:
-            return _dataset(resource, world, now)
-        case kind if kind == DEPLOYMENT:
-            return _deployment(resource, world, now)
-        case kind if kind == QUERY_SET:
-            return _query_set(resource, world, now)
+    try:
+        match key.kind:
+            case kind if kind == DATASET:
+                return _dataset(resource, world, now)
+            case kind if kind == DEPLOYMENT:
+                return _deployment(resource, world, now)
+            case kind if kind == QUERY_SET:
+                return _query_set(resource, world, now)
+    except PointsmanError:
+        raise
+    except Exception as error:
+        # What nobody foresaw is for the queue to log; whoever looks at the resource must not be told that all is well.
+        _unseen(resource, STATUSES[key.kind], unforeseen(error), world, now)
+        raise
     return None
 
 
@@ -101,16 +114,18 @@ def _carry_out(resource: Resource, before: Status, plan: Plan[Status], world: Wo
 
 
 def _unseen(resource: Resource, kind: type[Any], error: PointsmanError, world: World, now: datetime) -> timedelta:
-    """Report that observing itself failed: the old status stays, but for what it says of the goal."""
-    try:
-        before = kind(**resource.get("status", {}))
-    except ValueError:
-        before = kind()
-    try:
-        report.status(resource, before, _with_error(before, error, resource, now), world)
-    except Conflict:
-        return words.AT_ONCE
-    return timedelta(seconds=30 if isinstance(error, Terminal) else 5)
+    """Report that observing itself failed: the old status stays, but for what it says of the goal.
+
+    What cannot be seen cannot be removed, so a deleted resource goes at its deadline, and what it has made stays.
+    """
+    before, since = observe.status(kind, resource), observe.deleting_since(resource)
+    let_go: tuple[actions.Action, ...] = ()
+    if since is not None and now - since >= world.deadline and FINALIZER in resource["metadata"].get("finalizers", ()):
+        left = f"{error.message}; let go after {words.duration(world.deadline)}, and what it has made is left behind"
+        let_go = (actions.RemoveFinalizer(observe.key_of(resource), left),)
+    look_again = timedelta(seconds=30 if isinstance(error, Terminal) else 5)
+    plan = Plan(let_go, _with_error(before, error, resource, now), look_again)
+    return _carry_out(resource, before, plan, world, now)
 
 
 def _with_error(status: Any, error: PointsmanError, resource: Resource, now: datetime) -> Any:

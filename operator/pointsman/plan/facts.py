@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from pointsman.api.conditions import Reason
 from pointsman.api.deployment import Role
 from pointsman.core.rows import Cursor
+from pointsman.errors import Terminal
 
 FORMAT = 1
+_TIMES = frozenset({"at", "since", "verified_at", "checked_at", "read_at"})
 HISTORY = 20
 
 
@@ -123,16 +126,11 @@ def to_json(facts: Facts) -> dict[str, Any]:
 
 
 def from_json(value: dict[str, Any]) -> Facts:
-    """Read facts back."""
-    return Facts(
-        indexes=tuple(
-            Index(**{**index, "role": Role(index["role"]), "since": _time(index["since"])})
-            for index in value["indexes"]
-        ),
-        made=value["made"],
-        route=value["route"],
-        history=tuple(Promotion(**{**entry, "at": _time(entry["at"])}) for entry in value["history"]),
-    )
+    """Read facts back; raises Terminal(STORE_UNREACHABLE) for a format that this release does not know."""
+    known = _known(Facts, value)
+    indexes = tuple(Index(**_known(Index, index) | {"role": Role(index["role"])}) for index in known["indexes"])
+    history = tuple(Promotion(**_known(Promotion, entry)) for entry in known["history"])
+    return Facts(**known | {"indexes": indexes, "history": history})
 
 
 def record_to_json(record: IndexRecord) -> dict[str, Any]:
@@ -141,17 +139,10 @@ def record_to_json(record: IndexRecord) -> dict[str, Any]:
 
 
 def record_from_json(value: dict[str, Any]) -> IndexRecord:
-    """Read an index's record back."""
-    cursor = value["cursor"]
-    return IndexRecord(
-        cursor=None if cursor is None else Cursor(**cursor),
-        rows=value["rows"],
-        digest=value["digest"],
-        verified_at=_time(value["verified_at"]),
-        checked_at=_time(value["checked_at"]),
-        differences=value["differences"],
-        pending=value["pending"],
-    )
+    """Read an index's record back; raises as `from_json` does."""
+    known = _known(IndexRecord, value)
+    cursor = known["cursor"]
+    return IndexRecord(**known | {"cursor": None if cursor is None else Cursor(**_known(Cursor, cursor))})
 
 
 def query_set_to_json(record: QuerySetRecord) -> dict[str, Any]:
@@ -160,15 +151,20 @@ def query_set_to_json(record: QuerySetRecord) -> dict[str, Any]:
 
 
 def query_set_from_json(value: dict[str, Any]) -> QuerySetRecord:
-    """Read a query set's record back."""
-    return QuerySetRecord(
-        source=value["source"],
-        queries=value["queries"],
-        groups=value["groups"],
-        judgements=value["judgements"],
-        digest=value["digest"],
-        read_at=_time(value["read_at"]),
-    )
+    """Read a query set's record back; raises as `from_json` does."""
+    return QuerySetRecord(**_known(QuerySetRecord, value))
+
+
+def _known(kind: type[Any], value: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that a class has, with times read: a later release adds some, which are not for us."""
+    found = value.get("format", FORMAT)
+    if found != FORMAT:
+        raise Terminal(
+            Reason.STORE_UNREACHABLE,
+            f"a record of the store has format {found}, this release reads {FORMAT}; install the release that wrote it",
+        )
+    fields = {field.name for field in dataclasses.fields(kind)}
+    return {name: _time(part) if name in _TIMES else part for name, part in value.items() if name in fields}
 
 
 def _plain(value: Any) -> Any:

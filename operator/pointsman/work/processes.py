@@ -20,7 +20,7 @@ from typing import IO, Any
 import orjson
 
 from pointsman.api.conditions import Reason
-from pointsman.errors import PointsmanError, Retryable, Terminal
+from pointsman.errors import PointsmanError, Retryable, Terminal, unforeseen
 from pointsman.work import jobs
 from pointsman.work.jobs import Doors, Job
 from pointsman.work.progress import Report
@@ -232,19 +232,10 @@ def serve(stdin: IO[bytes], stdout: IO[bytes], doors: Doors, now: Callable[[], d
         except PointsmanError as error:
             answer(_told(error.reason, error.message, isinstance(error, Terminal), error.retry_after))
         except Exception as error:
-            # The type and place only: a foreign error's text may carry what a log must not.
-            place = _place(error)
-            message = f"{type(error).__name__} at {place}, which nobody foresaw; please report it"
-            answer(_told(Reason.INTERNAL_ERROR, message, False, None))
+            said = unforeseen(error)
+            answer(_told(said.reason, said.message, False, None))
         is_busy.clear()
 
 
 def _told(reason: Reason, message: str, is_terminal: bool, retry_after: float | None) -> dict[str, Any]:
     return {"reason": reason, "message": message, "terminal": is_terminal, "retry_after": retry_after}
-
-
-def _place(error: BaseException) -> str:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "unknown" if trace is None else f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}"
