@@ -152,12 +152,24 @@ class Backend(Protocol):
         """Delete points, acknowledged and visible to what is read next. Missing ones are no error."""
         ...
 
+    def remove_foreign(self, name: str) -> int:
+        """Delete the points whose ids are none of ours, so that `delete` cannot name them; return how many."""
+        ...
+
     def count(self, name: str) -> int:
         """Return how many points the index holds, exactly."""
         ...
 
     def scan(self, name: str) -> Iterator[pa.RecordBatch]:
-        """Yield every point once, as batches of `rows.PRESENCE`, in bounded memory and no particular order."""
+        """Yield every point once, as batches of `rows.SCANNED`, in bounded memory and no particular order."""
+        ...
+
+    def differing(self, name: str, batch: pa.RecordBatch) -> list[bytes]:
+        """Return those ids of a batch of `rows.points` that the index lacks or holds with another payload or vector.
+
+        All that a point is written with is compared, terms and extremes too. What else somebody keeps beside it is
+        passed over.
+        """
         ...
 
     def fetch(self, name: str, point_ids: Sequence[bytes]) -> tuple[list[bytes], Vectors]:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psycopg
 import pymilvus
 import pytest
 import qdrant_client
+from psycopg.types.json import Jsonb
 from qdrant_client import models
 from tests.servers import milvus as milvus_server
 from tests.servers import postgres as postgres_server
@@ -34,6 +36,10 @@ class Engine:
     backend: ports.Backend
     overwrite: Callable[[str, bytes, list[float]], object]
     """Write another vector to a point."""
+    edit: Callable[[str, bytes, str, Any], object]
+    """Write another value to one field of a point."""
+    insert: Callable[[str, list[float]], object]
+    """Add a point, with an id of the kind that people would give it."""
     destroy: Callable[[str], object]
     """Remove an index by hand."""
     build_foreign: Callable[[str], object]
@@ -49,10 +55,18 @@ def memory_engine() -> Engine:
         index = backend._indexes[name]
         index.vectors[index.slots[point_id]] = vector
 
+    def edit(name: str, point_id: bytes, field: str, value: object) -> None:
+        index = backend._indexes[name]
+        index.payloads[index.slots[point_id]][field] = value
+
+    def insert(name: str, vector: list[float]) -> None:
+        index = backend._indexes[name]
+        index.write(b"seven", index.payloads[0], np.array(vector, np.float32))
+
     def foreign(name: str) -> None:
         pytest.skip("nobody else writes to the operator's own memory")
 
-    return Engine("memory", backend, overwrite, backend._indexes.pop, foreign, backend.close)
+    return Engine("memory", backend, overwrite, edit, insert, backend._indexes.pop, foreign, backend.close)
 
 
 def qdrant_engine(kind: str, client: qdrant_client.QdrantClient, backend: ports.Backend) -> Engine:
@@ -60,10 +74,16 @@ def qdrant_engine(kind: str, client: qdrant_client.QdrantClient, backend: ports.
         found = models.PointVectors(id=str(uuid.UUID(bytes=point_id)), vector=vector)
         client.update_vectors(name, [found])
 
+    def edit(name: str, point_id: bytes, field: str, value: object) -> None:
+        client.set_payload(name, {field: value}, points=[str(uuid.UUID(bytes=point_id))])
+
+    def insert(name: str, vector: list[float]) -> None:
+        client.upsert(name, [models.PointStruct(id=7, vector=vector, payload={"text": "by hand"})])
+
     def foreign(name: str) -> None:
         client.create_collection(name, vectors_config=models.VectorParams(size=4, distance=models.Distance.DOT))
 
-    return Engine(kind, backend, overwrite, client.delete_collection, foreign, client.close)
+    return Engine(kind, backend, overwrite, edit, insert, client.delete_collection, foreign, client.close)
 
 
 def qdrant_local_engine() -> Engine:
@@ -81,15 +101,24 @@ def milvus_engine(uri: str) -> Engine:
     client = pymilvus.MilvusClient(uri)
     spec = deployment.Backend(milvus=deployment.MilvusBackend(uri=uri))
 
-    def overwrite(name: str, point_id: bytes, vector: list[float]) -> None:
+    def edit(name: str, point_id: bytes, field: str, value: object) -> None:
         found: dict[str, Any] = client.get(name, [point_id.hex()], output_fields=["*"])[0]
-        client.upsert(name, [{**found, "vector": vector}])
+        client.upsert(name, [{**found, field: value}])
+
+    def insert(name: str, vector: list[float]) -> None:
+        found: dict[str, Any] = client.query(name, "", output_fields=["*"], limit=1)[0]
+        # One that looks like ours but for its case, and one with all that an expression may trip over.
+        client.insert(name, [{**found, "id": each, "vector": vector} for each in (found["id"].upper(), "a\"'\\")])
 
     def foreign(name: str) -> None:
         client.create_collection(name, dimension=4)
 
     backend = registry.open_backend(spec, {}, LOCAL)
-    return Engine("milvus", backend, overwrite, client.drop_collection, foreign, client.close)
+
+    def overwrite(name: str, point_id: bytes, vector: list[float]) -> None:
+        edit(name, point_id, "vector", vector)
+
+    return Engine("milvus", backend, overwrite, edit, insert, client.drop_collection, foreign, client.close)
 
 
 def pgvector_spec(server: postgres_server.Server) -> deployment.Backend:
@@ -114,10 +143,23 @@ def pgvector_engine(server: postgres_server.Server) -> Engine:
         statement = f'UPDATE "{name}" SET embedding = %s WHERE point_id = %s'
         client.execute(statement, (str(vector), uuid.UUID(bytes=point_id)))
 
+    def edit(name: str, point_id: bytes, field: str, value: object) -> None:
+        new = Jsonb(value) if isinstance(value, dict) else value
+        client.execute(f'UPDATE "{name}" SET {field} = %s WHERE point_id = %s', (new, uuid.UUID(bytes=point_id)))
+
+    def insert(name: str, vector: list[float]) -> None:
+        client.execute(
+            f'INSERT INTO "{name}" SELECT gen_random_uuid(), document, ordinal, text, content_key, metadata, '
+            f'metadata_digest, sequence, recipe, %s FROM "{name}" LIMIT 1',
+            (str(vector),),
+        )
+
     return Engine(
         "pgvector",
         backend,
         overwrite,
+        edit,
+        insert,
         lambda name: client.execute(f'DROP TABLE "{name}"'),
         lambda name: client.execute(f'CREATE TABLE "{name}" (id int)'),
         client.close,

@@ -50,6 +50,7 @@ def batch(
         pa.array(fields, pa.string()),
         pa.array([key(field) for field in fields], rows.KEY),
         pa.array([3] * count, pa.int64()),
+        pa.repeat("a1b2c3d4e5f6", count),
         pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dimensions),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=rows.points(dimensions))
@@ -59,5 +60,5 @@ def ids(points: pa.RecordBatch) -> list[bytes]:
     return points.column("point_id").to_pylist()
 
 
-def presence(points: pa.RecordBatch) -> set[tuple[bytes, bytes, bytes]]:
-    return {tuple(row[name] for name in rows.PRESENCE.names) for row in points.to_pylist()}
+def scanned(points: pa.RecordBatch) -> set[tuple[bytes, bytes, bytes, str]]:
+    return {tuple(row[name] for name in rows.SCANNED.names) for row in points.to_pylist()}

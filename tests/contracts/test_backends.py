@@ -55,8 +55,8 @@ def index(engine: Engine, name: str) -> str:
     return name
 
 
-def scanned(engine: Engine, name: str) -> set[tuple[bytes, bytes, bytes]]:
-    found = [row for batch in engine.backend.scan(name) for row in some.presence(batch)]
+def scanned(engine: Engine, name: str) -> set[tuple[bytes, bytes, bytes, str]]:
+    found = [row for batch in engine.backend.scan(name) for row in some.scanned(batch)]
     assert len(found) == len(set(found))
     return set(found)
 
@@ -164,7 +164,7 @@ def test_what_was_loaded_is_all_there_and_indexed(engine: Engine, index: str) ->
     engine.backend.seal(index)
     assert engine.backend.is_built(index)
     assert engine.backend.count(index) == 2500
-    assert scanned(engine, index) == some.presence(points)
+    assert scanned(engine, index) == some.scanned(points)
 
 
 def test_a_load_that_was_cut_short_may_begin_again(engine: Engine, index: str) -> None:
@@ -173,7 +173,7 @@ def test_a_load_that_was_cut_short_may_begin_again(engine: Engine, index: str) -
     assert engine.backend.load(index, [points]) == 900
     engine.backend.seal(index)
     engine.backend.seal(index)
-    assert scanned(engine, index) == some.presence(points)
+    assert scanned(engine, index) == some.scanned(points)
 
 
 def test_a_load_passes_on_what_its_source_raises(engine: Engine, index: str) -> None:
@@ -189,10 +189,10 @@ def test_an_upsert_is_visible_at_once_before_and_after_sealing(engine: Engine, i
     vectors = some.directions(6, 8)
     first, second = some.batch(vectors[:3]), some.batch(vectors, metadata=[{"number": i + 10} for i in range(6)])
     engine.backend.upsert(index, first)
-    assert scanned(engine, index) == some.presence(first)
+    assert scanned(engine, index) == some.scanned(first)
     engine.backend.seal(index)
     engine.backend.upsert(index, second)
-    assert scanned(engine, index) == some.presence(second)
+    assert scanned(engine, index) == some.scanned(second)
     assert engine.backend.count(index) == 6
     assert engine.backend.search(index, vectors[5], 1, None)[0].metadata == {"number": 15}
 
@@ -206,7 +206,7 @@ def test_a_delete_is_visible_at_once_and_may_be_repeated(engine: Engine, index: 
     for _ in range(2):
         engine.backend.delete(index, gone)
         assert engine.backend.count(index) == 2
-        assert scanned(engine, index) == some.presence(points.slice(2))
+        assert scanned(engine, index) == some.scanned(points.slice(2))
         found = {hit.point_id for hit in engine.backend.search(index, vectors[0], 4, None)}
         assert found == set(some.ids(points)[2:])
     engine.backend.upsert(index, points)

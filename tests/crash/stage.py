@@ -98,7 +98,7 @@ STORE_EFFECTS: Mapping[str, Sequence[str]] = {
 }
 PARTS = STORE_EFFECTS
 CLUSTER_EFFECTS = ("patch", "write_status", "write_config_map", "delete_config_map")
-BACKEND_EFFECTS = ("create", "load", "seal", "upsert", "delete", "publish", "unpublish", "drop")
+BACKEND_EFFECTS = ("create", "load", "seal", "upsert", "delete", "remove_foreign", "publish", "unpublish", "drop")
 
 
 class HashedWords:

@@ -5,9 +5,8 @@ It searches exactly, over all points, and forgets everything when its process en
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,50 +16,40 @@ import pyarrow as pa
 
 from pointsman import ports
 from pointsman.backends import markers, points
-from pointsman.core import filters
+from pointsman.core import filters, rows
 
 _SCAN_ROWS = 8192
 
 
 @dataclass(slots=True)
-class _Row:
-    document: str
-    ordinal: int
-    text: str
-    content_key: bytes
-    metadata: Mapping[str, Any]
-    metadata_digest: bytes
-
-
-@dataclass(slots=True)
 class _Index:
-    """Rows and vectors by slot; slots are dense, so that a deleted point's is taken by the last."""
+    """Payloads and vectors by slot; slots are dense, so that a deleted point's is taken by the last."""
 
     spec: ports.IndexSpec
     slots: dict[bytes, int] = field(default_factory=dict)
     ids: list[bytes] = field(default_factory=list)
-    rows: list[_Row] = field(default_factory=list)
+    payloads: list[dict[str, Any]] = field(default_factory=list)
     vectors: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
-    def write(self, point_id: bytes, row: _Row, vector: npt.NDArray[np.float32]) -> None:
+    def write(self, point_id: bytes, payload: dict[str, Any], vector: npt.NDArray[np.float32]) -> None:
         slot = self.slots.setdefault(point_id, len(self.ids))
         if slot == len(self.ids):
             self.ids.append(point_id)
-            self.rows.append(row)
+            self.payloads.append(payload)
             if slot >= len(self.vectors):
                 grown = np.zeros((max(1024, 2 * slot), self.spec.dimensions), np.float32)
                 grown[:slot] = self.vectors[:slot] if slot else 0
                 self.vectors = grown
-        self.rows[slot] = row
+        self.payloads[slot] = payload
         self.vectors[slot] = vector
 
     def delete(self, point_id: bytes) -> None:
         slot = self.slots.pop(point_id, None)
         if slot is None:
             return
-        last_id, last_row = self.ids.pop(), self.rows.pop()
+        last_id, last_payload = self.ids.pop(), self.payloads.pop()
         if last_id != point_id:
-            self.ids[slot], self.rows[slot], self.slots[last_id] = last_id, last_row, slot
+            self.ids[slot], self.payloads[slot], self.slots[last_id] = last_id, last_payload, slot
             self.vectors[slot] = self.vectors[len(self.ids)]
 
 
@@ -117,12 +106,9 @@ class Memory:
         vectors = points.unit(points.vectors(batch), batch.schema.field("vector").type.list_size)
         with self._lock:
             index = self._index(name)
-            columns = zip(*points.columns(batch), strict=True)
-            for (point_id, document, ordinal, text, key, metadata, digest, _), vector in zip(
-                columns, vectors, strict=True
-            ):
-                row = _Row(document, ordinal, text, key, json.loads(metadata), digest)
-                index.write(point_id, row, vector)
+            ids = batch.column("point_id").to_pylist()
+            for point_id, payload, vector in zip(ids, points.payloads(batch), vectors, strict=True):
+                index.write(point_id, payload, vector)
 
     def delete(self, name: str, point_ids: Sequence[bytes]) -> None:
         """Delete points; missing ones are no error."""
@@ -130,6 +116,15 @@ class Memory:
             index = self._index(name)
             for point_id in point_ids:
                 index.delete(point_id)
+
+    def remove_foreign(self, name: str) -> int:
+        """Delete points whose ids are not of our length."""
+        with self._lock:
+            index = self._index(name)
+            foreign = [point_id for point_id in index.ids if len(point_id) != rows.KEY.byte_width]
+            for point_id in foreign:
+                index.delete(point_id)
+            return len(foreign)
 
     def count(self, name: str) -> int:
         """Return how many points the index holds."""
@@ -140,10 +135,21 @@ class Memory:
         """Yield every point once."""
         with self._lock:
             index = self._index(name)
-            found = [(i, r.content_key, r.metadata_digest) for i, r in zip(index.ids, index.rows, strict=True)]
+            names = rows.SCANNED.names[1:]
+            found = [
+                (point_id, *(payload[name] for name in names))
+                for point_id, payload in zip(index.ids, index.payloads, strict=True)
+            ]
         for start in range(0, len(found), _SCAN_ROWS):
-            ids, keys, digests = zip(*found[start : start + _SCAN_ROWS], strict=True)
-            yield points.presence(ids, keys, digests)
+            yield points.scanned(*zip(*found[start : start + _SCAN_ROWS], strict=True))
+
+    def differing(self, name: str, batch: pa.RecordBatch) -> list[bytes]:
+        """Return those points that the index lacks or holds otherwise."""
+        with self._lock:
+            index = self._index(name)
+            slots = [(i, index.slots[i]) for i in batch.column("point_id").to_pylist() if i in index.slots]
+            found = {i: (index.payloads[slot], index.vectors[slot]) for i, slot in slots}
+            return points.differing(batch, points.payloads(batch), found)
 
     def fetch(self, name: str, point_ids: Sequence[bytes]) -> tuple[list[bytes], ports.Vectors]:
         """Return the points found and their vectors."""
@@ -161,7 +167,11 @@ class Memory:
         with self._lock:
             index = self._index(name)
             slots = np.array(
-                [slot for slot, row in enumerate(index.rows) if where is None or filters.matches(where, row.metadata)],
+                [
+                    slot
+                    for slot, payload in enumerate(index.payloads)
+                    if where is None or filters.matches(where, payload["metadata"])
+                ],
                 dtype=np.int64,
             )
             if not len(slots):
@@ -172,8 +182,8 @@ class Memory:
 
     @staticmethod
     def _hit(index: _Index, slot: int, score: float) -> ports.Hit:
-        row = index.rows[slot]
-        return ports.Hit(index.ids[slot], row.document, row.ordinal, score, row.text, row.metadata)
+        point_id, payload = index.ids[slot], index.payloads[slot]
+        return ports.Hit(point_id, payload["document"], payload["ordinal"], score, payload["text"], payload["metadata"])
 
     def publish(self, alias: str, name: str) -> None:
         """Point an alias at an index."""

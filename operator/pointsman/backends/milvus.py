@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +15,7 @@ import pyarrow as pa
 from pointsman import errors, ports
 from pointsman.api.conditions import Reason
 from pointsman.backends import markers, milvus_connections, milvus_rows, points
-from pointsman.core import filters
+from pointsman.core import filters, rows
 
 BUILD_SECONDS = 12 * 3600.0
 """The longest that building one index may take."""
@@ -118,6 +120,15 @@ class Milvus:
                 ids = [point_id.hex() for point_id in point_ids[start : start + _PAGE]]
                 client.delete(name, ids=ids, timeout=self._timeout)
 
+    def remove_foreign(self, name: str) -> int:
+        """Delete entities whose keys are not hexadecimal as ours are."""
+        foreign = [entity["id"] for page in self._pages(name, ["id"]) for entity in page if not _id(entity)]
+        with self._client(name) as client:
+            for start in range(0, len(foreign), _FETCHED):
+                condition = f"id in {json.dumps(foreign[start : start + _FETCHED], ensure_ascii=False)}"
+                client.delete(name, filter=condition, timeout=self._timeout)
+        return len(foreign)
+
     def count(self, name: str) -> int:
         """Return the number of entities that a query sees, which is exact; the statistics are not."""
         if not self._is_loaded(name) and self._is_empty(name):
@@ -129,21 +140,22 @@ class Milvus:
 
     def scan(self, name: str) -> Iterator[pa.RecordBatch]:
         """Yield every entity once, page by page in the order of keys."""
-        fields = ["id", "content_key", "metadata_digest"]
-        with self._reading(name) as client:
-            pages = client.query_iterator(
-                name,
-                batch_size=_PAGE,
-                output_fields=fields,
-                consistency_level="Strong",
-                timeout=self._timeout,
+        for page in self._pages(name, ["id", *rows.SCANNED.names[1:]]):
+            keys, digests = (
+                [points.from_hex(entity[key]) for entity in page] for key in ("content_key", "metadata_digest")
             )
-            try:
-                while page := pages.next():
-                    columns = ([points.from_hex(entity[key]) for entity in page] for key in fields)
-                    yield points.presence(*columns)
-            finally:
-                pages.close()
+            yield points.scanned([_id(entity) for entity in page], keys, digests, [entity["recipe"] for entity in page])
+
+    def differing(self, name: str, batch: pa.RecordBatch) -> list[bytes]:
+        """Return those points that the collection lacks or holds otherwise."""
+        wrong: list[bytes] = []
+        for piece in points.pieces([batch], _LOAD_BYTES, _FETCHED):
+            wanted = milvus_rows.entities(piece)
+            for entity in wanted:
+                del entity["vector"]
+            found = self._get(name, [entity["id"] for entity in wanted], ["*"])
+            wrong += points.differing(piece, wanted, {_id(entity): (entity, entity["vector"]) for entity in found})
+        return wrong
 
     def fetch(self, name: str, point_ids: Sequence[bytes]) -> tuple[list[bytes], ports.Vectors]:
         """Return the entities found and their vectors."""
@@ -151,13 +163,11 @@ class Milvus:
         vectors: list[npt.NDArray[np.float32]] = []
         with self._reading(name) as client:
             dimensions = milvus_rows.dimensions(client.describe_collection(name, timeout=self._timeout))
-            for start in range(0, len(point_ids), _FETCHED):
-                wanted = [point_id.hex() for point_id in point_ids[start : start + _FETCHED]]
-                found = client.get(
-                    name, wanted, output_fields=["vector"], consistency_level="Strong", timeout=self._timeout
-                )
-                ids += [bytes.fromhex(entity["id"]) for entity in found]
-                vectors += [np.asarray(entity["vector"], np.float32) for entity in found]
+        for start in range(0, len(point_ids), _FETCHED):
+            wanted = [point_id.hex() for point_id in point_ids[start : start + _FETCHED]]
+            found = self._get(name, wanted, ["vector"])
+            ids += [_id(entity) for entity in found]
+            vectors += [np.asarray(entity["vector"], np.float32) for entity in found]
         return ids, points.unit(np.array(vectors), dimensions)
 
     def search(
@@ -226,6 +236,25 @@ class Milvus:
         with self._client(name) as client:
             client.upsert(name, entities, timeout=self._timeout)
 
+    def _get(self, name: str, keys: list[str], fields: list[str]) -> list[dict[str, Any]]:
+        with self._reading(name) as client:
+            return list(client.get(name, keys, output_fields=fields, consistency_level="Strong", timeout=self._timeout))
+
+    def _pages(self, name: str, fields: list[str]) -> Iterator[list[dict[str, Any]]]:
+        with self._reading(name) as client:
+            pages = client.query_iterator(
+                name,
+                batch_size=_PAGE,
+                output_fields=fields,
+                consistency_level="Strong",
+                timeout=self._timeout,
+            )
+            try:
+                while page := pages.next():
+                    yield page
+            finally:
+                pages.close()
+
     def _words(self, name: str) -> tuple[str, str] | None:
         """Return what a collection or alias stands for: the collection's name and its marker's text."""
         try:
@@ -290,3 +319,8 @@ class Milvus:
         with self._client(name) as client:
             client.flush(name, timeout=BUILD_SECONDS)
             return int(client.get_collection_stats(name, timeout=self._timeout)["row_count"]) == 0
+
+
+def _id(entity: dict[str, Any]) -> bytes:
+    """Return an entity's id as 16 bytes; none of a key that is no id of ours."""
+    return points.from_hex(entity["id"])

@@ -148,6 +148,7 @@ def schema(dimensions: int, description: str) -> pymilvus.CollectionSchema:
     made.add_field("metadata", kinds.JSON)
     made.add_field("metadata_digest", kinds.VARCHAR, max_length=hexadecimal)
     made.add_field("sequence", kinds.INT64)
+    made.add_field("recipe", kinds.VARCHAR, max_length=hexadecimal)
     made.add_field(
         "terms",
         kinds.ARRAY,

@@ -29,7 +29,7 @@ def entities(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     made: dict[str, tuple[dict[str, Any], list[str], dict[str, float]]] = {}
     found, too_long, too_large = [], 0, 0
     for point, vector in zip(zip(*points.columns(batch), strict=True), points.vectors(batch), strict=True):
-        point_id, document, ordinal, text, key, metadata, digest, sequence = point
+        point_id, document, ordinal, text, key, metadata, digest, sequence, recipe = point
         if metadata not in made:
             # The chunks of a document share its metadata, and so do many documents.
             value = json.loads(metadata)
@@ -52,6 +52,7 @@ def entities(batch: pa.RecordBatch) -> list[dict[str, Any]]:
                 "metadata": value,
                 "metadata_digest": digest.hex(),
                 "sequence": sequence,
+                "recipe": recipe,
                 "terms": its_terms,
                 "extremes": its_extremes,
                 "vector": vector,
@@ -86,7 +87,7 @@ def hit(found: Any) -> ports.Hit:
     """Return what a search found."""
     entity = found["entity"]
     return ports.Hit(
-        point_id=bytes.fromhex(found["id"]),
+        point_id=points.from_hex(found["id"]),
         document=entity["document"],
         ordinal=int(entity["ordinal"]),
         score=float(found["distance"]),

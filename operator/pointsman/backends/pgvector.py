@@ -17,7 +17,7 @@ from pointsman import errors, ports
 from pointsman.api.conditions import Reason
 from pointsman.backends import markers, pgvector_connections, pgvector_rows, points
 from pointsman.backends.pgvector_connections import Session, quoted
-from pointsman.core import filters
+from pointsman.core import filters, rows
 
 BUILD_SECONDS = 12 * 3600
 """The longest that building one graph index may take."""
@@ -112,6 +112,11 @@ class Pgvector:
         with self._connections.transaction(name) as session:
             session.execute(f"DELETE FROM {self._quoted(name)} WHERE point_id = ANY(%s)", (_uuids(point_ids),))
 
+    def remove_foreign(self, name: str) -> int:
+        """Find nothing: the column's type lets only ids in that `delete` can name."""
+        self._spec(name)
+        return 0
+
     def count(self, name: str) -> int:
         """Return the table's exact number of rows."""
         with self._connections.transaction(name) as session:
@@ -119,11 +124,31 @@ class Pgvector:
 
     def scan(self, name: str) -> Iterator[pa.RecordBatch]:
         """Yield every row once, as they were when the scan began."""
-        statement = f"SELECT point_id, content_key, metadata_digest FROM {self._quoted(name)}"
+        statement = f"SELECT {', '.join(rows.SCANNED.names)} FROM {self._quoted(name)}"
         with self._connections.transaction(name) as session:
-            for rows in session.stream(statement, _SCAN_ROWS):
-                ids, keys, digests = zip(*rows, strict=True)
-                yield points.presence([point_id.bytes for point_id in ids], keys, digests)
+            for found in session.stream(statement, _SCAN_ROWS):
+                ids, keys, digests, recipes = zip(*found, strict=True)
+                yield points.scanned([point_id.bytes for point_id in ids], keys, digests, recipes)
+
+    def differing(self, name: str, batch: pa.RecordBatch) -> list[bytes]:
+        """Return those points that the table lacks or holds otherwise."""
+        dimensions, wrong = self._spec(name).dimensions, []
+        names = [column for column, _ in pgvector_rows.COLUMNS]
+        statement = (
+            f"SELECT {', '.join(names)}, {_type(dimensions)}_send(embedding) FROM {self._quoted(name)} "
+            "WHERE point_id = ANY(%s)"
+        )
+        for piece in points.pieces([batch], _COPY_BYTES, _SCAN_ROWS):
+            ids = _uuids(piece.column("point_id").to_pylist())
+            with self._connections.transaction(name) as session:
+                found = session.execute(statement, (ids,), binary=True)
+            vectors = pgvector_rows.received([row[-1] for row in found], dimensions > MOST_VECTOR, dimensions)
+            held = {
+                row[0].bytes: (dict(zip(names, row, strict=False)), vector)
+                for row, vector in zip(found, vectors, strict=True)
+            }
+            wrong += points.differing(piece, points.payloads(piece), held)
+        return wrong
 
     def fetch(self, name: str, point_ids: Sequence[bytes]) -> tuple[list[bytes], ports.Vectors]:
         """Return the points found and their vectors."""
@@ -132,9 +157,9 @@ class Pgvector:
             f"SELECT point_id, {_type(dimensions)}_send(embedding) FROM {self._quoted(name)} WHERE point_id = ANY(%s)"
         )
         with self._connections.transaction(name) as session:
-            rows = session.execute(statement, (_uuids(point_ids),), binary=True)
-        vectors = pgvector_rows.received([row[1] for row in rows], dimensions > MOST_VECTOR, dimensions)
-        return [row[0].bytes for row in rows], vectors
+            found = session.execute(statement, (_uuids(point_ids),), binary=True)
+        vectors = pgvector_rows.received([row[1] for row in found], dimensions > MOST_VECTOR, dimensions)
+        return [row[0].bytes for row in found], vectors
 
     def search(
         self, name: str, vector: npt.NDArray[np.float32], limit: int, where: filters.Filter | None
@@ -151,12 +176,12 @@ class Pgvector:
         with self._connections.transaction(name) as session:
             session.execute(f"SET LOCAL hnsw.ef_search = {min(1000, max(100, 2 * limit))}")
             session.execute("SET LOCAL hnsw.iterative_scan = strict_order")
-            rows = session.execute(statement, arguments)
-            if len(rows) < limit:
+            found = session.execute(statement, arguments)
+            if len(found) < limit:
                 # The walk ends after hnsw.max_scan_tuples rows, however few of them passed.
                 session.execute("SET LOCAL enable_indexscan = off")
-                rows = session.execute(statement, arguments)
-        return [ports.Hit(row[0].bytes, row[1], row[2], float(row[5]), row[3], row[4]) for row in rows]
+                found = session.execute(statement, arguments)
+        return [ports.Hit(row[0].bytes, row[1], row[2], float(row[5]), row[3], row[4]) for row in found]
 
     def publish(self, alias: str, name: str) -> None:
         """Make the alias a view of the table, in one transaction."""
@@ -211,10 +236,10 @@ class Pgvector:
             "SELECT c.relkind::text, obj_description(c.oid, 'pg_class') FROM pg_namespace n "
             "LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = %s WHERE n.nspname = %s"
         )
-        rows = session.execute(statement, (name, self._schema))
-        if not rows:
+        found = session.execute(statement, (name, self._schema))
+        if not found:
             raise errors.Terminal(Reason.BACKEND_REJECTED, f"the database has no schema {self._schema}; create it")
-        kind, text = rows[0]
+        kind, text = found[0]
         return None if kind is None else (kind, text)
 
     def _relation(self, session: Session, name: str) -> tuple[str, ports.Marker | None] | None:
@@ -269,9 +294,9 @@ class Pgvector:
 
     def _give_memory(self, session: Session, spec: ports.IndexSpec) -> None:
         """Let the graph be built in memory, where that takes no more than 1 GiB; it is much slower on disk."""
-        rows = session.execute(f"SELECT count(*) FROM {self._quoted(spec.name)}")[0][0]
+        count = session.execute(f"SELECT count(*) FROM {self._quoted(spec.name)}")[0][0]
         # A node has its vector, 2 m links in the lowest layer and m in some above, and their headers.
-        needed = rows * (4 * spec.dimensions + 64 * spec.m + 256) // 1024
+        needed = count * (4 * spec.dimensions + 64 * spec.m + 256) // 1024
         allowed = session.execute("SELECT setting::bigint FROM pg_settings WHERE name = 'maintenance_work_mem'")
         wanted = max(allowed[0][0], min(needed, _MOST_BUILD_KIB))
         session.execute(f"SET LOCAL maintenance_work_mem = '{wanted}kB'")

@@ -27,6 +27,7 @@ COLUMNS = (
     ("metadata", "jsonb NOT NULL"),
     ("metadata_digest", "bytea NOT NULL"),
     ("sequence", "bigint NOT NULL"),
+    ("recipe", "text NOT NULL"),
 )
 """All columns but the vector's, in the order in which they are copied."""
 
@@ -35,15 +36,15 @@ _TRAILER = struct.pack(">h", -1)
 _BEGIN = struct.pack(">hi", len(COLUMNS) + 1, 16)
 _LENGTH = struct.Struct(">i")
 _ORDINAL = struct.Struct(">iii")
-_DIGEST_SEQUENCE = struct.Struct(">i16siq")
+_DIGEST_SEQUENCE = struct.Struct(">i16siqi")
 
 
 def copied(batch: pa.RecordBatch, is_half: bool) -> bytes:
     """Return one batch of `rows.points` as the whole body of a COPY BINARY."""
     parts = [_SIGNATURE]
     for point, vector in zip(zip(*points.columns(batch), strict=True), _sent(batch, is_half), strict=True):
-        point_id, document, ordinal, text, key, metadata, digest, sequence = point
-        name, body, fields = document.encode(), text.encode(), metadata.encode()
+        point_id, document, ordinal, text, key, metadata, digest, sequence, recipe = point
+        name, body, fields, made_by = document.encode(), text.encode(), metadata.encode(), recipe.encode()
         parts += (
             _BEGIN,
             point_id,
@@ -56,7 +57,8 @@ def copied(batch: pa.RecordBatch, is_half: bool) -> bytes:
             _LENGTH.pack(len(fields) + 1),
             b"\x01",
             fields,
-            _DIGEST_SEQUENCE.pack(16, digest, 8, sequence),
+            _DIGEST_SEQUENCE.pack(16, digest, 8, sequence, len(made_by)),
+            made_by,
             vector,
         )
     parts.append(_TRAILER)

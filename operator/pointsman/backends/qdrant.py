@@ -21,7 +21,7 @@ from qdrant_client.http import exceptions
 from pointsman import errors, ports
 from pointsman.api.conditions import Reason
 from pointsman.backends import markers, points, qdrant_rows
-from pointsman.core import filters
+from pointsman.core import filters, rows
 
 CALL_SECONDS = 30
 BUILD_SECONDS = 12 * 3600.0
@@ -165,6 +165,17 @@ class Qdrant:
                 selector = models.PointIdsList(points=_uuids(point_ids[start : start + _PAGE]))
                 client.delete(name, selector, wait=True)
 
+    def remove_foreign(self, name: str) -> int:
+        """Delete points whose ids are numbers."""
+        removed = 0
+        for page in self._pages(name, []):
+            foreign = [record.id for record in page if not _id(record.id)]
+            if foreign:
+                with self._client(name) as client:
+                    client.delete(name, models.PointIdsList(points=foreign), wait=True)
+            removed += len(foreign)
+        return removed
+
     def count(self, name: str) -> int:
         """Return the exact number of points."""
         with self._client(name) as client:
@@ -172,16 +183,30 @@ class Qdrant:
 
     def scan(self, name: str) -> Iterator[pa.RecordBatch]:
         """Yield every point once, in the order of ids."""
-        fields, offset = ["content_key", "metadata_digest"], None
-        while True:
+        for page in self._pages(name, rows.SCANNED.names[1:]):
+            payloads = [record.payload or {} for record in page]
+            keys, digests = (
+                [points.from_hex(payload.get(key)) for payload in payloads]
+                for key in ("content_key", "metadata_digest")
+            )
+            recipes = [payload.get("recipe") for payload in payloads]
+            yield points.scanned([_id(record.id) for record in page], keys, digests, recipes)
+
+    def differing(self, name: str, batch: pa.RecordBatch) -> list[bytes]:
+        """Return those points that the collection lacks or holds otherwise."""
+        wrong: list[bytes] = []
+        for piece in points.pieces([batch], _LOAD_BYTES, _LOAD_ROWS):
+            wanted = qdrant_rows.payloads(piece)[0]
             with self._client(name) as client:
-                page, offset = client.scroll(name, limit=_PAGE, offset=offset, with_payload=fields)
-            if page:
-                payloads = [record.payload or {} for record in page]
-                columns = ([points.from_hex(payload.get(key)) for payload in payloads] for key in fields)
-                yield points.presence([_id(record.id) for record in page], *columns)
-            if offset is None:
-                return
+                found = client.retrieve(
+                    name, [point_id for point_id, _ in wanted], with_payload=True, with_vectors=True
+                )
+            held = {
+                _id(record.id): (record.payload or {}, record.vector if isinstance(record.vector, list) else [])
+                for record in found
+            }
+            wrong += points.differing(piece, (payload for _, payload in wanted), held)
+        return wrong
 
     def fetch(self, name: str, point_ids: Sequence[bytes]) -> tuple[list[bytes], ports.Vectors]:
         """Return the points found and their vectors."""
@@ -253,6 +278,16 @@ class Qdrant:
     def close(self) -> None:
         """Close the connection."""
         self._connected.close()
+
+    def _pages(self, name: str, fields: Sequence[str]) -> Iterator[list[models.Record]]:
+        offset = None
+        while True:
+            with self._client(name) as client:
+                page, offset = client.scroll(name, limit=_PAGE, offset=offset, with_payload=list(fields))
+            if page:
+                yield page
+            if offset is None:
+                return
 
     def _upsert(self, name: str, piece: pa.RecordBatch) -> None:
         payloads, ordered = qdrant_rows.payloads(piece)
@@ -340,8 +375,8 @@ def _uuids(point_ids: Sequence[bytes]) -> list[models.ExtendedPointId]:
 
 
 def _id(value: object) -> bytes:
-    """Return a point's id as 16 bytes; a number, which only somebody else gives, as that number."""
-    return uuid.UUID(value).bytes if isinstance(value, str) else int(str(value)).to_bytes(16, "big")
+    """Return a point's id as 16 bytes; none of a number, which only somebody else gives."""
+    return uuid.UUID(value).bytes if isinstance(value, str) else b""
 
 
 def _forget(alias: str) -> models.DeleteAliasOperation:

@@ -22,7 +22,7 @@ def payloads(piece: pa.RecordBatch) -> tuple[list[tuple[str, dict[str, Any]]], s
     made: dict[str, dict[str, Any]] = {}
     found, too_large = [], 0
     for point in zip(*points.columns(piece), strict=True):
-        point_id, document, ordinal, text, key, metadata, digest, sequence = point
+        point_id, document, ordinal, text, key, metadata, digest, sequence, recipe = point
         if metadata not in made:
             # The chunks of a document share its metadata, and so do many documents.
             value = json.loads(metadata)
@@ -39,6 +39,7 @@ def payloads(piece: pa.RecordBatch) -> tuple[list[tuple[str, dict[str, Any]]], s
             "text": text,
             "content_key": key.hex(),
             "sequence": sequence,
+            "recipe": recipe,
             **made[metadata],
         }
         found.append((str(uuid.UUID(bytes=point_id)), payload))

@@ -147,6 +147,32 @@ def points(old: pa.Table | None, new: pa.Table) -> PointChanges:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How an index differs from the snapshot that it should hold, as far as a scan shows."""
+
+    upserts: pa.Array
+    """Ids of points that are missing, there twice, or of another content key, metadata or recipe."""
+    deletes: pa.Array
+    """Ids of points that the snapshot has not."""
+    foreign: int
+    """How many points have no id of ours."""
+
+
+def parity(scanned: pa.Table, wanted: pa.Table, recipe: str) -> Parity:
+    """Compare what a scan found, of `rows.SCANNED`, with a table of chunks: `POINT_COLUMNS`, of all chunks."""
+    foreign = scanned["point_id"].null_count
+    ours = scanned.filter(pc.is_valid(scanned["point_id"])) if foreign else scanned
+    found = points(ours, wanted)
+    others = ours.filter(pc.not_equal(ours["recipe"], recipe))["point_id"]
+    # Milvus may hold an id twice: one of the two was compared, and the other passed for one to delete.
+    differ = keys.KeyIndex(pa.concat_arrays([found.upserts, found.deletes, keys.array(others)]))
+    ids = keys.array(wanted["point_id"])
+    upserts = ids.filter(pa.array(differ.contains(ids)))
+    deletes = found.deletes.filter(pa.array(~keys.KeyIndex(upserts).contains(found.deletes)))
+    return Parity(upserts, deletes, foreign)
+
+
 def _differs(old: pa.ChunkedArray, new: pa.ChunkedArray, before: keys.Positions) -> keys.Mask:
     """Return where a key of `new` differs from the one that stood at `before` in `old`; False where none did."""
     is_known = before >= 0

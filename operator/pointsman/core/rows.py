@@ -72,6 +72,7 @@ def points(dimensions: int) -> pa.Schema:
     return pa.schema(
         [
             *(CHUNKS.field(name) for name in POINT_COLUMNS),
+            RECIPE,
             pa.field("vector", pa.list_(pa.float32(), dimensions), nullable=False),
         ]
     )
@@ -87,9 +88,19 @@ POINT_COLUMNS = (
     "metadata_digest",
     "sequence",
 )
+"""What a point has of its chunk."""
+
+RECIPE = pa.field("recipe", pa.string(), nullable=False)
+"""The key of the recipe that a point was made by: a chunk has none, as each recipe has a table of its own."""
 
 PRESENCE = pa.schema([CHUNKS.field(name) for name in ("point_id", "content_key", "metadata_digest")])
-"""What a scan of an index returns of each point, and what parity is decided from."""
+"""The keys of a point, over which snapshots are digested."""
+
+SCANNED = pa.schema([PRESENCE.field("point_id").with_nullable(True), *list(PRESENCE)[1:], RECIPE])
+"""What a scan of an index returns of each point, and what parity is decided from.
+
+The id is null where it is none of ours: only somebody else writes such a point.
+"""
 
 
 @dataclass(frozen=True, slots=True, order=True)

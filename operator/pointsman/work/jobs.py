@@ -187,9 +187,9 @@ def _pace(job: Job, backend: ports.Backend) -> indexing.Pace:
     if not job.serving or backend.find(job.serving) is None:
         return indexing.Pace(None)
     batch = next(iter(backend.scan(job.serving)), None)
-    if batch is None or not batch.num_rows:
-        return indexing.Pace(None)
-    _, vectors = backend.fetch(job.serving, [batch["point_id"][0].as_py()])
+    # A point that somebody added has no id by which it can be fetched.
+    ids = [] if batch is None else batch["point_id"].drop_null()[:1].to_pylist()
+    _, vectors = backend.fetch(job.serving, ids)
     if not len(vectors):
         return indexing.Pace(None)
     vector = np.ascontiguousarray(vectors[0])
