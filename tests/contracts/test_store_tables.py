@@ -24,6 +24,7 @@ from pointsman.store import objects
 from pointsman.store.corpus import Corpus
 from pointsman.store.dataset import DatasetStore
 from pointsman.store.records import EmbeddedSnapshot, Snapshot
+from pointsman.store.remembered import Remembered
 from pointsman.store.root import Store
 
 NOW = datetime(2030, 1, 2, tzinfo=UTC)
@@ -540,6 +541,11 @@ class Mortal(objects.Objects):
         self._effects -= 1
 
 
+def dying_after(effects: int, root: Path) -> DatasetStore:
+    store = Mortal(str(root), effects)
+    return DatasetStore(store, Remembered(store), "shop", "papers")
+
+
 @pytest.mark.parametrize("effects", range(24))
 def test_a_clean_up_that_dies_loses_nothing_and_the_next_one_finishes_it(tmp_path: Path, effects: int) -> None:
     dataset = Store(str(tmp_path)).dataset("shop", "papers")
@@ -549,7 +555,7 @@ def test_a_clean_up_that_dies_loses_nothing_and_the_next_one_finishes_it(tmp_pat
     publish(dataset, 3, "c")
 
     with contextlib.suppress(Killed):
-        DatasetStore(Mortal(str(tmp_path), effects), "shop", "papers").clean([], [RECIPE.key], AT_ONCE)
+        dying_after(effects, tmp_path).clean([], [RECIPE.key], AT_ONCE)
     for each in dataset.snapshots():
         assert len(content(dataset.corpus, each.corpus_version)) == 1
     for record in [*dataset.embedded(RECIPE.key), *dataset.embedded(OTHER.key)]:
@@ -566,9 +572,8 @@ def test_a_clean_up_that_dies_loses_nothing_and_the_next_one_finishes_it(tmp_pat
 
 @pytest.mark.parametrize("effects", range(3))
 def test_a_publication_that_dies_is_done_again(tmp_path: Path, effects: int) -> None:
-    mortal = DatasetStore(Mortal(str(tmp_path), effects), "shop", "papers")
     with contextlib.suppress(Killed):
-        publish(mortal, 1, "a")
+        publish(dying_after(effects, tmp_path), 1, "a")
     dataset = Store(str(tmp_path)).dataset("shop", "papers")
 
     publish(dataset, 1, "a")

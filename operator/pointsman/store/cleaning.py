@@ -84,7 +84,7 @@ def clean(dataset: DatasetStore, layout: Layout, keep: set[int], recipes: set[st
 
 
 def _doomed(dataset: DatasetStore, layout: Layout, keep: set[int], recipes: set[str]) -> _Doomed:
-    embedded = {recipe: dataset.embedded(recipe) for recipe in layout.objects.folders(f"{layout.root}/versions")}
+    embedded = dataset.embedded_by_recipe()
     numbers = layout.numbers("snapshots")
     needed = keep | set(numbers[-1:])
     needed |= {found[-1].snapshot for recipe, found in embedded.items() if recipe in recipes and found}

@@ -7,6 +7,7 @@ absent: a writer that dies before leaves rows that nobody sees and that the next
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -18,16 +19,19 @@ import orjson
 from pointsman.core import recipes
 from pointsman.core.recipes import Recipe
 from pointsman.errors import Conflict
-from pointsman.store import cleaning, objects, records
+from pointsman.store import cleaning, layout, objects, records
 from pointsman.store.cleaning import Cleaned
 from pointsman.store.corpus import Chunks, Corpus
 from pointsman.store.layout import Layout
 from pointsman.store.objects import Objects
-from pointsman.store.records import EmbeddedSnapshot, R, Snapshot
+from pointsman.store.records import EmbeddedSnapshot, Snapshot
+from pointsman.store.remembered import Remembered
 from pointsman.store.tables import Table
 from pointsman.store.vectors import VectorTable
 
 Vectors = npt.NDArray[np.float32]
+_NAMED = re.compile(rf"{objects.NAME.pattern}\.json")
+_EMBEDDED = re.compile(rf"{objects.NAME.pattern}/{layout.NUMBERED.pattern}")
 GRACE = timedelta(hours=1)
 """How long a version that no record names stays for those who still read it."""
 
@@ -35,9 +39,10 @@ GRACE = timedelta(hours=1)
 class DatasetStore:
     """One dataset's part of the store."""
 
-    def __init__(self, store: Objects, namespace: str, name: str) -> None:
+    def __init__(self, store: Objects, remembered: Remembered, namespace: str, name: str) -> None:
         self._layout = Layout(store, namespace, name)
         self._objects = store
+        self._remembered = remembered
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Hold the dataset for writing; raises Conflict, which is retryable, where another process does.
@@ -49,9 +54,8 @@ class DatasetStore:
 
     def pins(self) -> dict[str, Recipe]:
         """Return the recipe that each version's name stands for, for ever."""
-        names = [name.removesuffix(".json") for name in self._objects.files(f"{self._layout.root}/pins")]
-        pinned = {name: self._pinned(name) for name in names}
-        return {name: recipe for name, recipe in pinned.items() if recipe is not None}
+        pinned = self._remembered.below(f"{self._layout.root}/pins", _NAMED, _recipe)
+        return {name.removesuffix(".json"): recipe for name, recipe in pinned.items()}
 
     def pin(self, version: str, recipe: Recipe) -> Recipe:
         """Pin a name to a recipe unless it is pinned, and return what it is pinned to."""
@@ -60,12 +64,13 @@ class DatasetStore:
 
     def snapshots(self) -> list[Snapshot]:
         """Return the snapshots that are kept, ascending."""
-        found = [self.snapshot(number) for number in self._layout.numbers("snapshots")]
-        return [snapshot for snapshot in found if snapshot is not None]
+        return list(self._remembered.below(f"{self._layout.root}/snapshots", layout.NUMBERED, _snapshot).values())
 
     def snapshot(self, number: int) -> Snapshot | None:
         """Return a snapshot, or None where there is none or it was cleaned up."""
-        return self._record(Snapshot, self._layout.snapshot(number))
+        where = self._layout.snapshot(number)
+        content = self._objects.get(where)
+        return None if content is None else _snapshot(where, content)
 
     def latest(self) -> Snapshot | None:
         """Return the newest snapshot."""
@@ -78,14 +83,20 @@ class DatasetStore:
 
     def embedded(self, recipe: str) -> list[EmbeddedSnapshot]:
         """Return the embedded snapshots of a recipe that are kept, ascending."""
-        found = [
-            self.embedded_at(recipe, number) for number in self._layout.numbers(f"versions/{objects.path(recipe)}")
-        ]
-        return [record for record in found if record is not None]
+        return self.embedded_by_recipe().get(recipe, [])
+
+    def embedded_by_recipe(self) -> dict[str, list[EmbeddedSnapshot]]:
+        """Return the embedded snapshots that are kept, ascending, of each recipe that has some."""
+        found: dict[str, list[EmbeddedSnapshot]] = {}
+        for name, record in self._remembered.below(f"{self._layout.root}/versions", _EMBEDDED, _embedded).items():
+            found.setdefault(name.partition("/")[0], []).append(record)
+        return found
 
     def embedded_at(self, recipe: str, number: int) -> EmbeddedSnapshot | None:
         """Return a snapshot as embedded by a recipe, or None."""
-        return self._record(EmbeddedSnapshot, self._layout.embedded(recipe, number))
+        where = self._layout.embedded(recipe, number)
+        content = self._objects.get(where)
+        return None if content is None else _embedded(where, content)
 
     def publish_embedded(self, record: EmbeddedSnapshot) -> None:
         """Make an embedded snapshot exist; the same again is fine, another of its number raises Conflict."""
@@ -144,10 +155,20 @@ class DatasetStore:
         if there != content:
             raise Conflict(f"{where} was published by another; wanted it free, looking again")
 
-    def _record(self, kind: type[R], where: str) -> R | None:
-        content = self._objects.get(where)
-        return None if content is None else records.decoded(kind, content)
-
     def _pinned(self, version: str) -> Recipe | None:
-        content = self._objects.get(self._layout.pin(version))
-        return None if content is None else recipes.from_json(orjson.loads(content))
+        where = self._layout.pin(version)
+        content = self._objects.get(where)
+        return None if content is None else _recipe(where, content)
+
+
+def _snapshot(where: str, content: bytes) -> Snapshot:
+    return records.decoded(Snapshot, content, where)
+
+
+def _embedded(where: str, content: bytes) -> EmbeddedSnapshot:
+    return records.decoded(EmbeddedSnapshot, content, where)
+
+
+def _recipe(where: str, content: bytes) -> Recipe:
+    with records.reading(where):
+        return recipes.from_json(orjson.loads(content))

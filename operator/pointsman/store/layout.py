@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from pointsman.core import rows
 from pointsman.store import locks, objects
 from pointsman.store.tables import Table
+
+NUMBERED = re.compile(r"[0-9]{12}\.json")
+"""The name of a record in its folder."""
 
 
 class Layout:
@@ -48,7 +53,8 @@ class Layout:
 
     def numbers(self, folder: str) -> list[int]:
         """Return the numbers of the records in a folder, ascending."""
-        return [int(name.removesuffix(".json")) for name in self.objects.files(f"{self.root}/{folder}")]
+        names = self.objects.files(f"{self.root}/{folder}")
+        return [int(name.removesuffix(".json")) for name in names if NUMBERED.fullmatch(name)]
 
     def tables(self, folder: str) -> list[str]:
         """Return the names of the tables in a folder."""

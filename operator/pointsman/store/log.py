@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from pointsman.errors import Conflict
+from pointsman.store import layout, records
 from pointsman.store.objects import Objects
 
 KEPT = 20
@@ -40,11 +41,6 @@ class RecordLog:
                 return record
             # Twenty newer ones came, or all were forgotten, between the listing and the reading.
 
-    def history(self) -> list[Record]:
-        """Return the records that were not pruned, ascending."""
-        found = [self._at(revision) for revision in self._revisions()]
-        return [record for record in found if record is not None]
-
     def write(self, value: dict[str, Any], after: int) -> int:
         """Put the record that follows revision `after` (0 for the first) and return its revision.
 
@@ -54,7 +50,7 @@ class RecordLog:
         newest = max(self._revisions(), default=0)
         if newest != after or not self._objects.create(self._name(revision), _encoded(value)):
             there = self._at(revision)
-            if there is None or there.value != _decoded(_encoded(value)):
+            if there is None or _encoded(there.value) != _encoded(value):
                 raise self._conflict(revision)
             return revision
         revisions = self._revisions(all_of_them=True)
@@ -75,13 +71,15 @@ class RecordLog:
         self._objects.delete_tree(self._path)
 
     def _revisions(self, all_of_them: bool = False) -> list[int]:
-        found = [int(name.removesuffix(".json")) for name in self._objects.files(self._path) if name.endswith(".json")]
+        names = self._objects.files(self._path)
+        found = [int(name.removesuffix(".json")) for name in names if layout.NUMBERED.fullmatch(name)]
         # What lies further back is being pruned, or was left by a writer that slept.
         return [revision for revision in found if all_of_them or revision > found[-1] - KEPT]
 
     def _at(self, revision: int) -> Record | None:
-        content = self._objects.get(self._name(revision))
-        return None if content is None else Record(revision, _decoded(content))
+        where = self._name(revision)
+        content = self._objects.get(where)
+        return None if content is None else Record(revision, _decoded(where, content))
 
     def _name(self, revision: int) -> str:
         return f"{self._path}/{revision:012d}.json"
@@ -94,6 +92,6 @@ def _encoded(value: dict[str, Any]) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
-def _decoded(content: bytes) -> dict[str, Any]:
-    value: dict[str, Any] = orjson.loads(content)
-    return value
+def _decoded(where: str, content: bytes) -> dict[str, Any]:
+    with records.reading(where):
+        return dict(orjson.loads(content))

@@ -23,7 +23,7 @@ from pointsman.errors import Retryable, Terminal
 if TYPE_CHECKING:
     from obstore.store import RetryConfig
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # What Lance reads from the same options but obstore wants apart from the credentials.
 _CLIENT_OPTIONS = ("allow_http", "allow_invalid_certificates", "connect_timeout", "proxy_url", "timeout")
 
@@ -31,7 +31,7 @@ _CLIENT_OPTIONS = ("allow_http", "allow_invalid_certificates", "connect_timeout"
 def path(*names: str) -> str:
     """Join names to a path; raises Terminal(INVALID_SPEC) for a name that could lead elsewhere."""
     for name in names:
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise Terminal(
                 Reason.INVALID_SPEC, f"{name!r} cannot name anything in the store; wanted letters, digits, . _ -"
             )
@@ -79,6 +79,15 @@ class Objects:
         with _mapped(path):
             found = obstore.list_with_delimiter(self._store, path)
             return sorted(meta["path"].rsplit("/", 1)[-1] for meta in found["objects"])
+
+    def marks(self, path: str) -> dict[str, str]:
+        """Return what follows the path in the paths of all objects below it, with what differs when an object does."""
+        with _mapped(path):
+            listed = (meta for page in obstore.list(self._store, f"{path}/") for meta in page)
+            return {
+                meta["path"].removeprefix(f"{path}/"): meta["e_tag"] or f"{meta['last_modified']} {meta['size']}"
+                for meta in listed
+            }
 
     def folders(self, path: str) -> list[str]:
         """Return the names below a path that have objects below themselves, ascending."""

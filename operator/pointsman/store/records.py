@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -72,16 +73,34 @@ def encoded(record: Snapshot | EmbeddedSnapshot) -> bytes:
     return orjson.dumps({"format": FORMAT, **dataclasses.asdict(record)}, option=orjson.OPT_SORT_KEYS)
 
 
-def decoded(kind: type[R], content: bytes) -> R:
-    """Read a record back; raises Terminal(STORE_UNREACHABLE) for a format that this release does not know."""
-    value: dict[str, Any] = orjson.loads(content)
-    found = value.pop("format", None)
-    if found != FORMAT:
+def decoded(kind: type[R], content: bytes, where: str) -> R:
+    """Read the record of a path back.
+
+    Raises Terminal(STORE_UNREACHABLE) for a format that this release does not know, and for what is no record.
+    """
+    with reading(where):
+        value: dict[str, Any] = orjson.loads(content)
+        found = value.pop("format", None)
+        if found != FORMAT:
+            raise Terminal(
+                Reason.STORE_UNREACHABLE,
+                f"{where} in the store has format {found}, this release reads {FORMAT}; "
+                "install the release that wrote it",
+            )
+        known = {field.name for field in dataclasses.fields(kind)}
+        value = {name: part for name, part in value.items() if name in known}
+        value["created_at"] = datetime.fromisoformat(value["created_at"])
+        return kind(**value)
+
+
+@contextmanager
+def reading(where: str) -> Iterator[None]:
+    """Raise Terminal(STORE_UNREACHABLE) where what a path holds cannot be made sense of."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # A machine that loses power may leave an empty file behind.
         raise Terminal(
             Reason.STORE_UNREACHABLE,
-            f"a record of the store has format {found}, this release reads {FORMAT}; install the release that wrote it",
-        )
-    known = {field.name for field in dataclasses.fields(kind)}
-    value = {name: part for name, part in value.items() if name in known}
-    value["created_at"] = datetime.fromisoformat(value["created_at"])
-    return kind(**value)
+            f"{where} in the store is damaged or of a later release; restore it, or delete it to have it made again",
+        ) from error

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pointsman.store import objects
 from pointsman.store.dataset import DatasetStore
 from pointsman.store.log import RecordLog
+from pointsman.store.remembered import Remembered
 
 
 class Store:
@@ -18,6 +19,7 @@ class Store:
 
     def __init__(self, uri: str, options: Mapping[str, str] | None = None) -> None:
         self._objects = objects.Objects(uri, options)
+        self._remembered = Remembered(self._objects)
 
     def probe(self) -> None:
         """Raise Terminal(STORE_UNSAFE) if a second put-if-absent gets through, STORE_UNREACHABLE if nothing does."""
@@ -25,7 +27,7 @@ class Store:
 
     def dataset(self, namespace: str, name: str) -> DatasetStore:
         """Return what is stored of a dataset, whether there is anything yet or not."""
-        return DatasetStore(self._objects, namespace, name)
+        return DatasetStore(self._objects, self._remembered, namespace, name)
 
     def log(self, *path: str) -> RecordLog:
         """Return a log of records."""
