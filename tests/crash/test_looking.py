@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,28 @@ from tests.crash.stage import DATASET_KEY, DEPLOYMENT_KEY, NAMESPACE, Stage, Tri
 
 from pointsman.access import Access
 from pointsman.api.conditions import Reason
+from pointsman.api.dataset import DatasetStatus
 from pointsman.backends.memory import Memory
 from pointsman.controller import observe
-from pointsman.controller.cluster import DEPLOYMENT
+from pointsman.controller.cluster import DATASET, DEPLOYMENT
 from pointsman.controller.world import Databases, World
 from pointsman.errors import Retryable
 from pointsman.plan import observed
 from pointsman.plan.observed import Presence
-from pointsman.plan.tasks import Build, Check, Follow, IndexTask, Key, Phase, Repair, Work
+from pointsman.plan.tasks import (
+    Build,
+    Check,
+    DatasetTask,
+    Embed,
+    Failure,
+    Follow,
+    IndexTask,
+    Key,
+    Phase,
+    Refresh,
+    Repair,
+    Work,
+)
 from pointsman.ports import Marker
 from pointsman.work.runners import InlineRunner
 
@@ -115,50 +130,80 @@ def test_a_broken_index_is_a_problem_of_its_own(stage: Stage) -> None:
     assert found.physical[v8].problem == observed.Problem(Reason.BACKEND_REJECTED, "the segment is corrupt", False)
 
 
-# When a namespace goes, its Secrets go first.
+# What a deployment is told of its dataset is about the version that it wants.
+
+NO_ROWS = Failure(
+    Reason.SOURCE_INVALID, "2 rows have no id", True, attempts=1, retry_at=datetime(2026, 1, 1, tzinfo=UTC)
+)
+IN_THE_WAY: dict[str, tuple[DatasetTask, str]] = {
+    "an embedding of the same version": (Embed(DATASET_KEY, "v8", "r", 1), "2 rows have no id"),
+    "an embedding of another version": (Embed(DATASET_KEY, "v9", "r", 1), ""),
+    "a read, where an earlier one is there to be embedded": (Refresh(DATASET_KEY, ""), ""),
+}
 
 
-def in_postgres(stage: Stage) -> None:
-    """Declare the deployment on a database with a Secret; behind it stands the stage's own."""
-    stories.declare(stage)
-    stage.cluster.put_secret(NAMESPACE, "pg", {"username": "u", "password": "p"}, {"pointsman.dev/allowed-hosts": "db"})
-    backend = {"pgvector": {"host": "db", "database": "vectors", "credentialsRef": {"name": "pg"}}}
-    stories.edit(stage, DEPLOYMENT, lambda r: r["spec"].update(backend=backend))
-
-
-def delete_namespace(stage: Stage) -> None:
-    stage.cluster.delete_secret(NAMESPACE, "pg")
-    stories.delete_dataset(stage)
-    stories.delete_deployment(stage)
-
-
-def test_a_namespace_goes_with_all_that_is_in_it_though_its_secrets_go_first(stage: Stage) -> None:
-    here = told(stage, in_postgres)
-    before = stage.now()
-    assert stage.database.names("pm_") != []
-
-    delete_namespace(stage)
-    settle(stage, Tripwire(), here)
-
-    assert (stage.now() - before) < here.deadline
-    assert [stage.cluster.get(key.kind, key.namespace, key.name) for key in (DATASET_KEY, DEPLOYMENT_KEY)] == [None] * 2
-    assert stage.database.names("pm_") == []
-    assert [path for path in stage.folder.rglob("*") if path.is_file() and "locks" not in path.parts] == []
-
-
-def test_a_secret_that_is_gone_is_said_while_nobody_deletes(stage: Stage) -> None:
-    here = told(stage, in_postgres)
-
-    stage.cluster.delete_secret(NAMESPACE, "pg")
-
-    problem = seen(here).problem
-    assert problem is not None and problem.reason is Reason.SECRET_NOT_FOUND
-
-
-def test_a_deployment_that_is_deleted_keeps_nothing_of_its_dataset(stage: Stage) -> None:
+@pytest.mark.parametrize(("task", "stalled"), IN_THE_WAY.values(), ids=IN_THE_WAY.keys())
+def test_only_what_failed_of_its_own_version_stalls_a_target(stage: Stage, task: DatasetTask, stalled: str) -> None:
     here = told(stage, stories.declare)
+    stories.serve("v8")(stage)
 
-    stories.delete_deployment(stage)
+    found = seen(here, runner=Busy(Work(task, 1, Phase.FAILED, failure=NO_ROWS)))
 
-    resource = here.cluster.get(DATASET_KEY.kind, NAMESPACE, "papers")
-    assert resource is not None and observe.dataset(resource, here).users == ()
+    assert found.dataset.stalled == stalled
+
+
+def test_a_source_that_was_never_read_stalls_every_target(stage: Stage) -> None:
+    stories.declare(stage)
+    work = Work(Refresh(DATASET_KEY, ""), 1, Phase.FAILED, failure=NO_ROWS)
+
+    assert seen(world(stage, Tripwire()), runner=Busy(work)).dataset.stalled == "2 rows have no id"
+
+
+def test_a_version_that_cannot_be_started_stalls_its_own_target_alone(stage: Stage) -> None:
+    here = told(stage, stories.declare)
+    model = {"openai": {"endpoint": "main", "model": "m", "dimensions": 8}}
+    endpoint = {"name": "main", "baseURL": "https://model/v1", "apiKeyRef": {"name": "key", "key": "token"}}
+    added = [{**stories.version(name, 64), "model": model} for name in ("v8",)]
+    stories.edit(
+        stage, DATASET, lambda r: r["spec"].update(endpoints=[endpoint], versions=r["spec"]["versions"] + added)
+    )
+
+    stories.serve("v8")(stage)
+    assert seen(here).dataset.stalled == "Secret key is not there"
+
+    stories.serve("v7")(stage)
+    assert seen(here).dataset.stalled == ""
+
+
+def test_how_far_an_embedding_has_come_is_said_of_its_own_version(stage: Stage) -> None:
+    here = told(stage, stories.declare)
+    running = Work(Embed(DATASET_KEY, "v8", "r", 1), 1, Phase.RUNNING, done=40, total=1112)
+
+    assert seen(here, runner=Busy(running)).dataset.progress == ""
+    stories.serve("v8")(stage)
+    assert seen(here, runner=Busy(running)).dataset.progress == "40 of 1,112 texts"
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda status: status["conditions"].append({**status["conditions"][0], "type": "Measured"}),
+        lambda status: status["conditions"].append({**status["conditions"][0], "reason": "Measuring"}),
+        lambda status: status.update(versions=[{"name": 7}]),
+    ],
+    ids=["a condition of a later release", "a reason of a later release", "a field that means something else"],
+)
+def test_what_cannot_be_read_of_a_status_does_not_take_the_rest_with_it(
+    stage: Stage, harm: Callable[[dict[str, Any]], None]
+) -> None:
+    told(stage, stories.declare)
+    resource = stage.cluster.get(DATASET, NAMESPACE, "papers")
+    assert resource is not None
+    before = observe.status(DatasetStatus, resource)
+    assert before.refresh_handled and before.refreshed_at
+
+    harm(resource["status"])
+    after = observe.status(DatasetStatus, resource)
+
+    assert after.conditions == before.conditions
+    assert (after.refresh_handled, after.refreshed_at) == (before.refresh_handled, before.refreshed_at)

@@ -15,9 +15,10 @@ from pydantic import ValidationError
 from pointsman.api import dataset as dataset_api
 from pointsman.api import deployment as deployment_api
 from pointsman.api import queryset as queryset_api
-from pointsman.api.conditions import ConditionType, Reason, get
+from pointsman.api.conditions import Reason
 from pointsman.api.deployment import Role
 from pointsman.backends import registry as backends
+from pointsman.controller import credentials
 from pointsman.controller.cluster import DATASET, DEPLOYMENT, FINALIZER, REFRESH_ANNOTATION, Resource
 from pointsman.controller.world import World
 from pointsman.core import chunking
@@ -28,7 +29,7 @@ from pointsman.plan import facts as plan_facts
 from pointsman.plan import observed, words
 from pointsman.plan.facts import Facts, Index, IndexRecord
 from pointsman.plan.observed import Physical, Presence, Problem
-from pointsman.plan.tasks import Check, Key, Work
+from pointsman.plan.tasks import Check, Embed, Key, Refresh, Work
 from pointsman.ports import Backend
 from pointsman.store.dataset import DatasetStore
 from pointsman.store.records import EmbeddedSnapshot
@@ -47,9 +48,9 @@ def dataset(resource: Resource, world: World) -> observed.Dataset:
         uid=meta["uid"],
         generation=meta["generation"],
         spec=spec,
-        status=_status(dataset_api.DatasetStatus, resource),
+        status=status(dataset_api.DatasetStatus, resource),
         has_finalizer=FINALIZER in meta.get("finalizers", ()),
-        deleting_since=_time(meta.get("deletionTimestamp")),
+        deleting_since=deleting_since(resource),
         refresh_token=meta.get("annotations", {}).get(REFRESH_ANNOTATION, ""),
         source_digest=digest(spec.source.model_dump(mode="json")),
         snapshots=tuple(_snapshot(s) for s in snapshots),
@@ -76,10 +77,10 @@ def deployment(resource: Resource, world: World) -> observed.Deployment:
         uid=meta["uid"],
         generation=meta["generation"],
         spec=spec,
-        status=_status(deployment_api.DeploymentStatus, resource),
+        status=status(deployment_api.DeploymentStatus, resource),
         has_finalizer=FINALIZER in meta.get("finalizers", ()),
-        deleting_since=_time(meta.get("deletionTimestamp")),
-        dataset=_view(key.namespace, spec.dataset_ref.name, world),
+        deleting_since=deleting_since(resource),
+        dataset=_view(key.namespace, spec.dataset_ref.name, spec.version, world),
         facts=facts,
         revision=revision,
         records=records,
@@ -103,7 +104,7 @@ def query_set(resource: Resource, world: World) -> observed.QuerySet:
         key=key,
         generation=resource["metadata"]["generation"],
         spec=spec,
-        status=_status(queryset_api.QuerySetStatus, resource),
+        status=status(queryset_api.QuerySetStatus, resource),
         source_digest=digest([part.model_dump(mode="json") for part in (spec.queries, spec.judgements)]),
         record=None if found is None else plan_facts.query_set_from_json(found.value),
         work=work,
@@ -115,6 +116,23 @@ def key_of(resource: Resource) -> Key:
     return Key(resource["kind"], resource["metadata"]["namespace"], resource["metadata"]["name"])
 
 
+def status(kind: Callable[..., Any], resource: Resource) -> Any:
+    """Return a status without the conditions and fields that cannot be read, by whichever release they were written."""
+    found = dict(resource.get("status", {}))
+    try:
+        return kind(**found)
+    except ValidationError as error:
+        unread = {tuple(part["loc"][:2]) for part in error.errors()}
+    found["conditions"] = [c for n, c in enumerate(found.get("conditions", ())) if ("conditions", n) not in unread]
+    fields = {name for name, *_ in unread} - {"conditions"}
+    return kind(**{name: value for name, value in found.items() if name not in fields})
+
+
+def deleting_since(resource: Resource) -> datetime | None:
+    """Return when a person deleted a resource, or None."""
+    return _time(resource["metadata"].get("deletionTimestamp"))
+
+
 def config_map_name(deployment: str) -> str:
     """Return the name of the ConfigMap that direct clients read."""
     return f"{deployment}-serving"
@@ -124,7 +142,7 @@ def users(dataset: Key, world: World) -> list[Resource]:
     """Return the deployments that rely on a dataset: those that are deleted need nothing of it any more."""
     found = world.cluster.list(DEPLOYMENT, dataset.namespace)
     named = [d for d in found if d.get("spec", {}).get("datasetRef", {}).get("name") == dataset.name]
-    return [deployment for deployment in named if not _is_deleted(deployment)]
+    return [deployment for deployment in named if deleting_since(deployment) is None]
 
 
 def facts_of(deployment: Key, world: World) -> tuple[Facts, int]:
@@ -144,7 +162,7 @@ def _probe(
     """Look at every index on the books. What goes wrong before the first is looked at is the problem of them all."""
     key = key_of(resource)
     try:
-        backend = world.database(key, spec.backend, _is_deleted(resource))
+        backend = world.database(key, spec.backend, deleting_since(resource) is not None)
         backend.probe()
     except PointsmanError as error:
         return {}, _problem(error)
@@ -181,32 +199,57 @@ def _is_counted(index: Index, record: IndexRecord | None, work: Sequence[Work]) 
     return is_verified and not is_written and index.role is not Role.RETIRING
 
 
-def _view(namespace: str, name: str, world: World) -> observed.DatasetView:
-    store = world.store.dataset(namespace, name)
-    resource = world.cluster.get(DATASET, namespace, name)
-    pins = store.pins()
+def _view(namespace: str, name: str, version: str, world: World) -> observed.DatasetView:
+    """Return what a deployment of a version needs to know of its dataset."""
+    store, resource = world.store.dataset(namespace, name), world.cluster.get(DATASET, namespace, name)
+    work = world.runner.work(Key(DATASET, namespace, name))
+    pins, snapshots = store.pins(), tuple(_snapshot(record) for record in store.snapshots())
+    embedded = _embedded(store, pins)
     declared: tuple[str, ...] = ()
-    progress = stalled = ""
+    stalled = ""
     if resource is not None:
-        declared = tuple(version["name"] for version in resource["spec"].get("versions", ()))
-        status = _status(dataset_api.DatasetStatus, resource)
-        running = [v.progress for v in status.versions if v.progress is not None]
-        if running and running[0].total:
-            progress = f"{running[0].done:,} of {running[0].total:,} {running[0].unit}"
-        stall = get(status.conditions, ConditionType.STALLED)
-        # A version that was removed, or declared anew, stops neither its pinned recipe nor any other version.
-        goes_on = (Reason.VERSION_IN_USE, Reason.VERSION_REDEFINED)
-        if stall is not None and stall.status == "True" and stall.reason not in goes_on:
-            stalled = stall.message
+        declared = tuple(declared["name"] for declared in resource["spec"].get("versions", ()))
+        if version not in pins or not embedded[pins[version].key]:
+            stalled = _stalled(resource, version, bool(snapshots), work, world)
     return observed.DatasetView(
-        exists=resource is not None and not _is_deleted(resource),
+        exists=resource is not None and deleting_since(resource) is None,
         declared=declared,
         pins=pins,
-        snapshots=tuple(_snapshot(s) for s in store.snapshots()),
-        embedded=_embedded(store, pins),
-        progress=progress,
+        snapshots=snapshots,
+        embedded=embedded,
+        progress=next((f"{w.done:,} of {w.total:,} texts" for w in work if _embeds(w, version) and w.total), ""),
         stalled=stalled,
     )
+
+
+def _embeds(work: Work, version: str) -> bool:
+    return isinstance(work.task, Embed) and work.task.version == version
+
+
+def _stalled(resource: Resource, version: str, is_read: bool, work: Sequence[Work], world: World) -> str:
+    """Return why a version will not be embedded until somebody edits something; empty where nothing is in its way.
+
+    What is wrong with another version is nothing to it, and what is wrong with the source only before it was ever read.
+    """
+    for attempt in work:
+        concerns = _embeds(attempt, version) or (isinstance(attempt.task, Refresh) and not is_read)
+        if concerns and attempt.failure is not None and attempt.failure.is_terminal:
+            return attempt.failure.message
+    namespace = resource["metadata"]["namespace"]
+    try:
+        # The same that is asked for before work is started.
+        spec = _valid(dataset_api.Spec, resource)
+        if not is_read:
+            credentials.of_source(world.cluster, namespace, spec.source, world.access)
+        for declared in (declared for declared in spec.versions if declared.name == version):
+            recipe = _recipe(spec, declared)
+            if isinstance(recipe, Problem):
+                return recipe.message if recipe.is_terminal else ""
+            endpoint = jobs.endpoint_of(spec, declared.model)
+            credentials.of_endpoint(world.cluster, namespace, endpoint, world.access)
+    except Terminal as error:
+        return error.message
+    return ""
 
 
 def _user(resource: Resource, pins: Mapping[str, Recipe], world: World) -> observed.User:
@@ -292,18 +335,6 @@ def _valid(kind: Callable[..., Any], resource: Resource) -> Any:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise Terminal(Reason.INVALID_SPEC, f"spec.{where}: {first['msg']}") from error
-
-
-def _status(kind: Callable[..., Any], resource: Resource) -> Any:
-    """Read a status; one that cannot be read, by whoever's hand, is written anew."""
-    try:
-        return kind(**resource.get("status", {}))
-    except ValidationError:
-        return kind()
-
-
-def _is_deleted(resource: Resource) -> bool:
-    return "deletionTimestamp" in resource["metadata"]
 
 
 def _time(text: str | None) -> datetime | None:
