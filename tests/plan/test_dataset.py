@@ -40,7 +40,6 @@ def first(**changes: Any) -> Dataset:
     return b.dataset(**{"snapshots": (), "embedded": {}, "status": api.DatasetStatus(), **changes})
 
 
-UNREACHABLE = Problem(Reason.STORE_UNREACHABLE, "s3://store does not answer", False)
 NO_ENDPOINT = Problem(Reason.ENDPOINT_NOT_FOUND, "endpoint main is not declared, only none", True)
 OTHER_TEMPLATE = dataclasses.replace(b.V7, template="{title}")
 OTHER_SPACE_TOO = b.recipe(128, template="{title}")
@@ -51,16 +50,6 @@ CASES: dict[str, tuple[Dataset, list[str], tuple[ConditionType, Reason, str]]] =
         b.dataset(has_finalizer=False),
         ["AddFinalizer"],
         (RECONCILING, Reason.ACCEPTED, "seen for the first time"),
-    ),
-    "a problem that passes": (
-        b.dataset(problem=UNREACHABLE),
-        [],
-        (RECONCILING, Reason.STORE_UNREACHABLE, "s3://store does not answer"),
-    ),
-    "a problem that only an edit can mend": (
-        b.dataset(problem=NO_ENDPOINT),
-        [],
-        (STALLED, Reason.ENDPOINT_NOT_FOUND, "endpoint main is not declared, only none"),
     ),
     "recipes are pinned before anything else": (
         first(pins={}),
@@ -484,7 +473,7 @@ PHASES = {
     "Embedding": b.dataset(work=(b.running(b.embed()),)),
     "CleaningUp": b.dataset(work=(b.running(b.clean((12,), ())),)),
     "Ready": b.dataset(),
-    "Stalled": b.dataset(problem=NO_ENDPOINT),
+    "Stalled": b.dataset(recipes={"v7": NO_ENDPOINT}),
     "Pending": first(spec=b.dataset_spec("v7", suspend=True)),
 }
 
@@ -543,7 +532,6 @@ LOOK_AGAIN: dict[str, tuple[Dataset, timedelta]] = {
         b.dataset(spec=EVERY, status=status(refreshed_at=b.NOW - 12 * MINUTE)),
         timedelta(minutes=3),
     ),
-    "where there is a problem": (b.dataset(problem=UNREACHABLE), timedelta(seconds=30)),
     "at rest while a suspended source should have been read": (
         b.dataset(spec=b.dataset_spec("v7", refresh={"every": "15m"}, suspend=True)),
         timedelta(minutes=5),
@@ -602,11 +590,11 @@ DELETION: dict[str, tuple[Dataset, list[str], tuple[ConditionType, Reason, str],
         (RECONCILING, Reason.DELETING, "being removed"),
         timedelta(seconds=1),
     ),
-    "not for ever": (
+    "not for ever, nor for a store that cannot be dropped": (
         deleted(10 * MINUTE, work=(b.running(b.embed()),)),
-        ["CancelWork", "DropStore"],
+        ["CancelWork", "RemoveFinalizer"],
         (RECONCILING, Reason.DELETING, "being removed"),
-        timedelta(0),
+        timedelta(minutes=5),
     ),
     "the resource goes after the store": (
         deleted(snapshots=(), pins={}, embedded={}),
@@ -616,12 +604,6 @@ DELETION: dict[str, tuple[Dataset, list[str], tuple[ConditionType, Reason, str],
     ),
     "an orphaned store stays": (
         deleted(spec=b.dataset_spec("v7", deletionPolicy="Orphan")),
-        ["RemoveFinalizer"],
-        (RECONCILING, Reason.DELETING, "being removed"),
-        timedelta(minutes=5),
-    ),
-    "a store that cannot be reached stays at the deadline": (
-        deleted(10 * MINUTE, problem=UNREACHABLE),
         ["RemoveFinalizer"],
         (RECONCILING, Reason.DELETING, "being removed"),
         timedelta(minutes=5),
@@ -640,6 +622,28 @@ def test_deletion(seen: Dataset, wanted: list[str], said: tuple[ConditionType, R
     plan = dataset.plan(seen, b.NOW)
 
     assert (b.kinds(plan.actions), b.goal(plan.status), plan.look_again) == (wanted, said, again)
+
+
+LEFT: dict[str, tuple[Dataset, str]] = {
+    "a store that could not be dropped": (
+        deleted(10 * MINUTE),
+        "let go after 10m, leaving behind its documents and vectors in the store",
+    ),
+    "a store that is used": (
+        deleted(10 * MINUTE, users=(b.user(), b.user("books"))),
+        "let go after 10m, leaving behind its documents and vectors in the store, used by books, papers",
+    ),
+    "a store that is kept by policy is not left behind": (
+        deleted(10 * MINUTE, spec=b.dataset_spec("v7", deletionPolicy="Orphan")),
+        "",
+    ),
+    "no store": (deleted(10 * MINUTE, snapshots=(), pins={}, embedded={}), ""),
+}
+
+
+@pytest.mark.parametrize(("seen", "left"), LEFT.values(), ids=LEFT.keys())
+def test_what_is_left_behind_at_the_deadline_is_said(seen: Dataset, left: str) -> None:
+    assert dataset.plan(seen, b.NOW).actions == (actions.RemoveFinalizer(b.DATASET, left),)
 
 
 def test_each_part_of_a_dataset_remembers_its_own_failures() -> None:

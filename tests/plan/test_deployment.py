@@ -1144,7 +1144,7 @@ DELETION: dict[str, tuple[Deployment, list[str], str, timedelta]] = {
         timedelta(0),
     ),
     "the alias is left where the database does not answer": (
-        deleted(published=b.route(alias="papers"), problem=b.NO_ANSWER),
+        deleted(published=b.route(alias="papers"), problem=b.NO_ANSWER, physical={"v7": None}),
         ["WithdrawRoute"],
         "no answer; indexes are left behind in 9m",
         timedelta(0),
@@ -1188,11 +1188,17 @@ DELETION: dict[str, tuple[Deployment, list[str], str, timedelta]] = {
     "one that could not be looked at is waited for": (
         deleted(b.retiring(), physical={"v7": b.UNKNOWN}),
         [],
-        "1 index is being removed",
+        "no answer; indexes are left behind in 9m",
         timedelta(seconds=5),
     ),
+    "and does not keep another from being deleted": (
+        deleted(b.retiring(), b.retiring("v8", b.V8), physical={"v7": b.UNKNOWN}),
+        ["DeleteIndex"],
+        "no answer; indexes are left behind in 9m",
+        timedelta(0),
+    ),
     "a database that does not answer is waited for": (
-        deleted(problem=b.NO_ANSWER, physical={"v7": None}),
+        deleted(b.retiring(), problem=b.NO_ANSWER, physical={"v7": None}),
         [],
         "no answer; indexes are left behind in 9m",
         timedelta(seconds=5),
@@ -1205,9 +1211,15 @@ DELETION: dict[str, tuple[Deployment, list[str], str, timedelta]] = {
         timedelta(seconds=5),
     ),
     "until the deadline": (
-        deleted(problem=b.NO_ANSWER, physical={"v7": None}, ago=timedelta(minutes=10)),
+        deleted(b.retiring(), problem=b.NO_ANSWER, physical={"v7": None}, ago=timedelta(minutes=10)),
         ["RemoveFinalizer"],
         "no answer; indexes are left behind in 0s",
+        timedelta(minutes=5),
+    ),
+    "which holds for an alias that cannot be withdrawn, too": (
+        deleted(published=b.route(alias="papers"), ago=timedelta(minutes=10)),
+        ["RemoveFinalizer"],
+        "1 index is being removed",
         timedelta(minutes=5),
     ),
     "the facts go after the last index": (
@@ -1238,6 +1250,28 @@ def test_deletion(seen: Deployment, wanted: list[str], message: str, again: time
     assert b.kinds(plan.actions) == wanted
     assert b.goal(plan.status) == (RECONCILING, Reason.DELETING, message)
     assert plan.look_again == again
+
+
+LEFT: dict[str, tuple[Deployment, str]] = {
+    "indexes": (
+        deleted(b.retiring(), b.retiring("v8", b.V8), ago=timedelta(minutes=10)),
+        "let go after 10m, leaving behind v7, v8 at memory:",
+    ),
+    "indexes and an alias": (
+        deleted(published=b.route(alias="papers"), ago=timedelta(minutes=10)),
+        "let go after 10m, leaving behind v7, the alias papers at memory:",
+    ),
+    "indexes that are kept by policy are not left behind": (
+        deleted(spec=b.spec(deletionPolicy="Orphan"), ago=timedelta(minutes=10)),
+        "",
+    ),
+    "no index": (deleted(fresh=True, ago=timedelta(minutes=10)), ""),
+}
+
+
+@pytest.mark.parametrize(("seen", "left"), LEFT.values(), ids=LEFT.keys())
+def test_what_is_left_behind_at_the_deadline_is_said(seen: Deployment, left: str) -> None:
+    assert deployment.plan(seen, b.NOW).actions == (actions.RemoveFinalizer(b.DEPLOYMENT, left),)
 
 
 def test_a_deployment_that_is_let_go_is_let_alone() -> None:

@@ -147,7 +147,6 @@ def datasets(draw: st.DrawFn) -> Dataset:
         embedded={r.key: b.embedded(*draw(st.sampled_from([numbers, numbers[:1], ()]))) for r in (b.V7, b.V8)},
         users=tuple(draw(users)),
         work=draw(works(tasks)),
-        problem=draw(PROBLEMS) if draw(st.integers(0, 4)) == 0 else None,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from pointsman import logs
 from pointsman.api import dataset as dataset_api
 from pointsman.api import deployment as deployment_api
 from pointsman.api import queryset as queryset_api
@@ -18,13 +19,18 @@ from pointsman.ports import Backend
 from pointsman.work import jobs
 from pointsman.work.jobs import Job
 
+log = logs.logger()
+
 
 def action(todo: actions.Action, resource: Resource, world: World) -> None:
     """Carry out one action that was planned for a resource."""
     match todo:
         case actions.AddFinalizer(owner):
             _set_finalizers(owner, resource, world, add=True)
-        case actions.RemoveFinalizer(owner):
+        case actions.RemoveFinalizer(owner, left):
+            if left:
+                world.cluster.event(resource, True, Reason.DELETING, left)
+                log.warning(logs.Event.DATA_LEFT_BEHIND, resource=f"{owner.kind} {owner}", left=left)
             _set_finalizers(owner, resource, world, add=False)
         case actions.PinRecipe(owner, version, recipe):
             world.store.dataset(owner.namespace, owner.name).pin(version, recipe)
@@ -84,7 +90,7 @@ def _forget(owner: Key, world: World) -> None:
 
 def _backend(owner: Key, resource: Resource, world: World) -> Backend:
     spec = deployment_api.Spec(**resource["spec"])
-    return world.database(owner, spec.backend, "deletionTimestamp" in resource["metadata"])
+    return world.database(owner, spec.backend, observe.deleting_since(resource) is not None)
 
 
 def _job(task: Task, resource: Resource, world: World) -> Job:

@@ -25,6 +25,8 @@ class RemoveFinalizer:
     """Let the resource go."""
 
     owner: Key
+    left: str = ""
+    """What of ours is left behind, as a clause for people; empty where nothing is, or was meant to be."""
 
 
 @dataclass(frozen=True, slots=True)

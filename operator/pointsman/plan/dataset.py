@@ -29,8 +29,6 @@ def plan(seen: Dataset, now: datetime) -> Plan[api.DatasetStatus]:
     if not seen.has_finalizer:
         state = (ConditionType.RECONCILING, Reason.ACCEPTED, "seen for the first time")
         return Plan((actions.AddFinalizer(seen.key),), _status(seen, state, now), words.AT_ONCE)
-    if seen.problem is not None:
-        return Plan((), _status(seen, _of_problem(seen.problem), now), timedelta(seconds=30))
 
     pins = tuple(
         actions.PinRecipe(seen.key, version, recipe)
@@ -356,9 +354,17 @@ def _delete(seen: Dataset, since: datetime, now: datetime) -> Plan[api.DatasetSt
     if not seen.has_finalizer:
         state = (ConditionType.RECONCILING, Reason.DELETING, "gone")
         return Plan((), _status(seen, state, now), words.AT_REST)
-    users = ", ".join(sorted(user.name for user in seen.users))
     remaining = since + seen.deadline - now
-    if seen.users and remaining > timedelta(0):
+    stop = (actions.CancelWork(seen.key),) if seen.work else ()
+    status = _status(seen, (ConditionType.RECONCILING, Reason.DELETING, "being removed"), now)
+    has_store = bool(seen.pins or seen.snapshots) and seen.spec.deletion_policy == "Delete"
+    users = ", ".join(sorted(user.name for user in seen.users))
+    # Whatever keeps failing below, it fails until then and no longer.
+    if remaining <= timedelta(0):
+        left = f"let go after {words.duration(seen.deadline)}, leaving behind its documents and vectors in the store"
+        left += f", used by {users}" if users else ""
+        return Plan((*stop, actions.RemoveFinalizer(seen.key, left if has_store else "")), status, words.AT_REST)
+    if seen.users:
         state = (
             ConditionType.STALLED,
             Reason.VERSION_IN_USE,
@@ -366,14 +372,9 @@ def _delete(seen: Dataset, since: datetime, now: datetime) -> Plan[api.DatasetSt
             f"{words.duration(seen.deadline)} after the deletion for the resource to go and its store to stay",
         )
         return Plan((), _status(seen, state, now), min(remaining, timedelta(seconds=10)))
-    state = (ConditionType.RECONCILING, Reason.DELETING, "being removed")
-    status = _status(seen, state, now)
-    stop = (actions.CancelWork(seen.key),) if seen.work else ()
-    if any(work.phase is Phase.RUNNING for work in seen.work) and remaining > timedelta(0):
+    if any(work.phase is Phase.RUNNING for work in seen.work):
         # What is still at work could write beside what is removed.
         return Plan(stop, status, min(remaining, words.SOON))
-    keeps_store = seen.spec.deletion_policy == "Orphan" or bool(seen.users)
-    has_store = bool(seen.pins or seen.snapshots)
-    if keeps_store or not has_store or (seen.problem is not None and remaining <= timedelta(0)):
-        return Plan((*stop, actions.RemoveFinalizer(seen.key)), status, words.AT_REST)
-    return Plan((*stop, actions.DropStore(seen.key)), status, words.AT_ONCE)
+    if has_store:
+        return Plan((*stop, actions.DropStore(seen.key)), status, words.AT_ONCE)
+    return Plan((*stop, actions.RemoveFinalizer(seen.key)), status, words.AT_REST)

@@ -293,19 +293,16 @@ def _delete(seen: Deployment, since: datetime, now: datetime) -> Plan[api.Deploy
         return Plan((), seen.status, words.AT_REST)
     remaining = since + seen.deadline - now
     stop: tuple[actions.Action, ...] = (actions.CancelWork(seen.key),) if seen.work else ()
-    left = len(seen.facts.indexes)
-    message = f"{left} {'index is' if left == 1 else 'indexes are'} being removed" if left else "being removed"
-    if seen.problem is not None:
-        message = f"{seen.problem.message}; indexes are left behind in {words.duration(remaining)}"
-    state = (ConditionType.RECONCILING, Reason.DELETING, message)
+    state = (ConditionType.RECONCILING, Reason.DELETING, _removing(seen, remaining))
     said = status(seen, seen.facts, state, now)
 
+    # Whatever keeps failing below, it fails until then and no longer.
+    if remaining <= timedelta(0):
+        return Plan((*stop, actions.RemoveFinalizer(seen.key, _left(seen))), said, words.AT_REST)
     if seen.published is not None:
         return Plan((*stop, *routes.withdraw(seen)), said, words.AT_ONCE)
-    if seen.spec.deletion_policy == "Orphan" or remaining <= timedelta(0):
+    if seen.spec.deletion_policy == "Orphan":
         return Plan((*stop, actions.RemoveFinalizer(seen.key)), said, words.AT_REST)
-    if seen.problem is not None:
-        return Plan(stop, said, min(remaining, timedelta(seconds=5)))
     if any(work.phase is Phase.RUNNING for work in seen.work):
         # What is still at work could make again what is removed beside it.
         return Plan(stop, said, min(remaining, words.SOON))
@@ -325,3 +322,22 @@ def _delete(seen: Deployment, since: datetime, now: datetime) -> Plan[api.Deploy
     if seen.revision:
         return Plan((*stop, actions.ForgetFacts(seen.key)), said, words.AT_ONCE)
     return Plan((*stop, actions.RemoveFinalizer(seen.key)), said, words.AT_REST)
+
+
+def _removing(seen: Deployment, remaining: timedelta) -> str:
+    """Return how the removal stands, as a clause: what holds it up, and for how long that is put up with."""
+    left = len(seen.facts.indexes)
+    problem = next((p for index in seen.facts.indexes if (p := indexes.unseen(seen, index)) is not None), None)
+    if problem is not None:
+        return f"{problem.message}; indexes are left behind in {words.duration(remaining)}"
+    return f"{left} {'index is' if left == 1 else 'indexes are'} being removed" if left else "being removed"
+
+
+def _left(seen: Deployment) -> str:
+    """Return what is left behind at the deadline, as a clause."""
+    alias = (seen.published or {}).get("alias", "")
+    parts = [index.name for index in seen.facts.indexes if seen.spec.deletion_policy == "Delete"]
+    parts += [f"the alias {alias}"] if alias else []
+    if not parts:
+        return ""
+    return f"let go after {words.duration(seen.deadline)}, leaving behind {', '.join(parts)} at {seen.address}"

@@ -94,7 +94,6 @@ class Dataset:
     work: tuple[Work, ...]
     deadline: timedelta
     """How long a finalizer may wait."""
-    problem: Problem | None = None
 
 
 class Presence(StrEnum):
@@ -159,6 +158,7 @@ class Deployment:
     work: tuple[Work, ...]
     deadline: timedelta
     problem: Problem | None = None
+    """What kept every index from being looked at."""
 
 
 @dataclass(frozen=True, slots=True)
