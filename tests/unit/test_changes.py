@@ -138,3 +138,43 @@ def test_points_are_compared_without_the_names_of_their_documents() -> None:
     table = chunked(a=(["x"], "m")).drop_columns(["document"])
 
     assert changes.points(table, table).documents.to_pylist() == []
+
+
+def scan(chunks: pa.Table, recipe: str = "r") -> pa.Table:
+    """Return what a scan of an index finds that holds these chunks."""
+    return pa.Table.from_pylist([{**row, "recipe": recipe} for row in chunks.to_pylist()], rows.SCANNED)
+
+
+def test_an_index_that_holds_its_snapshot_differs_in_nothing() -> None:
+    chunks = chunked(a=(["one", "two"], "m"), b=(["one"], "m"))
+    found = changes.parity(scan(chunks), chunks, "r")
+
+    assert (len(found.upserts), len(found.deletes), found.foreign) == (0, 0, 0)
+
+
+def test_an_index_differs_by_what_it_lacks_holds_otherwise_and_has_beyond() -> None:
+    wanted = chunked(a=(["one"], "m"), b=(["two"], "m"), c=(["three"], "m"), d=(["four"], "m"))
+    there = pa.concat_tables(
+        [
+            scan(chunked(a=(["ONE"], "m"), b=(["two"], "M"), x=(["five"], "m"))),
+            scan(chunked(c=(["three"], "m")), recipe="another"),
+            pa.Table.from_pylist(
+                [{"point_id": None, "content_key": bytes(16), "metadata_digest": bytes(16), "recipe": "r"}],
+                rows.SCANNED,
+            ),
+        ]
+    )
+    found = changes.parity(there, wanted, "r")
+
+    assert found.upserts.to_pylist() == wanted["point_id"].to_pylist()
+    assert found.deletes.to_pylist() == [digests.point_id("x", 0)]
+    assert found.foreign == 1
+
+
+def test_a_point_that_is_there_twice_is_written_again_and_not_deleted() -> None:
+    wanted = chunked(a=(["one"], "m"), b=(["two"], "m"))
+    twice = scan(chunked(b=(["two"], "m"), x=(["three"], "m")))
+    found = changes.parity(pa.concat_tables([scan(wanted), twice, twice.slice(1)]), wanted, "r")
+
+    assert found.upserts.to_pylist() == [digests.point_id("b", 0)]
+    assert set(found.deletes.to_pylist()) == {digests.point_id("x", 0)}
