@@ -135,6 +135,8 @@ class Reason(StrEnum):
     """The vector database cannot hold such an index."""
     COLLECTION_FOREIGN = "CollectionForeign"
     """A collection of the wanted name exists and does not carry our marker."""
+    ROUTE_FOREIGN = "RouteForeign"
+    """A ConfigMap of the wanted name exists and is not ours."""
     INDEX_LOST = "IndexLost"
     """An index that should exist does not."""
     INDEX_ELSEWHERE = "IndexElsewhere"

@@ -5,24 +5,43 @@ The in-memory cluster is what the crash tests and a newcomer's first experiments
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from pointsman.errors import Conflict
+from pointsman.api.conditions import Reason
+from pointsman.errors import Conflict, Terminal
 from pointsman.plan.tasks import Key
 
 DATASET = "EmbeddingDataset"
 DEPLOYMENT = "IndexDeployment"
 QUERY_SET = "QuerySet"
 PLURALS: Mapping[str, str] = {DATASET: "embeddingdatasets", DEPLOYMENT: "indexdeployments", QUERY_SET: "querysets"}
+MANAGED_BY: Mapping[str, str] = {"app.kubernetes.io/managed-by": "pointsman"}
+"""The label of what we make, by which we know it again."""
 FINALIZER = "pointsman.dev/cleanup"
 REFRESH_ANNOTATION = "pointsman.dev/refresh"
 
 Resource = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who we are to the API server, and where it is: as of now, since tokens are renewed."""
+
+    server: str
+    ca_path: str | None
+    is_verified: bool
+    """Whether the server's certificate is checked."""
+    authorization: str | None = field(repr=False)
+    """The value of the header; None for a client certificate."""
+    certificate_path: str | None
+    key_path: str | None
+    proxy_url: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +51,17 @@ class Secret:
     name: str
     values: Mapping[str, str]
     annotations: Mapping[str, str]
+    binary: frozenset[str] = frozenset()
+    """The keys whose values are no text: nothing of ours wants one, and whoever asks for one is told."""
+
+    @staticmethod
+    def of(name: str, values: Mapping[str, bytes], annotations: Mapping[str, str]) -> Secret:
+        """Return a Secret from what Kubernetes keeps."""
+        texts: dict[str, str] = {}
+        for key, value in values.items():
+            with contextlib.suppress(UnicodeDecodeError):
+                texts[key] = value.decode()
+        return Secret(name, texts, annotations, frozenset(values) - frozenset(texts))
 
     def __repr__(self) -> str:
         return f"Secret(name={self.name!r})"
@@ -57,15 +87,19 @@ class Cluster(Protocol):
         ...
 
     def config_map(self, namespace: str, name: str) -> Mapping[str, str] | None:
-        """Return the data of a ConfigMap, or None."""
+        """Return the data of a ConfigMap of ours, or None."""
         ...
 
     def write_config_map(self, owner: Key, uid: str, name: str, data: Mapping[str, str]) -> None:
-        """Create or replace a ConfigMap that is owned by one of our resources."""
+        """Create or replace a ConfigMap of ours, owned by one of our resources.
+
+        Ours is what carries our label or belongs to one of our resources, so that one is known again that was restored
+        or whose owner was created anew. Raises Terminal(ROUTE_FOREIGN) for any other of that name.
+        """
         ...
 
     def delete_config_map(self, namespace: str, name: str) -> None:
-        """Remove a ConfigMap. A missing one is no error."""
+        """Remove a ConfigMap of ours. A missing one is no error, and another's stays."""
         ...
 
     def secret(self, namespace: str, name: str) -> Secret | None:
@@ -85,6 +119,7 @@ class MemoryCluster:
         self._version = 0
         self._resources: dict[Key, Resource] = {}
         self._config_maps: dict[tuple[str, str], dict[str, str]] = {}
+        self._foreign_maps: set[tuple[str, str]] = set()
         self._owners: dict[tuple[str, str], Key] = {}
         self._secrets: dict[tuple[str, str], Secret] = {}
         self.events: list[tuple[Key, str, str]] = []
@@ -115,9 +150,16 @@ class MemoryCluster:
             resource["metadata"]["resourceVersion"] = self._next()
             self._collect(key)
 
-    def put_secret(self, namespace: str, name: str, values: Mapping[str, str], annotations: Mapping[str, str]) -> None:
+    def put_secret(
+        self, namespace: str, name: str, values: Mapping[str, str | bytes], annotations: Mapping[str, str]
+    ) -> None:
         """Create or replace a Secret."""
-        self._secrets[namespace, name] = Secret(name, values, annotations)
+        raw = {key: value.encode() if isinstance(value, str) else value for key, value in values.items()}
+        self._secrets[namespace, name] = Secret.of(name, raw, annotations)
+
+    def put_config_map(self, namespace: str, name: str) -> None:
+        """Create a ConfigMap as a user would, who knows nothing of us."""
+        self._foreign_maps.add((namespace, name))
 
     def delete_secret(self, namespace: str, name: str) -> None:
         """Remove a Secret, which has no finalizers of ours."""
@@ -162,18 +204,20 @@ class MemoryCluster:
             self.writes += 1
 
     def config_map(self, namespace: str, name: str) -> Mapping[str, str] | None:
-        """Return the data of a ConfigMap, or None."""
+        """Return the data of a ConfigMap of ours, or None."""
         found = self._config_maps.get((namespace, name))
         return None if found is None else dict(found)
 
     def write_config_map(self, owner: Key, uid: str, name: str, data: Mapping[str, str]) -> None:
-        """Create or replace a ConfigMap."""
+        """Create or replace a ConfigMap of ours."""
+        if (owner.namespace, name) in self._foreign_maps:
+            raise foreign(name)
         self._config_maps[owner.namespace, name] = dict(data)
         self._owners[owner.namespace, name] = owner
         self.writes += 1
 
     def delete_config_map(self, namespace: str, name: str) -> None:
-        """Remove a ConfigMap."""
+        """Remove a ConfigMap of ours."""
         self._config_maps.pop((namespace, name), None)
         self.writes += 1
 
@@ -196,6 +240,16 @@ class MemoryCluster:
             del self._resources[key]
             for name in [name for name, owner in self._owners.items() if owner == key]:
                 self._config_maps.pop(name, None)
+
+
+def foreign(config_map: str) -> Terminal:
+    """Return the error for a ConfigMap of a name of ours that somebody else made."""
+    label = ", ".join(f"{name}={value}" for name, value in MANAGED_BY.items())
+    return Terminal(
+        Reason.ROUTE_FOREIGN,
+        f"ConfigMap {config_map} is somebody else's, wanted it free or with the label {label}; "
+        "remove it, or declare the deployment under another name",
+    )
 
 
 def _key(resource: Resource) -> Key:

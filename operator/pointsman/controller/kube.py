@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import builtins
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,13 +16,14 @@ import urllib3
 
 from pointsman.api import base
 from pointsman.api.conditions import Reason
-from pointsman.controller.cluster import PLURALS, Resource, Secret
+from pointsman.controller.cluster import MANAGED_BY, PLURALS, Identity, Resource, Secret, foreign
 from pointsman.errors import Conflict, Retryable, Terminal
 from pointsman.plan.tasks import Key
 
 TIMEOUT = (5, 30)
 """Seconds to connect and to read."""
-MANAGED_BY = {"app.kubernetes.io/managed-by": "pointsman"}
+PAGE = 500
+"""How many resources are listed by one call."""
 
 
 def connect(kubeconfig: str | None = None, context: str | None = None) -> Kube:
@@ -51,8 +53,8 @@ def connect(kubeconfig: str | None = None, context: str | None = None) -> Kube:
 class Kube:
     """The API of one cluster. One client for all threads; every call has a deadline."""
 
-    def __init__(self, client: kubernetes.client.ApiClient) -> None:
-        self._client = client
+    def __init__(self, client: kubernetes.client.ApiClient, page_size: int = PAGE) -> None:
+        self._client, self._page_size = client, page_size
         # Any: plain dicts go in and come out; the client's own types cover too little of what it accepts.
         self._objects: Any = kubernetes.client.CustomObjectsApi(client)
         self._core: Any = kubernetes.client.CoreV1Api(client)
@@ -62,6 +64,30 @@ class Kube:
         """The host and port of the API server."""
         parts = urlsplit(self._client.configuration.host)
         return parts.hostname or "", parts.port or 443
+
+    def identity(self) -> Identity:
+        """Return who we are, with a token that holds now: it may have to be fetched or read again."""
+        found = self._client.configuration
+        token = found.auth_settings().get("BearerToken")
+        return Identity(
+            server=found.host,
+            ca_path=found.ssl_ca_cert,
+            is_verified=found.verify_ssl,
+            authorization=None if token is None else token["value"],
+            certificate_path=found.cert_file,
+            key_path=found.key_file,
+            proxy_url=found.proxy,
+        )
+
+    def check_definitions(self) -> None:
+        """Raise Terminal(CLUSTER_UNREACHABLE) unless the cluster knows all our kinds."""
+        found = _found(lambda: self._objects.get_api_resources(base.GROUP, base.API_VERSION, _request_timeout=TIMEOUT))
+        known = set() if found is None else {resource.name for resource in found.resources}
+        missing = sorted(set(PLURALS.values()) - known)
+        if missing:
+            names = ", ".join(f"{plural}.{base.GROUP}" for plural in missing)
+            message = f"the cluster does not know {names}; apply the folder crds and start again"
+            raise Terminal(Reason.CLUSTER_UNREACHABLE, message)
 
     def get(self, kind: str, namespace: str, name: str) -> Resource | None:
         """Return a resource of ours, or None."""
@@ -74,15 +100,22 @@ class Kube:
 
     def list(self, kind: str, namespace: str | None) -> Sequence[Resource]:
         """Return all resources of a kind, in one namespace or in all."""
+        found: builtins.list[Resource] = []
+        token: str | None = None
+        while token != "":
+            page = self._page(PLURALS[kind], namespace, token)
+            found += page["items"]
+            token = page["metadata"].get("continue", "")
+        return found
+
+    def _page(self, plural: str, namespace: str | None, token: str | None) -> Resource:
+        more: dict[str, Any] = {"limit": self._page_size, "_continue": token, "_request_timeout": TIMEOUT}
         with _mapped():
-            group, version, plural = base.GROUP, base.API_VERSION, PLURALS[kind]
             if namespace is None:
-                found = self._objects.list_cluster_custom_object(group, version, plural, _request_timeout=TIMEOUT)
-            else:
-                found = self._objects.list_namespaced_custom_object(
-                    group, version, namespace, plural, _request_timeout=TIMEOUT
-                )
-        return list(found["items"])
+                return dict(self._objects.list_cluster_custom_object(base.GROUP, base.API_VERSION, plural, **more))
+            return dict(
+                self._objects.list_namespaced_custom_object(base.GROUP, base.API_VERSION, namespace, plural, **more)
+            )
 
     def patch(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> Resource:
         """Merge a patch into a resource."""
@@ -102,29 +135,26 @@ class Kube:
 
     def write_status(self, kind: str, namespace: str, name: str, status: Mapping[str, Any], version: str) -> None:
         """Replace a status, if the resource is still at a resourceVersion."""
-        patch = [
-            {"op": "test", "path": "/metadata/resourceVersion", "value": version},
-            {"op": "add", "path": "/status", "value": dict(status)},
-        ]
+        # A put, because a merge would leave what the new status no longer says, and because of a JSON patch whose
+        # test fails the server says no more than that it is invalid.
+        body = {
+            "apiVersion": f"{base.GROUP}/{base.API_VERSION}",
+            "kind": kind,
+            "metadata": {"name": name, "namespace": namespace, "resourceVersion": version},
+            "status": dict(status),
+        }
         with _mapped():
-            self._objects.patch_namespaced_custom_object_status(
-                base.GROUP,
-                base.API_VERSION,
-                namespace,
-                PLURALS[kind],
-                name,
-                patch,
-                _content_type="application/json-patch+json",
-                _request_timeout=TIMEOUT,
+            self._objects.replace_namespaced_custom_object_status(
+                base.GROUP, base.API_VERSION, namespace, PLURALS[kind], name, body, _request_timeout=TIMEOUT
             )
 
     def config_map(self, namespace: str, name: str) -> Mapping[str, str] | None:
-        """Return the data of a ConfigMap, or None."""
-        found = _found(lambda: self._core.read_namespaced_config_map(name, namespace, _request_timeout=TIMEOUT))
-        return None if found is None else dict(found.data or {})
+        """Return the data of a ConfigMap of ours, or None."""
+        found = self._config_map(namespace, name)
+        return dict(found.data or {}) if found is not None and _is_ours(found.metadata) else None
 
     def write_config_map(self, owner: Key, uid: str, name: str, data: Mapping[str, str]) -> None:
-        """Create or replace a ConfigMap that is owned by one of our resources."""
+        """Create or replace a ConfigMap of ours; raises Terminal(ROUTE_FOREIGN) for somebody else's of that name."""
         reference = {
             "apiVersion": f"{base.GROUP}/{base.API_VERSION}",
             "kind": owner.kind,
@@ -132,29 +162,37 @@ class Kube:
             "uid": uid,
             "controller": True,
         }
-        body = {
-            "metadata": {"name": name, "labels": MANAGED_BY, "ownerReferences": [reference]},
-            "data": dict(data),
-        }
+        meta = {"name": name, "labels": dict(MANAGED_BY), "ownerReferences": [reference]}
+        body = {"metadata": meta, "data": dict(data)}
+        there = self._config_map(owner.namespace, name)
         with _mapped():
-            try:
-                self._core.replace_namespaced_config_map(name, owner.namespace, body, _request_timeout=TIMEOUT)
-            except kubernetes.client.ApiException as error:
-                if error.status != 404:
-                    raise
+            if there is None:
                 self._core.create_namespaced_config_map(owner.namespace, body, _request_timeout=TIMEOUT)
+                return
+            if not _is_ours(there.metadata):
+                raise foreign(name)
+            # What was judged is what is replaced: another may have put theirs there since.
+            meta["resourceVersion"] = there.metadata.resource_version
+            self._core.replace_namespaced_config_map(name, owner.namespace, body, _request_timeout=TIMEOUT)
 
     def delete_config_map(self, namespace: str, name: str) -> None:
-        """Remove a ConfigMap. A missing one is no error."""
-        _found(lambda: self._core.delete_namespaced_config_map(name, namespace, _request_timeout=TIMEOUT))
+        """Remove a ConfigMap of ours. A missing one is no error, and another's stays."""
+        there = self._config_map(namespace, name)
+        if there is None or not _is_ours(there.metadata):
+            return
+        judged = {"preconditions": {"uid": there.metadata.uid, "resourceVersion": there.metadata.resource_version}}
+        _found(lambda: self._core.delete_namespaced_config_map(name, namespace, body=judged, _request_timeout=TIMEOUT))
+
+    def _config_map(self, namespace: str, name: str) -> Any:
+        return _found(lambda: self._core.read_namespaced_config_map(name, namespace, _request_timeout=TIMEOUT))
 
     def secret(self, namespace: str, name: str) -> Secret | None:
         """Return a Secret by name, or None."""
         found = _found(lambda: self._core.read_namespaced_secret(name, namespace, _request_timeout=TIMEOUT))
         if found is None:
             return None
-        values = {key: base64.b64decode(value).decode() for key, value in (found.data or {}).items()}
-        return Secret(name, values, found.metadata.annotations or {})
+        values = {key: base64.b64decode(value) for key, value in (found.data or {}).items()}
+        return Secret.of(name, values, found.metadata.annotations or {})
 
     def event(self, about: Resource, is_warning: bool, reason: str, message: str) -> None:
         """Post an Event. Best effort: a lost Event is no error."""
@@ -180,6 +218,12 @@ class Kube:
             self._core.create_namespaced_event(meta["namespace"], body, _request_timeout=TIMEOUT)
 
 
+def _is_ours(meta: Any) -> bool:
+    labels = meta.labels or {}
+    is_labelled = all(labels.get(name) == value for name, value in MANAGED_BY.items())
+    return is_labelled or any(ref.api_version.startswith(f"{base.GROUP}/") for ref in meta.owner_references or ())
+
+
 def _found(call: Callable[[], Any]) -> Any:
     """Return what a call returns, or None where there is no such object."""
     with _mapped():
@@ -197,7 +241,7 @@ def _mapped() -> Iterator[None]:
     try:
         yield
     except kubernetes.client.ApiException as error:
-        if (error.status in (409, 422) and "resourceVersion" in str(error.body)) or error.status == 409:
+        if error.status == 409:
             raise Conflict("the resource was changed in between") from error
         if error.status in (401, 403):
             message = f"the Kubernetes API refused us ({error.status} {error.reason}); check the operator's role"

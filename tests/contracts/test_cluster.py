@@ -1,0 +1,204 @@
+"""What the loop relies on of a cluster, on the one in memory and on a real API server alike."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import kubernetes.client
+import kubernetes.config
+import pytest
+
+from pointsman.api.conditions import Reason
+from pointsman.controller.cluster import DATASET, DEPLOYMENT, MANAGED_BY, QUERY_SET, Cluster, MemoryCluster
+from pointsman.controller.kube import Kube
+from pointsman.controlplane import admin, plane
+from pointsman.errors import Conflict, Terminal
+from pointsman.plan.tasks import Key
+
+CRDS = Path(__file__).parents[2] / "crds"
+
+
+@dataclass
+class Bench:
+    """A cluster, and what a user does to it behind its back."""
+
+    cluster: Cluster
+    namespace: str
+    apply: Callable[[dict[str, Any]], None]
+    put_secret: Callable[[str, dict[str, bytes]], None]
+    put_config_map: Callable[[str], None]
+
+    def queries(self, name: str) -> None:
+        self.apply(
+            {
+                "apiVersion": "pointsman.dev/v1alpha1",
+                "kind": QUERY_SET,
+                "metadata": {"namespace": self.namespace, "name": name},
+                "spec": {"queries": {"inline": [{"id": "q", "text": "why?", "relevant": ["d"]}]}},
+            }
+        )
+
+    def version(self, name: str) -> str:
+        found = self.cluster.get(QUERY_SET, self.namespace, name)
+        assert found is not None
+        return str(found["metadata"]["resourceVersion"])
+
+    def status(self, name: str) -> dict[str, Any]:
+        found = self.cluster.get(QUERY_SET, self.namespace, name)
+        assert found is not None
+        return dict(found.get("status", {}))
+
+
+@pytest.fixture
+def memory() -> Bench:
+    cluster = MemoryCluster()
+    return Bench(
+        cluster,
+        "search",
+        cluster.apply,
+        lambda name, values: cluster.put_secret("search", name, values, {}),
+        lambda name: cluster.put_config_map("search", name),
+    )
+
+
+@pytest.fixture
+def real(control_plane: plane.ControlPlane, namespace: str) -> Iterator[Bench]:
+    admin.apply_crds(control_plane.kubeconfig, CRDS)
+    configuration = kubernetes.client.Configuration()
+    kubernetes.config.load_kube_config(str(control_plane.kubeconfig), client_configuration=configuration)
+    administrator = control_plane.admin()
+    path = f"/api/v1/namespaces/{namespace}"
+
+    def apply(resource: dict[str, Any]) -> None:
+        administrator.create(f"/apis/pointsman.dev/v1alpha1/namespaces/{namespace}/querysets", resource)
+
+    def put_secret(name: str, values: dict[str, bytes]) -> None:
+        data = {key: base64.b64encode(value).decode() for key, value in values.items()}
+        administrator.create(f"{path}/secrets", {"metadata": {"name": name}, "data": data})
+
+    def put_config_map(name: str) -> None:
+        administrator.create(f"{path}/configmaps", {"metadata": {"name": name}, "data": {"theirs": "yes"}})
+
+    with kubernetes.client.ApiClient(configuration) as client:
+        yield Bench(Kube(client, page_size=2), namespace, apply, put_secret, put_config_map)
+
+
+@pytest.fixture(params=["memory", pytest.param("real", marks=pytest.mark.controlplane)])
+def bench(request: pytest.FixtureRequest) -> Bench:
+    found: Bench = request.getfixturevalue(request.param)
+    return found
+
+
+def test_a_status_is_replaced_whole(bench: Bench) -> None:
+    bench.queries("a")
+
+    bench.cluster.write_status(QUERY_SET, bench.namespace, "a", {"queries": 1, "digest": "d"}, bench.version("a"))
+    bench.cluster.write_status(QUERY_SET, bench.namespace, "a", {"queries": 2}, bench.version("a"))
+
+    assert bench.status("a") == {"queries": 2}
+
+
+def test_a_status_that_was_decided_from_an_older_version_is_a_conflict_and_not_a_failure(bench: Bench) -> None:
+    bench.queries("a")
+    seen = bench.version("a")
+    bench.cluster.write_status(QUERY_SET, bench.namespace, "a", {"queries": 1}, seen)
+
+    with pytest.raises(Conflict):
+        bench.cluster.write_status(QUERY_SET, bench.namespace, "a", {"queries": 2}, seen)
+
+    assert bench.status("a") == {"queries": 1}
+
+
+def test_a_status_of_what_is_gone_is_a_conflict(bench: Bench) -> None:
+    with pytest.raises(Conflict):
+        bench.cluster.write_status(QUERY_SET, bench.namespace, "gone", {"queries": 1}, "1")
+
+
+def test_a_patch_that_was_decided_from_an_older_version_is_a_conflict(bench: Bench) -> None:
+    bench.queries("a")
+    seen = bench.version("a")
+    bench.cluster.write_status(QUERY_SET, bench.namespace, "a", {"queries": 1}, seen)
+
+    with pytest.raises(Conflict):
+        patch = {"metadata": {"finalizers": ["pointsman.dev/cleanup"], "resourceVersion": seen}}
+        bench.cluster.patch(QUERY_SET, bench.namespace, "a", patch)
+
+
+def test_all_are_listed_however_many_there_are(bench: Bench) -> None:
+    for number in range(5):
+        bench.queries(f"a{number}")
+
+    assert [r["metadata"]["name"] for r in bench.cluster.list(QUERY_SET, bench.namespace)] == [
+        f"a{number}" for number in range(5)
+    ]
+    everywhere = [r for r in bench.cluster.list(QUERY_SET, None) if r["metadata"]["namespace"] == bench.namespace]
+    assert len(everywhere) == 5
+    assert bench.cluster.list(DATASET, bench.namespace) == []
+
+
+def test_a_config_map_of_ours_is_written_again_and_again_and_removed(bench: Bench) -> None:
+    owner, name = Key(DEPLOYMENT, bench.namespace, "papers"), "papers-serving"
+    assert bench.cluster.config_map(bench.namespace, name) is None
+
+    bench.cluster.write_config_map(owner, "uid-1", name, {"version": "v7"})
+    # A deployment that was restored has another uid, and its route is still ours.
+    bench.cluster.write_config_map(owner, "uid-2", name, {"version": "v8"})
+    assert bench.cluster.config_map(bench.namespace, name) == {"version": "v8"}
+
+    bench.cluster.delete_config_map(bench.namespace, name)
+    bench.cluster.delete_config_map(bench.namespace, name)
+    assert bench.cluster.config_map(bench.namespace, name) is None
+
+
+def test_a_config_map_of_somebody_else_is_neither_read_nor_replaced_nor_removed(bench: Bench) -> None:
+    owner, name = Key(DEPLOYMENT, bench.namespace, "papers"), "papers-serving"
+    bench.put_config_map(name)
+
+    assert bench.cluster.config_map(bench.namespace, name) is None
+    bench.cluster.delete_config_map(bench.namespace, name)
+    with pytest.raises(Terminal) as error:
+        bench.cluster.write_config_map(owner, "uid-1", name, {"version": "v7"})
+
+    assert error.value.reason is Reason.ROUTE_FOREIGN
+    assert error.value.message == (
+        "ConfigMap papers-serving is somebody else's, wanted it free or with the label "
+        "app.kubernetes.io/managed-by=pointsman; remove it, or declare the deployment under another name"
+    )
+
+
+def test_a_secret_with_a_binary_value_keeps_its_texts(bench: Bench) -> None:
+    bench.put_secret("keys", {"token": b"t0ken", "keystore": b"\xff\xfe"})
+
+    found = bench.cluster.secret(bench.namespace, "keys")
+
+    assert found is not None
+    assert (found.values, found.binary) == ({"token": "t0ken"}, {"keystore"})
+    assert bench.cluster.secret(bench.namespace, "gone") is None
+
+
+def test_a_real_config_map_of_ours_is_known_by_its_label_or_its_owner(
+    real: Bench, control_plane: plane.ControlPlane
+) -> None:
+    administrator, path = control_plane.admin(), f"/api/v1/namespaces/{real.namespace}/configmaps"
+    reference = {"apiVersion": "pointsman.dev/v1alpha1", "kind": DEPLOYMENT, "name": "b", "uid": "old"}
+    metas = [{"name": "a-serving", "labels": dict(MANAGED_BY)}, {"name": "b-serving", "ownerReferences": [reference]}]
+    for meta in metas:
+        administrator.create(path, {"metadata": meta, "data": {"version": "v7"}})
+
+    for name in ("a", "b"):
+        assert real.cluster.config_map(real.namespace, f"{name}-serving") == {"version": "v7"}
+        real.cluster.write_config_map(
+            Key(DEPLOYMENT, real.namespace, name), "new", f"{name}-serving", {"version": "v8"}
+        )
+        found = administrator.get(f"{path}/{name}-serving")
+        assert found["metadata"]["ownerReferences"][0]["uid"] == "new"
+        assert found["data"] == {"version": "v8"}
+
+
+def test_a_real_cluster_with_our_definitions_knows_all_our_kinds(real: Bench) -> None:
+    assert isinstance(real.cluster, Kube)
+    real.cluster.check_definitions()
