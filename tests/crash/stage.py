@@ -28,7 +28,7 @@ from pointsman.controller.world import Databases, World
 from pointsman.core import rows
 from pointsman.core.recipes import Space
 from pointsman.plan.tasks import Key, Phase, Work
-from pointsman.ports import Identity, Vectors
+from pointsman.ports import Finished, Identity, Vectors, nobody
 from pointsman.store.root import Store
 from pointsman.work.jobs import Doors, Job
 from pointsman.work.runners import InlineRunner
@@ -113,14 +113,16 @@ class HashedWords:
         # It stands in for the model that the recipe names.
         return Identity(self._space.model, self._space.revision, self._space.dimensions)
 
-    def embed(self, texts: Sequence[str]) -> Vectors:
+    def embed(self, texts: Sequence[str], finished: Finished = nobody) -> Vectors:
         HashedWords.calls.extend(texts)
         vectors = np.zeros((len(texts), self._space.dimensions), np.float32)
         for row, text in enumerate(texts):
             for word in text.split() or [""]:
                 seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest())
                 vectors[row] += np.random.default_rng(seed).standard_normal(self._space.dimensions).astype(np.float32)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        finished(0, vectors)
+        return vectors
 
     def close(self) -> None:
         return
