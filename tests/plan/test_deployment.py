@@ -791,6 +791,11 @@ def rolled(**changes: Any) -> Deployment:
     return b.deployment(b.serving("v8", b.V8), b.retained(), **{"spec": b.spec("v8"), **changes})
 
 
+MOVING: dict[str, Any] = {
+    "records": {"v7": b.record(11, pending=12)},
+    "physical": {"v7": b.UNCOUNTED},
+    "work": (b.running(b.follow()),),
+}
 ROLLBACK: dict[str, tuple[Deployment, tuple[str, Reason, str], tuple[bool, str, str] | None]] = {
     "nothing is retained": (
         b.deployment(),
@@ -810,6 +815,59 @@ ROLLBACK: dict[str, tuple[Deployment, tuple[str, Reason, str], tuple[bool, str, 
     "a retained index is behind though it has all that its version has": (
         rolled(**complete("v7", 11), dataset=b.view(embedded={b.V7.key: b.embedded(11), b.V8.key: b.embedded(12)})),
         ("False", Reason.RETAINED_INDEX_IS_BEHIND, "v7@11 has to catch up before it could serve"),
+        (False, "v7", ""),
+    ),
+    "a retained index whose move failed": (
+        rolled(**complete("v7", 11), work=(b.failed(b.follow(), generation=3),)),
+        (
+            "False",
+            Reason.RETAINED_INDEX_IS_BEHIND,
+            "v7@11 has to catch up before it could serve; qdrant:6334 does not answer",
+        ),
+        (False, "v7", ""),
+    ),
+    "a retained index moves on, within maxLag: that is no news": (
+        rolled(**MOVING, dataset=b.view(snapshots=b.snapshots(11, 12, at=b.NOW - timedelta(seconds=6)))),
+        ("True", Reason.RETAINED_INDEX_IS_CURRENT, "v7@11 is complete and current; going back is one switch"),
+        (True, "v7", "1s"),
+    ),
+    "a retained index moves on beside what serves: that is no news either": (
+        rolled(
+            records={"v7": b.record(11, pending=12), "v8": b.record(11, pending=12)},
+            physical={"v7": b.UNCOUNTED, "v8": b.UNCOUNTED},
+            work=(b.running(b.follow()), b.running(b.follow("v8", b.V8))),
+        ),
+        ("True", Reason.RETAINED_INDEX_IS_CURRENT, "v7@11 is complete and current; going back is one switch"),
+        (True, "v7", "1s"),
+    ),
+    "a retained index moves on for longer than maxLag": (
+        rolled(**MOVING, dataset=b.view(snapshots=b.snapshots(11, 12, at=b.NOW - timedelta(seconds=7)))),
+        ("False", Reason.RETAINED_INDEX_IS_BEHIND, "v7@11 has to catch up before it could serve"),
+        (False, "v7", ""),
+    ),
+    "a retained index differs": (
+        rolled(records={"v7": b.record(differences=3)}),
+        ("False", Reason.INDEX_DIFFERS, "v7@12 differs from its snapshot; it is repaired before it could serve"),
+        (False, "v7", ""),
+    ),
+    "a retained index holds another number of rows": (
+        rolled(physical={"v7": Physical(Presence.PRESENT, 111)}),
+        ("False", Reason.INDEX_DIFFERS, "v7@12 differs from its snapshot; it is repaired before it could serve"),
+        (False, "v7", ""),
+    ),
+    "a retained index could not be looked at": (
+        rolled(physical={"v7": b.UNKNOWN}),
+        ("Unknown", Reason.BACKEND_UNREACHABLE, "v7@12 could not be looked at"),
+        (False, "v7", ""),
+    ),
+    "the database could not be reached": (
+        rolled(physical={"v7": None, "v8": None}, problem=Problem(Reason.SECRET_NOT_FOUND, "no Secret pg", True)),
+        ("Unknown", Reason.SECRET_NOT_FOUND, "v7@12 could not be looked at"),
+        (False, "v7", ""),
+    ),
+    "a retained index is gone with all the others": (
+        rolled(physical={"v7": b.ABSENT, "v8": b.ABSENT}),
+        ("False", Reason.INDEX_LOST, "index v7 is gone from the database"),
         (False, "v7", ""),
     ),
     "a retained index says when it will have caught up": (

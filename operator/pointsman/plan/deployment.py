@@ -247,13 +247,13 @@ def _serves(seen: Deployment, serving: Index | None) -> str:
 
 def _differs(seen: Deployment, index: Index) -> str:
     """Return what is wrong with the content of an index that is there, as a clause; empty where nothing is."""
-    record, rows = seen.records.get(index.name), seen.physical[index.name].rows
+    record, found = seen.records.get(index.name), seen.physical[index.name]
     if record is None or record.pending is not None:
         return ""
     if record.differences:
         return f"{record.differences:,} rows of {index.name} differ from its snapshot; they are being repaired"
-    if rows not in (None, record.rows):
-        return f"{index.name} holds {rows:,} rows, its snapshot {record.rows:,}; it is being compared"
+    if indexes.is_miscounted(record, found):
+        return f"{index.name} holds {found.rows:,} rows, its snapshot {record.rows:,}; it is being compared"
     return ""
 
 

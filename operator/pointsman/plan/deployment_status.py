@@ -11,7 +11,7 @@ from pointsman.api.conditions import Condition, ConditionType, Reason
 from pointsman.api.deployment import Role
 from pointsman.plan import indexes, words
 from pointsman.plan.facts import Facts, Index
-from pointsman.plan.observed import Deployment
+from pointsman.plan.observed import Deployment, Presence
 
 State = tuple[ConditionType, Reason, str]
 """The one of Ready, Reconciling and Stalled that holds, with its reason and its sentence."""
@@ -71,25 +71,51 @@ def _rollback(seen: Deployment, facts: Facts, now: datetime) -> api.RollbackStat
     index = _retained(seen, facts)
     if index is None:
         return None
-    ready = indexes.may_take_over(seen, facts, index, now)
+    ready = _is_ready(seen, facts, index, now)
     until = index.since + base.parse_duration(seen.spec.retire.after) if index.since else None
-    behind = seen.work and words.running(seen.work, f"index {index.name}")
+    behind = words.running(seen.work, f"index {index.name}")
     estimate = "1s" if ready else ""
     if not ready and behind and behind.rate > 0 and behind.total > behind.done:
         estimate = words.duration(timedelta(seconds=(behind.total - behind.done) / behind.rate))
     return api.RollbackStatus(ready=ready, to=index.version, estimate=estimate, until=until)
 
 
+def _is_ready(seen: Deployment, facts: Facts, index: Index, now: datetime) -> bool:
+    """Return whether going back is one switch; it stays so while the index moves on and loses nothing by it."""
+    if indexes.may_take_over(seen, facts, index, now):
+        return True
+    record = seen.records.get(index.name)
+    is_moving = record is not None and record.pending is not None and record.verified_at and not record.differences
+    is_there = indexes.presence(seen, index.name) is Presence.PRESENT
+    return bool(is_moving) and is_there and indexes.is_no_step_back(seen, facts, index, now)
+
+
 def _rollback_ready(seen: Deployment, facts: Facts, rollback: api.RollbackStatus | None, now: datetime) -> Condition:
+    holds: bool | None = False
     index = _retained(seen, facts)
     if rollback is None or index is None:
-        holds, reason, message = False, Reason.NOTHING_RETAINED, "there is no earlier index to go back to"
+        reason, message = Reason.NOTHING_RETAINED, "there is no earlier index to go back to"
+        return words.condition(ConditionType.ROLLBACK_READY, False, reason, message, seen.generation, now)
+    where = indexes.held(seen, index)
+    said = index.version if where is None else f"{index.version}@{where.snapshot}"
+    record, found = seen.records.get(index.name), seen.physical.get(index.name)
+    failure = words.failure(seen.work, f"index {index.name}")
+    if (problem := indexes.unseen(seen, index)) is not None:
+        holds, reason, message = None, problem.reason, f"{said} could not be looked at"
+    elif indexes.is_gone(seen, index):
+        reason, message = Reason.INDEX_LOST, f"index {index.name} is gone from the database"
     elif rollback.ready:
         holds, reason = True, Reason.RETAINED_INDEX_IS_CURRENT
-        message = f"{indexes.said(seen, index)} is complete and current; going back is one switch"
+        message = f"{said} is complete and current; going back is one switch"
+    elif record is not None and found is not None and (record.differences or indexes.is_miscounted(record, found)):
+        reason, message = (
+            Reason.INDEX_DIFFERS,
+            f"{said} differs from its snapshot; it is repaired before it could serve",
+        )
     else:
-        holds, reason = False, Reason.RETAINED_INDEX_IS_BEHIND
-        message = f"{indexes.said(seen, index)} has to catch up before it could serve"
+        reason, message = Reason.RETAINED_INDEX_IS_BEHIND, f"{said} has to catch up before it could serve"
+    if holds is False and failure is not None:
+        message += f"; {failure.message}"
     return words.condition(ConditionType.ROLLBACK_READY, holds, reason, message, seen.generation, now)
 
 

@@ -12,8 +12,8 @@ from pointsman.api.deployment import Role
 from pointsman.core import names
 from pointsman.core.rows import Cursor
 from pointsman.plan import words
-from pointsman.plan.facts import Facts, Index
-from pointsman.plan.observed import Deployment, Embedded, Presence, Problem
+from pointsman.plan.facts import Facts, Index, IndexRecord
+from pointsman.plan.observed import Deployment, Embedded, Physical, Presence, Problem
 from pointsman.plan.tasks import Build, Check, Follow, IndexTask, Phase, Repair
 
 
@@ -132,6 +132,11 @@ def cursor(seen: Deployment, index: Index) -> Cursor | None:
     return None if record is None or record.pending is not None else record.cursor
 
 
+def is_miscounted(record: IndexRecord, found: Physical) -> bool:
+    """Return whether an index was counted, while nothing moves it, and does not hold the rows that it should."""
+    return record.pending is None and found.rows not in (None, record.rows)
+
+
 def may_serve(seen: Deployment, index: Index) -> bool:
     """Return whether queries may go to an index: verified by a full scan once, at a snapshot, ours, complete now."""
     record, physical = seen.records.get(index.name), seen.physical.get(index.name)
@@ -149,9 +154,15 @@ def may_take_over(seen: Deployment, facts: Facts, index: Index, now: datetime) -
     return may_serve(seen, index) and is_no_step_back(seen, facts, index, now)
 
 
+def held(seen: Deployment, index: Index) -> Cursor | None:
+    """Return where an index was last whole: it holds at least that while it moves on."""
+    record = seen.records.get(index.name)
+    return None if record is None else record.cursor
+
+
 def lag(seen: Deployment, index: Index, now: datetime) -> timedelta:
     """Return how far behind the dataset an index is: the age of the oldest snapshot that it lacks."""
-    where = cursor(seen, index)
+    where = held(seen, index)
     lacking = [s.created_at for s in seen.dataset.snapshots if where is None or s.number > where.snapshot]
     return max(timedelta(0), now - min(lacking)) if lacking else timedelta(0)
 
@@ -164,9 +175,7 @@ def is_no_step_back(seen: Deployment, facts: Facts, index: Index, now: datetime)
     serving = facts.serving
     if index.frozen is not None or serving is None or is_gone(seen, serving):
         return True
-    # What serves holds at least the snapshot that it is moving on from.
-    record = seen.records.get(serving.name)
-    here, there = cursor(seen, index), record.cursor if record is not None else None
+    here, there = held(seen, index), held(seen, serving)
     if there is None or (here is not None and here.snapshot >= there.snapshot):
         return True
     return lag(seen, index, now) <= base.parse_duration(seen.spec.max_lag)
@@ -213,7 +222,7 @@ def _next(seen: Deployment, facts: Facts, index: Index, is_wanted: bool, now: da
         return _task(Follow, seen, index, record.pending) if there else _task(Build, seen, index, goal.snapshot)
     if record.differences:
         return _task(Repair, seen, index, record.cursor.snapshot)
-    if seen.physical[index.name].rows not in (None, record.rows):
+    if is_miscounted(record, seen.physical[index.name]):
         return _task(Check, seen, index, record.cursor.snapshot)
     if record.cursor.snapshot < goal.snapshot:
         return _task(Follow, seen, index, goal.snapshot)
