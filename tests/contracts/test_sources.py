@@ -112,6 +112,13 @@ def test_large_rows_come_in_batches_of_bounded_bytes(make: Make) -> None:
     assert max(batch.num_rows for batch in source.read()) <= 8
 
 
+def test_a_row_of_any_source_that_is_too_long_is_refused_and_the_others_are_looked_at(make: Make) -> None:
+    source = make([{"id": "a", "text": "x" * 17 * 2**20}, {"id": "b", "text": "x"}, {"id": "", "text": "x"}])
+    with pytest.raises(Terminal) as error:
+        list(source.read())
+    assert error.value.message.startswith("2 of 3 rows are not documents: 1 longer than 16 MiB (")
+
+
 def test_no_rows_are_no_documents_and_no_error(make: Make) -> None:
     assert list(make([]).read()) == []
 

@@ -214,6 +214,23 @@ def test_parquet_types_become_json(tmp_path: Path) -> None:
     }
 
 
+def test_long_rows_of_a_parquet_file_are_read_in_bounded_memory(tmp_path: Path) -> None:
+    table = pa.table({"id": [str(n) for n in range(300)], "text": ["x" * 2**18] * 300})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet", use_dictionary=False)
+    source = FilesSource(
+        dataset.FilesSource(uri=f"file://{tmp_path}/*.parquet", format="parquet"),
+        "id",
+        {},
+        Access(file_roots=(tmp_path,)),
+    )
+    tracemalloc.start()
+    rows = sum(batch.num_rows for batch in source.read())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert rows == 300
+    assert peak < 40 * 2**20
+
+
 def test_a_binary_column_is_refused_by_name(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pa.table({"id": ["a"], "image": [b"x"]}), tmp_path / "a.parquet")
     assert refusal(tmp_path, "*.parquet").message == (

@@ -127,6 +127,17 @@ def test_named_documents_are_read_alone(dataset: DatasetStore) -> None:
     assert [batch for batch in corpus.read(version, []) if batch.num_rows] == []
 
 
+def test_long_documents_are_taken_a_few_at_a_time(dataset: DatasetStore) -> None:
+    corpus = dataset.corpus
+    few, many = {f"d{n:03d}": "x" * 2**18 for n in range(80)}, {f"e{n:03d}": "x" for n in range(500)}
+    version = corpus.write(None, NONE, iter([documents(**few), documents(**many)]))
+
+    batches = list(corpus.read(version, sorted(few)))
+
+    assert [row for batch in batches for row in batch.column("id").to_pylist()] == sorted(few)
+    assert max(batch.num_rows for batch in batches) <= 32
+
+
 def test_a_write_of_nothing_is_no_version(dataset: DatasetStore) -> None:
     version = dataset.corpus.write(None, NONE, iter([documents(a="1")]))
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pointsman.core import documents, rows
+from pointsman.core import documents, portions, rows
 
 BATCH_ROWS = 8_192
-BATCH_BYTES = 8 * 2**20
 MAX_ROW_BYTES = 16 * 2**20
 """The longest row that is read; a longer one is refused with its position and skipped."""
 TOO_LONG = f"longer than {MAX_ROW_BYTES // 2**20} MiB"
@@ -33,7 +32,7 @@ class Batches:
         self._ids.append(identity)
         self._fields.append(fields)
         self._bytes += len(fields)
-        if len(self._ids) >= BATCH_ROWS or self._bytes >= BATCH_BYTES:
+        if len(self._ids) >= BATCH_ROWS or self._bytes >= portions.MOST_BYTES:
             yield from self.rest()
 
     def rest(self) -> Iterator[pa.RecordBatch]:
@@ -57,13 +56,22 @@ def document(row: dict[str, Any], id_field: str) -> tuple[str, str]:
     try:
         # An id that was read from invalid bytes has no UTF-8 form.
         identity.encode()
-        return identity, documents.canonical(row)
+        fields = _canonical(row)
     except UnicodeEncodeError:
         raise documents.Refused("invalid UTF-8") from None
+    # Most are so short that nobody needs to know how many bytes their characters have.
+    if 4 * len(fields) > MAX_ROW_BYTES and len(fields.encode()) > MAX_ROW_BYTES:
+        raise documents.Refused(TOO_LONG)
+    return identity, fields
+
+
+def _canonical(row: dict[str, Any]) -> str:
+    try:
+        return documents.canonical(row)
     except TypeError as error:
         if "surrogates" in str(error):
             raise documents.Refused("invalid UTF-8") from None
-        return identity, documents.canonical({name: plain(value) for name, value in row.items()})
+        return documents.canonical({name: plain(value) for name, value in row.items()})
 
 
 def plain(value: Any) -> Any:

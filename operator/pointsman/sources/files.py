@@ -17,12 +17,12 @@ import pyarrow.parquet
 from pointsman.access import Access
 from pointsman.api import dataset
 from pointsman.api.conditions import Reason
-from pointsman.core import documents
+from pointsman.core import documents, portions
 from pointsman.errors import Terminal
 from pointsman.sources import batches, folders
 
 _BOM = b"\xef\xbb\xbf"
-_PARQUET_ROWS = 1_024
+_PARQUET_ROWS = 256
 
 
 class FilesSource:
@@ -118,7 +118,7 @@ class FilesSource:
             file = pyarrow.parquet.ParquetFile(stream, buffer_size=folders.READ_BYTES, pre_buffer=False)
             self._check_header(file.schema_arrow.names, name)
             _check_types(file.schema_arrow, name)
-            for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
+            for batch in _parquet_batches(file):
                 for row in _rows(_plain_times(batch)):
                     number += 1
                     self._rows += 1
@@ -168,6 +168,14 @@ def _is_utf8(line: bytes) -> bool:
         line.decode()
         return True
     return False
+
+
+def _parquet_batches(file: pyarrow.parquet.ParquetFile) -> Iterator[pa.RecordBatch]:
+    """Yield all rows in batches of some megabytes, by what the file says of the size of each group."""
+    for at in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(at)
+        rows = portions.next_rows(group.num_rows, group.total_byte_size, _PARQUET_ROWS)
+        yield from file.iter_batches(batch_size=rows, row_groups=[at])
 
 
 def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | None]:

@@ -20,14 +20,15 @@ from psycopg import rows as row_factories
 from pointsman.access import Access
 from pointsman.api import dataset
 from pointsman.api.conditions import Reason
-from pointsman.core import documents
+from pointsman.core import documents, portions
 from pointsman.errors import PointsmanError, Retryable, Terminal
 from pointsman.sources import batches
 
 CONNECT_SECONDS = 10
 STATEMENT_SECONDS = 600
 """How long the server may work on one fetch of the cursor."""
-FETCH_ROWS = 2_000
+MOST_ROWS = 500
+"""Rows of one fetch at most; fewer where they are long."""
 
 _BYTEA = 17
 _SSLMODES = {"Disable": "disable", "Require": "require", "VerifyFull": "verify-full"}
@@ -57,15 +58,22 @@ class PostgresSource:
     def read(self) -> Iterator[pa.RecordBatch]:
         """Yield all documents once, as of one moment; see `ports.Source`."""
         collected, refusals, number = batches.Batches(), documents.Refusals(), 0
+        wanted = portions.FIRST_ROWS
         with self._connected() as connection, self._cursor(connection) as cursor:
             self._check_columns(cursor)
-            for number, row in enumerate(cursor, 1):
-                try:
-                    identity, fields = batches.document(row, self._id_field)
-                except documents.Refused as refused:
-                    refusals.add(str(refused), number=number)
-                    continue
-                yield from collected.add(identity, fields)
+            while fetched := cursor.fetchmany(wanted):
+                size = 0
+                for row in fetched:
+                    number += 1
+                    try:
+                        identity, fields = batches.document(row, self._id_field)
+                    except documents.Refused as refused:
+                        refusals.add(str(refused), number=number)
+                        size += batches.MAX_ROW_BYTES if str(refused) == batches.TOO_LONG else 0
+                        continue
+                    size += len(fields)
+                    yield from collected.add(identity, fields)
+                wanted = portions.next_rows(len(fetched), size, MOST_ROWS)
         refusals.raise_if_any(number)
         yield from collected.rest()
 
@@ -116,7 +124,6 @@ class PostgresSource:
     @contextlib.contextmanager
     def _cursor(self, connection: psycopg.Connection[dict[str, Any]]) -> Iterator[psycopg.ServerCursor[dict[str, Any]]]:
         with connection.cursor("documents") as cursor:
-            cursor.itersize = FETCH_ROWS
             cursor.execute(self._spec.query.strip().removesuffix(";").encode())
             yield cursor
 
@@ -169,7 +176,7 @@ def _mapped(error: psycopg.Error, server: str, spec: dataset.PostgresSource) -> 
     if state == "57014":
         return Retryable(
             Reason.SOURCE_UNREACHABLE,
-            f"{server} took longer than {STATEMENT_SECONDS} s over {FETCH_ROWS:,} rows of source.postgres.query",
+            f"{server} took longer than {STATEMENT_SECONDS} s over a fetch from source.postgres.query",
         )
     return Retryable(Reason.SOURCE_UNREACHABLE, f"{server} could not be read{_said(error)}")
 

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from lance.fragment import FragmentMetadata, write_fragments
 
 from pointsman.api.conditions import Reason
+from pointsman.core import portions
 from pointsman.errors import Conflict, Retryable
 from pointsman.store.locks import Exclusive
 from pointsman.store.objects import Objects, unreachable
@@ -91,9 +92,12 @@ class View:
         is_wanted = pc.is_in(self.columns([key])[key], value_set=wanted).to_numpy()
         offsets = np.flatnonzero(is_wanted)
         if len(offsets) < _MANY_ROWS * len(is_wanted):
-            step = min(batch_rows, _TAKE_ROWS)
-            for start in range(0, len(offsets), step):
-                yield from self.take(offsets[start : start + step], names).combine_chunks().to_batches()
+            start, step = 0, min(batch_rows, portions.FIRST_ROWS)
+            while start < len(offsets):
+                taken = self.take(offsets[start : start + step], names).combine_chunks()
+                start += taken.num_rows
+                step = portions.next_rows(taken.num_rows, taken.nbytes, min(batch_rows, _TAKE_ROWS))
+                yield from taken.to_batches()
             return
         start = 0
         for batch in self.scan(names, batch_rows):
