@@ -75,7 +75,7 @@ def _is_safe(stage: Stage) -> None:
         assert route["dimensions"] == {"v7": "64", "v8": "256"}[route["version"]]
         resource = stage.cluster.get(DEPLOYMENT, NAMESPACE, "papers")
         assert resource is not None
-    for _, _, message in stage.cluster.events:
+    for *_, message in stage.cluster.events:
         assert SECRET_WORD not in message
     for kind in (DATASET, DEPLOYMENT):
         for resource in stage.cluster.list(kind, NAMESPACE):

@@ -53,7 +53,7 @@ def test_what_cannot_be_seen_goes_at_its_deadline_and_what_it_leaves_is_said(sta
     reconcile(key, here, stage.now() + here.deadline)
     assert stage.cluster.get(key.kind, NAMESPACE, "papers") is None
     assert stage.cluster.events[-1] == (
-        key, "Deleting", "s3://store does not answer; let go after 10m, and what it has made is left behind",
+        key, True, "Deleting", "s3://store does not answer; let go after 10m, and what it has made is left behind",
     )  # fmt: skip
 
 

@@ -159,6 +159,27 @@ class Reason(StrEnum):
     """An error that nobody foresaw; the operator's log has it."""
 
 
+ROUTINE = frozenset(
+    {
+        Reason.ACCEPTED,
+        Reason.UP_TO_DATE,
+        Reason.REFRESHING,
+        Reason.EMBEDDING,
+        Reason.BUILDING,
+        Reason.FOLLOWING,
+        Reason.WAITING_FOR_DATASET,
+        Reason.DELETING,
+        Reason.SERVING,
+        Reason.NOTHING_SERVES,
+        Reason.RETAINED_INDEX_IS_CURRENT,
+        Reason.RETAINED_INDEX_IS_BEHIND,
+        Reason.NOTHING_RETAINED,
+        Reason.SUSPENDED,
+    }
+)
+"""The reasons that tell of progress or rest; every other one is a fault."""
+
+
 class Condition(base.Fact):
     """One claim about a resource, as Kubernetes writes it."""
 

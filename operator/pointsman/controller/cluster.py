@@ -122,7 +122,7 @@ class MemoryCluster:
         self._foreign_maps: set[tuple[str, str]] = set()
         self._owners: dict[tuple[str, str], Key] = {}
         self._secrets: dict[tuple[str, str], Secret] = {}
-        self.events: list[tuple[Key, str, str]] = []
+        self.events: list[tuple[Key, bool, str, str]] = []
         self.writes = 0
 
     def apply(self, resource: Resource) -> None:
@@ -227,7 +227,7 @@ class MemoryCluster:
 
     def event(self, about: Resource, is_warning: bool, reason: str, message: str) -> None:
         """Remember an Event."""
-        self.events.append((_key(about), reason, message))
+        self.events.append((_key(about), is_warning, reason, message))
 
     def _next(self) -> str:
         self._version += 1

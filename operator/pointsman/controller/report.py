@@ -8,7 +8,7 @@ from typing import Any
 from pointsman.api import dataset as dataset_api
 from pointsman.api import deployment as deployment_api
 from pointsman.api import queryset as queryset_api
-from pointsman.api.conditions import Condition, ConditionType, Status, get
+from pointsman.api.conditions import ROUTINE, Condition, ConditionType, Reason, Status, get
 from pointsman.controller.cluster import Resource
 from pointsman.controller.observe import key_of
 from pointsman.controller.world import World
@@ -16,7 +16,6 @@ from pointsman.errors import Conflict
 
 AnyStatus = dataset_api.DatasetStatus | deployment_api.DeploymentStatus | queryset_api.QuerySetStatus
 
-BAD_WHEN_TRUE = frozenset({ConditionType.STALLED})
 ANNOUNCED = frozenset(
     {ConditionType.READY, ConditionType.STALLED, ConditionType.AVAILABLE, ConditionType.SOURCE_REACHABLE}
 )
@@ -39,14 +38,30 @@ def status(resource: Resource, before: AnyStatus, after: AnyStatus, world: World
         raise Conflict(f"{key} was edited in between")
     version = latest["metadata"]["resourceVersion"]
     world.cluster.write_status(key.kind, key.namespace, key.name, dump(after), version)
-    for condition in turned(before.conditions, after.conditions):
-        is_warning = (condition.status is Status.TRUE) == (condition.type in BAD_WHEN_TRUE)
-        world.cluster.event(latest, is_warning, condition.reason, condition.message)
+    for message, (is_warning, reason) in announced(before.conditions, after.conditions).items():
+        world.cluster.event(latest, is_warning, reason, message)
 
 
 def dump(value: AnyStatus) -> dict[str, Any]:
     """Return a status as JSON, without what is not known."""
     return value.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def announced(before: Sequence[Condition], after: Sequence[Condition]) -> dict[str, tuple[bool, Reason]]:
+    """Return what Events are due: each sentence once, whether it is a Warning, and its reason."""
+    due: dict[str, tuple[bool, Reason]] = {}
+    for condition in turned(before, after):
+        was_warning, _ = due.get(condition.message, (False, None))
+        due[condition.message] = (was_warning or _is_warning(condition), condition.reason)
+    return due
+
+
+def _is_warning(condition: Condition) -> bool:
+    if condition.type is ConditionType.STALLED and condition.status is Status.TRUE:
+        return True
+    if condition.type in (ConditionType.AVAILABLE, ConditionType.SOURCE_REACHABLE) and condition.status is Status.FALSE:
+        return True
+    return condition.reason not in ROUTINE
 
 
 def turned(before: Sequence[Condition], after: Sequence[Condition]) -> list[Condition]:

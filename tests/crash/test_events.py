@@ -1,0 +1,68 @@
+"""Which Events are posted: a Warning where something is wrong, and no sentence twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.crash import stories
+from tests.crash.stage import Stage, Tripwire, settle, world
+from tests.plan.builders import NOW
+
+from pointsman.api.conditions import Condition, ConditionType, Reason, Status
+from pointsman.controller import report
+from pointsman.plan import words
+
+State = tuple[ConditionType, Reason, str]
+
+READY = (ConditionType.READY, Reason.UP_TO_DATE, "serving v7")
+BUILDING = (ConditionType.RECONCILING, Reason.BUILDING, "v8 is being built")
+AWAY = (ConditionType.RECONCILING, Reason.BACKEND_UNREACHABLE, "no answer")
+MISTYPED = (ConditionType.STALLED, Reason.VERSION_NOT_FOUND, "no version v99")
+UNEMBEDDED = (ConditionType.STALLED, Reason.WAITING_FOR_DATASET, "papers cannot go on")
+
+
+def goal(state: State) -> list[Condition]:
+    return words.goal(state, 1, NOW)
+
+
+TURNS: dict[str, tuple[State, State, dict[str, tuple[bool, Reason]]]] = {
+    "a migration begins": (READY, BUILDING, {"v8 is being built": (False, Reason.BUILDING)}),
+    "a migration ends": (BUILDING, READY, {"serving v7": (False, Reason.UP_TO_DATE)}),
+    "a database is away": (READY, AWAY, {"no answer": (True, Reason.BACKEND_UNREACHABLE)}),
+    "a spec is wrong": (READY, MISTYPED, {"no version v99": (True, Reason.VERSION_NOT_FOUND)}),
+    "what stalls is a warning, though its reason is none": (
+        READY,
+        UNEMBEDDED,
+        {"papers cannot go on": (True, Reason.WAITING_FOR_DATASET)},
+    ),
+    "a spec is mended: one sentence, once": (MISTYPED, READY, {"serving v7": (False, Reason.UP_TO_DATE)}),
+    "a spec is mended, and work begins": (MISTYPED, BUILDING, {"v8 is being built": (False, Reason.BUILDING)}),
+    "nothing turned": (READY, READY, {}),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "due"), TURNS.values(), ids=TURNS.keys())
+def test_an_event_for_each_turn(before: State, after: State, due: dict[str, tuple[bool, Reason]]) -> None:
+    assert report.announced(goal(before), goal(after)) == due
+
+
+@pytest.mark.parametrize("kind", [ConditionType.AVAILABLE, ConditionType.SOURCE_REACHABLE])
+def test_what_is_there_no_more_is_a_warning(kind: ConditionType) -> None:
+    def said(status: Status) -> list[Condition]:
+        condition = words.condition(kind, status is Status.TRUE, Reason.REFRESHING, "there is nothing", 1, NOW)
+        return [condition]
+
+    assert report.announced(said(Status.TRUE), said(Status.FALSE)) == {"there is nothing": (True, Reason.REFRESHING)}
+
+
+def test_a_migration_and_its_way_back_are_no_reason_to_worry(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    stage = Stage(tmp_path / "store")
+    here = world(stage, Tripwire())
+
+    for step in (*stories.MIGRATED, stories.serve("v7")):
+        step(stage)
+        settle(stage, Tripwire(), here)
+
+    assert [message for _, is_warning, _, message in stage.cluster.events if is_warning] == []
