@@ -164,7 +164,7 @@ ADMITTED = {
         spec__deletionPolicy="Orphan",
         spec__suspend=True,
     ),
-    "an overlap without a maximum": changed(DATASET, spec__versions__0__chunking={"overlapTokens": 255}),
+    "an overlap without a maximum": changed(DATASET, spec__versions__0__chunking={"overlapTokens": 128}),
     "a name of 63 characters": changed(DATASET, metadata__name="a" * 63),
     "a deployment on Qdrant": DEPLOYMENT,
     "a deployment on Milvus": changed(DEPLOYMENT, spec__backend={"milvus": {"uri": "http://milvus:19530"}}),
@@ -287,13 +287,13 @@ REFUSED: dict[str, tuple[Object, str]] = {
         changed(DATASET, spec__endpoints=ABSENT),
         "every endpoint that a version names must stand in spec.endpoints",
     ),
-    "chunks that overlap whole": (
-        changed(DATASET, spec__versions__0__chunking={"maxTokens": 32, "overlapTokens": 32}),
-        "overlapTokens must be less than maxTokens",
+    "chunks that overlap by more than half": (
+        changed(DATASET, spec__versions__0__chunking={"maxTokens": 32, "overlapTokens": 17}),
+        "overlapTokens must be at most half of maxTokens",
     ),
-    "more overlap than the maximum left out": (
-        changed(DATASET, spec__versions__0__chunking={"overlapTokens": 256}),
-        "overlapTokens must be less than maxTokens",
+    "more overlap than half of the maximum left out": (
+        changed(DATASET, spec__versions__0__chunking={"overlapTokens": 129}),
+        "overlapTokens must be at most half of maxTokens",
     ),
     "a metadata field twice": (
         changed(DATASET, spec__versions__0__text__metadataFields=["author", "author"]),

@@ -84,7 +84,7 @@ def test_a_deployment_is_read_from_yaml_with_its_defaults() -> None:
         ),
         (queryset.Queries, {}, "exactly one of files and inline is wanted"),
         (queryset.Spec, {"queries": {"files": FILES}}, "judgements.files is wanted where queries come from files"),
-        (dataset.Chunking, {"maxTokens": 32, "overlapTokens": 32}, "overlapTokens must be less than maxTokens"),
+        (dataset.Chunking, {"maxTokens": 32, "overlapTokens": 17}, "overlapTokens must be at most half of maxTokens"),
         (dataset.Chunking, {"size": 3}, "Extra inputs are not permitted"),
         (dataset.Retention, {"for": "14d"}, "wanted hours, minutes and seconds"),
         (dataset.Endpoint, {"name": "a", "baseURL": "https://user:secret@host/v1"}, "String should match pattern"),

@@ -17,7 +17,7 @@ Host = base.Host
 
 _ONE_SOURCE = "exactly one of files and postgres is wanted"
 _ONE_MODEL = "exactly one of wordllama and openai is wanted"
-_OVERLAP = "overlapTokens must be less than maxTokens"
+_OVERLAP = "overlapTokens must be at most half of maxTokens"
 
 
 class FilesSource(base.Model):
@@ -160,18 +160,19 @@ class Chunking(base.Model):
 
     model_config = base.rules(
         base.rule(
-            "!has(self.overlapTokens) || self.overlapTokens < (has(self.maxTokens) ? self.maxTokens : 256)", _OVERLAP
+            "!has(self.overlapTokens) || 2 * self.overlapTokens <= (has(self.maxTokens) ? self.maxTokens : 256)",
+            _OVERLAP,
         )
     )
 
     max_tokens: Annotated[int, Field(ge=8, le=32768)] = 256
     """The most tokens of a chunk, in the chunker's own count of words and marks."""
     overlap_tokens: Annotated[int, Field(ge=0, le=16384)] = 0
-    """The tokens that two neighbouring chunks share; less than `maxTokens`."""
+    """The tokens that two neighbouring chunks share; at most half of `maxTokens`."""
 
     @model_validator(mode="after")
-    def _overlaps_less(self) -> Self:
-        if self.overlap_tokens >= self.max_tokens:
+    def _overlaps_by_half_at_most(self) -> Self:
+        if 2 * self.overlap_tokens > self.max_tokens:
             raise ValueError(_OVERLAP)
         return self
 

@@ -1,4 +1,7 @@
-"""How a text is cut: into runs of whole tokens, at the best break near the end of each, in time linear in the text.
+"""How a text is cut: into runs of whole tokens, at the best break near the end of each.
+
+An overlap of half a chunk at most keeps the number of chunks, and with it the time that cutting takes, in proportion to
+the length of the text.
 
 A token is a word of up to twelve characters, a further twelve of a longer word, one character of a script that is
 written without spaces, one mark, or 32 characters of white space in a row. Counting needs no model's vocabulary, is
@@ -29,10 +32,10 @@ _CLAUSE_ENDS = frozenset(",;:—、，；：")
 
 def chunker(max_tokens: int, overlap_tokens: int) -> Chunker:
     """Return this release's chunker, as recipes pin it; raises Terminal(INVALID_SPEC) for too large an overlap."""
-    if overlap_tokens >= max_tokens:
+    if 2 * overlap_tokens > max_tokens:
         raise Terminal(
             Reason.INVALID_SPEC,
-            f"chunking.overlapTokens is {overlap_tokens:,}; wanted less than maxTokens, which is {max_tokens:,}",
+            f"chunking.overlapTokens is {overlap_tokens:,}; wanted at most half of maxTokens, which is {max_tokens:,}",
         )
     return Chunker(NAME, VERSION, max_tokens, overlap_tokens)
 
