@@ -108,7 +108,7 @@ class Stage:
     # What the user does.
 
     def write(self, rows: list[Object] | str | bytes, name: str = "papers") -> str:
-        """Write a source as JSON Lines, whole at once, and return its URI."""
+        """Write a source, rows as JSON Lines and anything else as it is, whole at once, and return its URI."""
         path = self.folder / "corpus" / f"{name}.jsonl"
         if isinstance(rows, list):
             rows = "".join(json.dumps(row) + "\n" for row in rows)
@@ -176,6 +176,11 @@ class Stage:
         conditions = resource.get("status", {}).get("conditions", [])
         found: Object = next((c for c in conditions if c["type"] == of), {})
         return found if found.get("observedGeneration") == resource["metadata"]["generation"] else {}
+
+    def said(self, kind: str, name: str, of: str = "Ready") -> tuple[str, str]:
+        """Return reason and message of a condition, if it speaks of the newest generation; empty ones otherwise."""
+        found = self.condition(kind, name, of)
+        return found.get("reason", ""), found.get("message", "")
 
     def is_ready(self, kind: str, name: str) -> bool:
         """Return whether a resource says Ready of its newest generation."""
@@ -312,6 +317,7 @@ def running(control_plane: plane.ControlPlane, folder: Path, **settings: str) ->
         "POINTSMAN_FILE_ROOTS": str(folder / "corpus"),
         "POINTSMAN_NAMESPACES": namespace,
         "POINTSMAN_ALLOW_LOOPBACK": "true",
+        "POINTSMAN_ALLOW_MEMORY_BACKEND": "true",
         # What only the resync notices is a lost wake-up.
         "POINTSMAN_RESYNC_SECONDS": "3600",
         **{f"POINTSMAN_{name.upper()}": value for name, value in settings.items()},

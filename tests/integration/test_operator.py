@@ -199,7 +199,7 @@ def test_what_is_deleted_goes_and_what_is_orphaned_stays(stage: Stage, database:
 
         # The dataset goes first and waits for the deployment, whose ConfigMap goes with it.
         stage.delete(DATASET, name)
-        stage.wait(lambda name=name: "used by" in told(stage, DATASET, name, "Stalled"), "the dataset to be held")
+        stage.wait(lambda name=name: "used by" in stage.said(DATASET, name)[1], "the dataset to be held")
         assert stage.serves(name, "v7")
         stage.delete(DEPLOYMENT, name)
         stage.wait(lambda name=name: not stage.exists(DEPLOYMENT, name), "the deployment to go")
@@ -210,11 +210,6 @@ def test_what_is_deleted_goes_and_what_is_orphaned_stays(stage: Stage, database:
         left[policy] = (stage.route(name), is_there, facts is not None, len(stage.embedded(name)))
 
     assert left == {"Delete": ({}, False, False, 0), "Orphan": ({}, True, True, 1)}
-
-
-def told(stage: Stage, kind: str, name: str, of: str) -> str:
-    """Return the message of a condition."""
-    return str(stage.condition(kind, name, of).get("message", ""))
 
 
 def test_a_user_sees_what_is_going_on_from_the_first_write_on(stage: Stage) -> None:
@@ -242,8 +237,8 @@ def test_a_user_sees_what_is_going_on_from_the_first_write_on(stage: Stage) -> N
             goal = {c["type"]: c["status"] for c in status["conditions"] if c["observedGeneration"] == 1}
             assert sorted(goal[of] for of in ("Ready", "Reconciling", "Stalled")) == ["False", "False", "True"]
         assert all(one != other for one, other in itertools.pairwise(statuses))
-    assert told(stage, DATASET, "seen", "Ready") == "snapshot 1 with 60 documents"
-    assert told(stage, DEPLOYMENT, "seen", "Ready") == "serving v7@1"
+    assert stage.said(DATASET, "seen") == ("UpToDate", "snapshot 1 with 60 documents")
+    assert stage.said(DEPLOYMENT, "seen") == ("UpToDate", "serving v7@1")
     assert sorted(event for event in stage.events("seen") if event[1] == "UpToDate") == [
         (DATASET, "UpToDate", "read when last tried"),
         (DATASET, "UpToDate", "snapshot 1 is current"),
