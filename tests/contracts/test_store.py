@@ -16,6 +16,7 @@ from pointsman.api.conditions import Reason
 from pointsman.core import recipes, rows
 from pointsman.errors import Conflict, PointsmanError, Retryable, Terminal
 from pointsman.store import objects, records
+from pointsman.store.dataset import DatasetStore
 from pointsman.store.log import KEPT, RecordLog
 from pointsman.store.records import Snapshot
 from pointsman.store.remembered import Remembered
@@ -424,6 +425,33 @@ def test_a_dropped_dataset_leaves_nothing_but_its_lock(store: Store, tmp_path: P
         str(path.relative_to(tmp_path / "store")) for path in (tmp_path / "store").rglob("*") if path.is_file()
     ] == ["locks/shop/papers"]
     assert dataset.corpus.write(None, pa.array([], pa.string()), iter([])) == 1
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_a_drop_that_is_killed_anywhere_leaves_a_pin_while_it_leaves_anything(tmp_path: Path, number: int) -> None:
+    class Killed(objects.Objects):
+        calls = 0
+
+        def delete_tree(self, path: str) -> None:
+            self.calls += 1
+            if self.calls > number:
+                raise KeyboardInterrupt
+            super().delete_tree(path)
+
+    root = str(tmp_path / "store")
+    killed = Killed(root)
+    dataset = Store(root).dataset("shop", "papers")
+    dataset.pin("v7", RECIPE)
+    dataset.pin_probes("side", np.ones((1, 4), np.float32))
+    version = dataset.corpus.write(None, pa.array([], pa.string()), iter([]))
+    dataset.publish(replace(SNAPSHOT, corpus_version=version))
+
+    with pytest.raises(KeyboardInterrupt):
+        DatasetStore(killed, Remembered(killed), "shop", "papers").drop()
+
+    assert list(dataset.pins()) == ["v7"]
+    dataset.drop()
+    assert dataset.pins() == {} and Store(root).logs("datasets") == []
 
 
 def test_rows_have_the_schema_that_they_were_written_with(store: Store) -> None:

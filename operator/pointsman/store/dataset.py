@@ -138,9 +138,14 @@ class DatasetStore:
             return cleaning.clean(self, self._layout, set(keep), set(recipes), grace)
 
     def drop(self) -> None:
-        """Remove all that is stored of the dataset: records first, so that none names what is gone."""
+        """Remove all that is stored of the dataset: records first, so that none names what is gone, and pins last.
+
+        While there is a pin there is something to drop: whoever is killed in between is sent again.
+        """
+        first, last = ("versions", "snapshots"), "pins"
         with self.exclusive():
-            for part in ("versions", "snapshots"):
+            tables = [part for part in self._objects.folders(self._layout.root) if part not in (*first, last)]
+            for part in (*first, *tables, last):
                 self._objects.delete_tree(f"{self._layout.root}/{part}")
             self._objects.delete_tree(self._layout.root)
 
