@@ -108,6 +108,19 @@ def test_integer_ids_are_text_and_marks_of_byte_order_and_line_ends_are_not_cont
     assert read(tmp_path) == [{"id": "7", "fields": '{"text":"x"}'}, {"id": "8", "fields": "{}"}]
 
 
+def test_integers_of_more_than_64_bits_keep_their_digits_as_text(tmp_path: Path) -> None:
+    long = "123456789012345678901234567890"
+    (tmp_path / "a.jsonl").write_text(f'{{"id":{long},"a":{long},"b":[-{long},18446744073709551615,0.5]}}\n')
+    assert read(tmp_path) == [
+        {"id": long, "fields": f'{{"a":"{long}","b":["-{long}",18446744073709551615,0.5]}}'},
+    ]
+
+
+def test_an_integer_that_nobody_could_write_is_broken_json(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"id":"a","n":' + "1" * 10_000 + "}\n")
+    assert "1 broken JSON (a.jsonl:1)" in refusal(tmp_path).message
+
+
 def test_a_huge_line_is_refused_with_its_position_in_bounded_memory(tmp_path: Path) -> None:
     with (tmp_path / "a.jsonl").open("wb") as stream:
         stream.write(b'{"id":"a"}\n{"id":"b","text":"')

@@ -86,6 +86,26 @@ def test_the_types_of_the_database_become_json(server: postgres.Server) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("literal", "identity"),
+    [
+        ("'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
+        ("7::numeric", "7"),
+        ("700.00::numeric", "700"),
+        ("123456789012345678901234567890::numeric", "123456789012345678901234567890"),
+    ],
+)
+def test_ids_that_are_written_in_one_way_alone_are_text(server: postgres.Server, literal: str, identity: str) -> None:
+    assert read(server, f"SELECT {literal} AS id") == [{"id": identity, "fields": "{}"}]
+
+
+@pytest.mark.parametrize("literal", ["7.5::numeric", "'NaN'::numeric", "7::float8"])
+def test_ids_that_are_no_integers_are_refused(server: postgres.Server, literal: str) -> None:
+    assert (
+        "1 with an id that is neither text nor an integer (row 1)" in refusal(server, f"SELECT {literal} AS id").message
+    )
+
+
 def test_all_rows_are_of_one_moment(server: postgres.Server) -> None:
     execute(server, "CREATE TABLE moment AS SELECT n AS id, 'old' AS text FROM generate_series(1, 20000) AS n")
     batches = source(server, "SELECT * FROM moment").read()

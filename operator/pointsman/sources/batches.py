@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import math
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,9 +47,7 @@ class Batches:
 
 def document(row: dict[str, Any], id_field: str) -> tuple[str, str]:
     """Return a row as (id, all other fields as canonical JSON); raises documents.Refused. Takes the id out of `row`."""
-    identity = row.pop(id_field, None)
-    if isinstance(identity, int) and not isinstance(identity, bool):
-        identity = str(identity)
+    identity = _text(row.pop(id_field, None))
     if identity is None or identity == "":
         raise documents.Refused("without id")
     if not isinstance(identity, str) or "\0" in identity:
@@ -63,6 +62,19 @@ def document(row: dict[str, Any], id_field: str) -> tuple[str, str]:
     if 4 * len(fields) > MAX_ROW_BYTES and len(fields.encode()) > MAX_ROW_BYTES:
         raise documents.Refused(TOO_LONG)
     return identity, fields
+
+
+def _text(identity: Any) -> Any:
+    """Return an id that has one spelling as text, and any other as it is."""
+    match identity:
+        case int() if not isinstance(identity, bool):
+            return str(identity)
+        case decimal.Decimal() if identity.is_finite() and identity == identity.to_integral_value():
+            return f"{identity.to_integral_value():f}"
+        case uuid.UUID():
+            return str(identity)
+        case _:
+            return identity
 
 
 def _canonical(row: dict[str, Any]) -> str:

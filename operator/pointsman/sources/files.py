@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
@@ -21,6 +23,7 @@ from pointsman.core import documents, portions
 from pointsman.errors import Terminal
 from pointsman.sources import batches, folders
 
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _BOM = b"\xef\xbb\xbf"
 _PARQUET_ROWS = 256
 
@@ -63,8 +66,8 @@ class FilesSource:
                 continue
             self._rows += 1
             try:
-                row = orjson.loads(line)
-            except orjson.JSONDecodeError:
+                row = _row(line)
+            except (ValueError, RecursionError):
                 self._refusals.add("broken JSON" if _is_utf8(line) else "invalid UTF-8", name, number)
                 continue
             if isinstance(row, dict):
@@ -161,6 +164,12 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes | None]:
             rest, skips = b"", True
     if rest or skips:
         yield None if skips else rest
+
+
+def _row(line: bytes) -> Any:
+    row = orjson.loads(line)
+    # Integers of more than 64 bits become floats there, without a word, and ids and keys lose their last digits.
+    return json.loads(line) if _LONG_NUMBER.search(line) else row
 
 
 def _is_utf8(line: bytes) -> bool:
