@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import threading
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -36,16 +38,18 @@ def operator(
     """Look after datasets and deployments until told to stop. Settings are environment variables: docs/settings.md."""
     chosen = settings.load()
     logs.configure(chosen.log_level)
-    run(chosen, kube.connect(kubeconfig), kubeconfig)
+    run(chosen, kube.connect(kubeconfig))
 
 
-def run(chosen: settings.Settings, cluster: kube.Kube, kubeconfig: str | None) -> None:
+def run(chosen: settings.Settings, cluster: kube.Kube) -> None:
     """Put the parts together, run them, and take them apart again in the opposite order."""
     stop = threading.Event()
+    # A kind that the cluster learns of later would not be watched.
+    cluster.check_definitions()
     store = Store(chosen.store_uri, chosen.store_options)
     store.probe()
     log.info(logs.Event.STORE_PROBED)
-    access = _access(chosen, cluster)
+    access = access_of(chosen, [cluster.address, *cluster.endpoints()], os.environ)
     open_backend = functools.partial(backends.open_backend, shared_memory=Memory())
     here = InProcess(dataclasses.replace(doors(), backend=open_backend), _now)
     carrier = Either(Processes(chosen.work_timeout), here)
@@ -67,7 +71,7 @@ def run(chosen: settings.Settings, cluster: kube.Kube, kubeconfig: str | None) -
     resync.start()
     log.info(logs.Event.OPERATOR_STARTED, namespaces=list(chosen.namespaces))
     try:
-        handlers.run(handlers.registry(queue.add), chosen.namespaces, kubeconfig)
+        handlers.run(handlers.registry(queue.add), chosen.namespaces, cluster.identity)
     finally:
         stop.set()
         queue.stop()
@@ -91,15 +95,21 @@ def _resync(queue: Queue, cluster: Cluster, chosen: settings.Settings, stop: thr
                     queue.add(Key(kind, meta["namespace"], meta["name"]))
 
 
-def _access(chosen: settings.Settings, cluster: kube.Kube) -> Access:
-    host, port = cluster.address
+def access_of(
+    chosen: settings.Settings, api_servers: Sequence[tuple[str, int]], environment: Mapping[str, str]
+) -> Access:
+    """Return what tenants' resources may reach: never the Kubernetes API, by whichever of its addresses."""
+    denied = list(api_servers)
+    if host := environment.get("KUBERNETES_SERVICE_HOST"):
+        denied.append((host, int(environment.get("KUBERNETES_SERVICE_PORT", "443"))))
     return Access(
         file_roots=chosen.file_roots,
         allowed_hosts=chosen.allowed_hosts,
         allow_loopback=chosen.allow_loopback,
         allow_ambient_credentials=chosen.allow_ambient_credentials,
         store=chosen.store_uri,
-        denied_hosts=(f"{host}:{port}",),
+        # Without the brackets the port would read as a part of an IPv6 address.
+        denied_hosts=tuple(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in denied),
     )
 
 

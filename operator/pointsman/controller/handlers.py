@@ -7,14 +7,13 @@ kinds that make it leave annotations or finalizers.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import kopf
 
 from pointsman.api import base
-from pointsman.controller.cluster import DATASET, DEPLOYMENT, PLURALS, QUERY_SET
+from pointsman.controller.cluster import DATASET, DEPLOYMENT, PLURALS, QUERY_SET, Identity
 from pointsman.plan.tasks import Key
 
 Wake = Callable[[Key], None]
@@ -54,14 +53,17 @@ def registry(wake: Wake) -> kopf.OperatorRegistry:
     return handlers
 
 
-def run(handlers: kopf.OperatorRegistry, namespaces: Sequence[str], kubeconfig: str | None) -> None:
-    """Watch until SIGTERM or SIGINT. Returns, or raises, when a watch has died: the process ends and starts again."""
+def run(handlers: kopf.OperatorRegistry, namespaces: Sequence[str], identity: Callable[[], Identity]) -> None:
+    """Watch, as whoever `identity` says, until SIGTERM or SIGINT.
+
+    Returns, or raises, when a watch has died: the process ends and starts again.
+    """
 
     @kopf.on.login(registry=handlers)
-    async def login(settings: kopf.OperatorSettings, **_: Any) -> kopf.ConnectionInfo | None:
-        if kubeconfig is not None:
-            os.environ["KUBECONFIG"] = kubeconfig
-        return kopf.login_with_service_account(settings=settings) or kopf.login_with_kubeconfig(settings=settings)
+    async def login(**_: Any) -> kopf.ConnectionInfo:
+        # kopf's own ways look for an identity by themselves, and in a pod they would pass over a chosen kubeconfig.
+        # A token may have to be fetched by another program, which the event loop must not wait for.
+        return connection(await asyncio.to_thread(identity))
 
     # kopf listens to the signals itself; beside that, a flag to stop by would be a thread that outwaits the end.
     asyncio.run(
@@ -71,4 +73,19 @@ def run(handlers: kopf.OperatorRegistry, namespaces: Sequence[str], kubeconfig: 
             clusterwide=not namespaces,
             namespaces=list(namespaces),
         )
+    )
+
+
+def connection(identity: Identity) -> kopf.ConnectionInfo:
+    """Return an identity as kopf knows it."""
+    scheme, _, token = (identity.authorization or "").rpartition(" ")
+    return kopf.ConnectionInfo(
+        server=identity.server,
+        ca_path=identity.ca_path,
+        insecure=not identity.is_verified,
+        scheme=scheme or None,
+        token=token or None,
+        certificate_path=identity.certificate_path,
+        private_key_path=identity.key_path,
+        proxy_url=identity.proxy_url,
     )

@@ -58,12 +58,31 @@ class Kube:
         # Any: plain dicts go in and come out; the client's own types cover too little of what it accepts.
         self._objects: Any = kubernetes.client.CustomObjectsApi(client)
         self._core: Any = kubernetes.client.CoreV1Api(client)
+        self._discovery: Any = kubernetes.client.DiscoveryV1Api(client)
 
     @property
     def address(self) -> tuple[str, int]:
         """The host and port of the API server."""
         parts = urlsplit(self._client.configuration.host)
         return parts.hostname or "", parts.port or 443
+
+    def endpoints(self) -> Sequence[tuple[str, int]]:
+        """Return the addresses and ports behind the API server's Service; none where we may not look."""
+        with contextlib.suppress(Retryable):
+            found = _found(
+                lambda: self._discovery.list_namespaced_endpoint_slice(
+                    "default", label_selector="kubernetes.io/service-name=kubernetes", _request_timeout=TIMEOUT
+                )
+            )
+            slices = [] if found is None else found.items
+            return [
+                (address, port.port)
+                for each in slices
+                for port in each.ports or ()
+                for endpoint in each.endpoints or ()
+                for address in endpoint.addresses
+            ]
+        return []
 
     def identity(self) -> Identity:
         """Return who we are, with a token that holds now: it may have to be fetched or read again."""
