@@ -78,6 +78,8 @@ class Access:
     """Whether this machine's own servers may be reached, as in the demo."""
     allow_ambient_credentials: bool = False
     """Whether sources may be opened with the operator's own identity."""
+    allow_memory_backend: bool = False
+    """Whether indexes may be kept in the operator's own memory."""
     store: str = ""
     """Where the operator's own store is: a folder or `s3://bucket/prefix`. Sources are never read from it."""
     denied_hosts: tuple[str, ...] = ()
@@ -151,6 +153,15 @@ class Access:
                 f"{path} is outside the folders that may be read; move it there or have fileRoots extended",
             )
         return resolved
+
+    def check_memory(self) -> None:
+        """Check that an index may be kept in the operator's own memory; raises Terminal(INVALID_SPEC)."""
+        if not self.allow_memory_backend:
+            raise Terminal(
+                Reason.INVALID_SPEC,
+                "backend.memory is for tests and lost with the operator; name a database, "
+                "or have allowMemoryBackend set",
+            )
 
     def check_url(self, url: str) -> None:
         """Check that a URL is http or https, carries no credentials, and that its host may be reached.

@@ -73,6 +73,9 @@ class Settings(BaseSettings):
     """Whether resources may name hosts on this machine. For the demo and for tests."""
     allow_ambient_credentials: bool = False
     """Whether sources without `credentialsRef` are read with the operator's own identity."""
+    allow_memory_backend: bool = False
+    """Whether deployments may name `backend.memory`, which is lost with the operator's process and eats its memory. For
+    tests."""
     workers: Annotated[int, Field(ge=1, le=64)] = 2
     """How many pieces of long work run at once, each in a process of its own."""
     resync_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0

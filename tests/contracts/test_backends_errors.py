@@ -365,16 +365,25 @@ def test_each_engine_is_opened_as_its_own_kind() -> None:
     for engine, spec in NOWHERE.items():
         with opened(spec) as backend:
             assert type(backend) is kinds[engine]
-        assert registry.hosts(spec) == ["127.0.0.1"]
         assert "127.0.0.1:1" in registry.address(spec)
         assert registry.index_parameters(spec) == deployment.Hnsw(m=16, ef_construct=128)
 
 
 def test_the_memory_of_a_process_is_shared_by_all_that_are_given_it() -> None:
     spec, shared = deployment.Backend(memory=deployment.MemoryBackend()), memory.Memory()
-    registry.open_backend(spec, {}, Access(), shared).create(spec_named("x"))
-    assert registry.open_backend(spec, {}, Access(), shared).find("x") == MARKER
-    assert registry.open_backend(spec, {}, Access()).find("x") is None
+    allowed = Access(allow_memory_backend=True)
+    registry.open_backend(spec, {}, allowed, shared).create(spec_named("x"))
+    assert registry.open_backend(spec, {}, allowed, shared).find("x") == MARKER
+    assert registry.open_backend(spec, {}, allowed).find("x") is None
+
+
+def test_tenants_may_not_keep_indexes_in_the_memory_of_the_operator_unless_the_settings_say_so() -> None:
+    spec = deployment.Backend(memory=deployment.MemoryBackend())
+    found = raised(lambda: registry.open_backend(spec, {}, Access(), memory.Memory()))
+    assert isinstance(found, errors.Terminal)
+    assert found.message == (
+        "backend.memory is for tests and lost with the operator; name a database, or have allowMemoryBackend set"
+    )
 
 
 def test_index_parameters_and_engine_are_told_apart() -> None:

@@ -17,6 +17,7 @@ ACCESS = Access(
     allowed_hosts=("db.example.com",),
     allow_loopback=True,
     allow_ambient_credentials=True,
+    allow_memory_backend=True,
     store="s3://vectors/search",
     denied_hosts=("[fd00::1]:443",),
 )

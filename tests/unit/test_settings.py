@@ -28,6 +28,7 @@ def test_without_an_environment_nothing_is_allowed_and_all_namespaces_are_looked
     assert loaded.file_roots == ()
     assert loaded.allow_loopback is False
     assert loaded.allow_ambient_credentials is False
+    assert loaded.allow_memory_backend is False
     assert loaded.work_timeout == timedelta(hours=6)
 
 

@@ -28,8 +28,8 @@ def open_backend(
 ) -> ports.Backend:
     """Open the database of a deployment; nothing is sent to it yet.
 
-    `credentials` are those of `required_credentials`. `shared_memory` is the process's in-memory database; without it
-    each call opens an empty one. Raises what `access.Access` raises for a host that may not be reached.
+    `credentials` are those that `controller.credentials.of_backend` reads. `shared_memory` is the process's in-memory
+    database; without it each call opens an empty one. Raises what `access.Access` raises for what may not be reached.
     """
     # Each client is imported when its database is wanted: together they take seconds and much memory.
     match engine(spec):
@@ -59,20 +59,8 @@ def open_backend(
             )
             return pgvector.Pgvector(pgvector_connections.Connections(address), found.schema_)
         case deployment.MemoryBackend():
+            allowed.check_memory()
             return memory.Memory() if shared_memory is None else shared_memory
-        case never:
-            assert_never(never)
-
-
-def hosts(spec: deployment.Backend) -> list[str]:
-    """Return the hosts that the Secret of a deployment is sent to."""
-    match engine(spec):
-        case deployment.QdrantBackend(url=url) | deployment.MilvusBackend(uri=url):
-            return [access.split_url(url)[1]]
-        case deployment.PgvectorBackend(host=host):
-            return [host]
-        case deployment.MemoryBackend():
-            return []
         case never:
             assert_never(never)
 

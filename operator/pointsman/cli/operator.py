@@ -107,6 +107,7 @@ def access_of(
         allowed_hosts=chosen.allowed_hosts,
         allow_loopback=chosen.allow_loopback,
         allow_ambient_credentials=chosen.allow_ambient_credentials,
+        allow_memory_backend=chosen.allow_memory_backend,
         store=chosen.store_uri,
         # Without the brackets the port would read as a part of an IPv6 address.
         denied_hosts=tuple(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in denied),

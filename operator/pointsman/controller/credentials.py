@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import assert_never
 from urllib.parse import urlsplit
 
 from pointsman.access import Access
@@ -10,16 +11,20 @@ from pointsman.api import dataset as dataset_api
 from pointsman.api import deployment as deployment_api
 from pointsman.api.base import SecretKeyReference, SecretReference
 from pointsman.api.conditions import Reason
+from pointsman.backends import registry
 from pointsman.controller.cluster import Cluster, Secret
 from pointsman.errors import Terminal
 
 AWS = "s3.amazonaws.com"
+FILES_KEYS = ("accessKeyID", "secretAccessKey", "sessionToken", "endpoint", "region")
+POSTGRES_KEYS = ("username", "password", "ca.crt")
 
 
 def of_source(cluster: Cluster, namespace: str, source: dataset_api.Source, access: Access) -> Mapping[str, str]:
     """Return the credentials of a source; empty where its spec names no Secret."""
     if source.postgres is not None:
-        return _all(cluster, namespace, source.postgres.credentials_ref, source.postgres.host, access)
+        spec = source.postgres
+        return _several(cluster, namespace, spec.credentials_ref, spec.host, POSTGRES_KEYS, access)
     return of_files(cluster, namespace, source.files, access)
 
 
@@ -37,44 +42,61 @@ def of_files(
     secret = _secret(cluster, namespace, files.credentials_ref.name)
     host = urlsplit(secret.values.get("endpoint", "")).hostname or AWS
     access.check_secret(secret.name, secret.annotations, host)
-    return secret.values
+    return _texts(secret, FILES_KEYS)
 
 
 def of_endpoint(cluster: Cluster, namespace: str, endpoint: dataset_api.Endpoint | None, access: Access) -> str | None:
     """Return the API key of a model's endpoint; None where it names no Secret."""
     if endpoint is None or endpoint.api_key_ref is None:
         return None
-    host = urlsplit(endpoint.base_url).hostname or ""
-    return _one(cluster, namespace, endpoint.api_key_ref, host, access)
+    return _one(cluster, namespace, endpoint.api_key_ref, _host(endpoint.base_url), access)
 
 
 def of_backend(cluster: Cluster, namespace: str, backend: deployment_api.Backend, access: Access) -> Mapping[str, str]:
     """Return the credentials of a database; empty where its spec names no Secret."""
-    if backend.qdrant is not None and backend.qdrant.api_key_ref is not None:
-        host = urlsplit(backend.qdrant.url).hostname or ""
-        return {"apiKey": _one(cluster, namespace, backend.qdrant.api_key_ref, host, access)}
-    if backend.milvus is not None and backend.milvus.token_ref is not None:
-        host = urlsplit(backend.milvus.uri).hostname or ""
-        return {"token": _one(cluster, namespace, backend.milvus.token_ref, host, access)}
-    if backend.pgvector is not None:
-        return _all(cluster, namespace, backend.pgvector.credentials_ref, backend.pgvector.host, access)
-    return {}
+    match registry.engine(backend):
+        case deployment_api.QdrantBackend(url=url, api_key_ref=reference):
+            return {} if reference is None else {"apiKey": _one(cluster, namespace, reference, _host(url), access)}
+        case deployment_api.MilvusBackend(uri=uri, token_ref=reference):
+            return {} if reference is None else {"token": _one(cluster, namespace, reference, _host(uri), access)}
+        case deployment_api.PgvectorBackend() as found:
+            return _several(cluster, namespace, found.credentials_ref, found.host, POSTGRES_KEYS, access)
+        case deployment_api.MemoryBackend():
+            return {}
+        case never:
+            assert_never(never)
 
 
-def _all(cluster: Cluster, namespace: str, reference: SecretReference, host: str, access: Access) -> Mapping[str, str]:
+def _several(
+    cluster: Cluster, namespace: str, reference: SecretReference, host: str, keys: Sequence[str], access: Access
+) -> Mapping[str, str]:
     secret = _secret(cluster, namespace, reference.name)
     access.check_secret(secret.name, secret.annotations, host)
-    return secret.values
+    return _texts(secret, keys)
 
 
 def _one(cluster: Cluster, namespace: str, reference: SecretKeyReference, host: str, access: Access) -> str:
     secret = _secret(cluster, namespace, reference.name)
     access.check_secret(secret.name, secret.annotations, host)
-    if reference.key not in secret.values:
+    found = _texts(secret, [reference.key])
+    if reference.key not in found:
         has = ", ".join(sorted(secret.values)) or "none"
         message = f"Secret {reference.name} has no key {reference.key}, only {has}"
         raise Terminal(Reason.SECRET_NOT_FOUND, message)
-    return secret.values[reference.key].strip()
+    return found[reference.key].strip()
+
+
+def _texts(secret: Secret, keys: Sequence[str]) -> Mapping[str, str]:
+    """Return those of the wanted keys that are there: nothing else of a Secret is handed on."""
+    for key in keys:
+        if key in secret.binary:
+            message = f"the value of {key} in Secret {secret.name} is no UTF-8 text; put the text there"
+            raise Terminal(Reason.SECRET_NOT_FOUND, message)
+    return {key: secret.values[key] for key in keys if key in secret.values}
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or ""
 
 
 def _secret(cluster: Cluster, namespace: str, name: str) -> Secret:

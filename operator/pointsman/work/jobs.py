@@ -308,6 +308,7 @@ def _access_to_json(access: Access) -> dict[str, Any]:
         "allowed_hosts": list(access.allowed_hosts),
         "allow_loopback": access.allow_loopback,
         "allow_ambient_credentials": access.allow_ambient_credentials,
+        "allow_memory_backend": access.allow_memory_backend,
         "store": access.store,
         "denied_hosts": list(access.denied_hosts),
     }
@@ -319,6 +320,7 @@ def _access_from_json(value: Mapping[str, Any]) -> Access:
         allowed_hosts=tuple(value["allowed_hosts"]),
         allow_loopback=value["allow_loopback"],
         allow_ambient_credentials=value["allow_ambient_credentials"],
+        allow_memory_backend=value["allow_memory_backend"],
         store=value["store"],
         denied_hosts=tuple(value["denied_hosts"]),
     )
