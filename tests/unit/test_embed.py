@@ -4,7 +4,7 @@ import itertools
 import queue
 from collections import Counter
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -404,6 +404,23 @@ def test_progress_ends_at_all_texts(dataset: DatasetStore) -> None:
     embed(dataset, "v7", recipe(), 1, Hashing(), lambda: AT, lambda done, total: told.append((done, total)))
     assert told[-1] == (6000, 6000)
     assert all(done <= total for done, total in told)
+
+
+def test_old_versions_of_the_vectors_go_with_the_next_embedding(
+    dataset: DatasetStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pointsman.work.embed.GRACE", timedelta(0))
+    for number in range(1, 4):
+        fill(dataset, *({"id": str(n), "text": f"text {n}"} for n in range(number)))
+        run(dataset, number)
+    versions = tmp_path.glob("datasets/default/papers/vectors/*.lance/_versions/*.manifest")
+    assert len(list(versions)) == 1
+    assert run(opened(tmp_path), 3).rows == 3
+    assert _stored_texts(dataset, recipe().space, [{"text": f"text {n}"} for n in range(3)]) == {
+        "text 0",
+        "text 1",
+        "text 2",
+    }
 
 
 class Interrupted(BaseException):

@@ -6,6 +6,8 @@ that was paid for is embedded twice. A snapshot names no version of this table: 
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -50,6 +52,13 @@ class VectorTable:
         while len(self._known) > 1 and len(self._known[-2]) < 2 * len(self._known[-1]):
             last, before = self._known.pop(), self._known.pop()
             self._known.append(keys.KeyIndex(pa.concat_arrays([before.keys, last.keys])))
+
+    def clean(self, grace: timedelta) -> int:
+        """Remove versions older than `grace` with the files that they alone have; return the bytes that came free.
+
+        No record names a version of this table, and each batch leaves one behind.
+        """
+        return self._table.clean(set(), grace)
 
     def reader(self) -> VectorReader:
         """Return a reader of what is stored now."""

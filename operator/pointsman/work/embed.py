@@ -19,7 +19,7 @@ from pointsman.api.conditions import Reason
 from pointsman.core import changes, chunking, digests, drift
 from pointsman.core.recipes import Recipe
 from pointsman.errors import Retryable, Terminal
-from pointsman.store.dataset import DatasetStore
+from pointsman.store.dataset import GRACE, DatasetStore
 from pointsman.store.records import EmbeddedSnapshot, Snapshot
 from pointsman.work import cutting, pipeline
 from pointsman.work.progress import Report
@@ -93,6 +93,8 @@ def embed(
         created_at=now(),
     )
     dataset.publish_embedded(record)
+    if record.embedded:
+        dataset.vectors(recipe.space.document_side, recipe.space.dimensions).clean(GRACE)
     return record
 
 
