@@ -936,6 +936,15 @@ def test_the_status_of_a_deployment_at_rest() -> None:
     assert {c.observed_generation for c in status.conditions} == {3}
 
 
+def test_a_status_lists_no_more_indexes_than_it_has_room_for_the_most_important_ones() -> None:
+    old = [b.retained(f"v7_{n}", since=b.NOW - b.HOUR - n * timedelta(seconds=1)) for n in range(70)]
+    seen = b.deployment(b.retiring("v9", b.V9), b.candidate(), *old, b.serving(), spec=b.spec(maxLag="1h"))
+
+    listed = deployment.plan(seen, b.NOW).status.indexes
+
+    assert [i.name for i in listed] == ["v7", *(f"v7_{n}" for n in range(63))]
+
+
 def test_the_phase_is_a_word_for_people() -> None:
     assert deployment.plan(migrating(), b.NOW).status.phase == "Building"
     assert deployment.plan(b.deployment(spec=b.spec("v99")), b.NOW).status.phase == "Stalled"
@@ -1085,6 +1094,22 @@ RETIREMENT: dict[str, tuple[Deployment, list[str], list[tuple[str, str]]]] = {
         b.deployment(b.serving("v8", b.V8), b.retained(since=None), spec=b.spec("v8")),
         [],
         [("v8", "Serving"), ("v7", "Retained")],
+    ),
+    "of the candidates left behind all but the last retire at once": (
+        b.deployment(b.serving(), b.candidate(parameters="p2"), b.candidate("v8_2"), b.candidate("v9", b.V9)),
+        ["RecordFacts"],
+        [("v7", "Serving"), ("v9", "Candidate"), ("v8", "Retiring"), ("v8_2", "Retiring")],
+    ),
+    "which waits for nothing that serves": (
+        b.deployment(
+            b.index("v7", Role.CANDIDATE),
+            b.candidate("v8", parameters="p2"),
+            b.candidate("v8_2"),
+            physical={"v8": b.UNCOUNTED},
+            records={"v7": None},
+        ),
+        ["RecordFacts", "StartWork Build v7@12"],
+        [("v7", "Candidate"), ("v8_2", "Candidate"), ("v8", "Retiring")],
     ),
     "a candidate left behind retires when its time has passed": (
         b.deployment(b.serving(), b.candidate(since=LONG_AGO)),

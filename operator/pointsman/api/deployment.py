@@ -12,6 +12,8 @@ from pointsman.api import base
 from pointsman.api.conditions import Condition
 from pointsman.api.dataset import Progress
 
+MOST_INDEXES = 64
+"""How many indexes a status lists."""
 _ENGINES = ("qdrant", "milvus", "pgvector", "memory")
 _ONE_ENGINE = "exactly one of qdrant, milvus, pgvector and memory is wanted"
 
@@ -333,7 +335,7 @@ class DeploymentStatus(base.Fact):
     """Where a rollback would lead."""
     route: RouteStatus | None = None
     """What direct clients are told."""
-    indexes: Annotated[list[IndexStatus], base.keyed("name"), Field(max_length=64)] = []
-    """The indexes, by name."""
+    indexes: Annotated[list[IndexStatus], base.keyed("name"), Field(max_length=MOST_INDEXES)] = []
+    """The indexes, by name: the serving one, what is retained, what is built, what is removed. At most the first 64."""
     history: Annotated[list[Promotion], Field(max_length=64)] = []
     """The switches that happened, the last ones."""

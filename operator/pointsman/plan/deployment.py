@@ -135,10 +135,17 @@ def _with_candidate(seen: Deployment, facts: Facts, target: Target | str, now: d
 def _with_retiring(seen: Deployment, facts: Facts, target: Target | str, now: datetime) -> Facts:
     """Record that indexes retire whose time is over: never the serving one, never the one that the spec wants.
 
-    None retires while what serves was not found in this run: it may be needed.
+    None retires by time while what serves was not found in this run: it may be needed.
     """
+    if isinstance(target, str):
+        return facts
+    left = [i for i in facts.indexes if i.role is Role.CANDIDATE and not indexes.matches(i, target)]
+    # Of the candidates left behind the last one is kept, for whoever comes back to it. The others have never served,
+    # and every edit of the index parameters leaves one.
+    for index in left[:-1]:
+        facts = facts.put(dataclasses.replace(index, role=Role.RETIRING, since=now))
     serving = facts.serving
-    if isinstance(target, str) or serving is None or indexes.presence(seen, serving.name) is not Presence.PRESENT:
+    if serving is None or indexes.presence(seen, serving.name) is not Presence.PRESENT:
         return facts
     after = base.parse_duration(seen.spec.retire.after)
     for index in facts.indexes:

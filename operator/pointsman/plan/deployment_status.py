@@ -36,7 +36,7 @@ def status(seen: Deployment, facts: Facts, state: State, now: datetime) -> api.D
         weight=f"{serving.version} 100" if serving else "",
         rollback=rollback,
         route=api.RouteStatus(revision=facts.route, index=serving.name, weight=100) if serving else None,
-        indexes=[_index(seen, index) for index in facts.indexes],
+        indexes=[_index(seen, index) for index in _listed(facts)],
         history=[api.Promotion(version=p.version, index=p.index, snapshot=p.snapshot, at=p.at) for p in facts.history],
     )
 
@@ -117,6 +117,16 @@ def _rollback_ready(seen: Deployment, facts: Facts, rollback: api.RollbackStatus
     if holds is False and failure is not None:
         message += f"; {failure.message}"
     return words.condition(ConditionType.ROLLBACK_READY, holds, reason, message, seen.generation, now)
+
+
+def _listed(facts: Facts) -> list[Index]:
+    """Return the indexes that a status has room for, the most important first and of those the youngest."""
+    order = (Role.SERVING, Role.RETAINED, Role.CANDIDATE, Role.RETIRING)
+
+    def rank(index: Index) -> tuple[int, float]:
+        return order.index(index.role), -index.since.timestamp() if index.since else 0.0
+
+    return sorted(facts.indexes, key=rank)[: api.MOST_INDEXES]
 
 
 def _index(seen: Deployment, index: Index) -> api.IndexStatus:
