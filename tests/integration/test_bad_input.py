@@ -263,7 +263,9 @@ def test_a_collection_of_our_name_that_is_not_ours_is_left_alone(stage: Stage, p
     )
     assert stage.route("foreign") == {}
 
+    # It would be tried again in half a minute; an edit is tried at once.
     pgvector.engine.destroy(name)
+    stage.edit(DEPLOYMENT, "foreign", maxLag="6s")
     stage.wait(lambda: stage.serves("foreign", "v7"), "v7 to serve")
 
 
