@@ -126,6 +126,8 @@ class _Handler(logging.StreamHandler[TextIO]):
 
 
 _TALKATIVE = (
+    # A line for every event that woke the loop.
+    "kopf.objects",
     "kubernetes",
     "urllib3",
     "httpx",
