@@ -10,7 +10,7 @@ import pytest
 from tests.plan import builders as b
 
 from pointsman.api.conditions import ConditionType, Reason
-from pointsman.api.deployment import Role
+from pointsman.api.deployment import Role, Step
 from pointsman.plan import actions, deployment, facts
 from pointsman.plan.facts import Facts
 from pointsman.plan.observed import Deployment, Physical, Presence, Problem
@@ -943,6 +943,56 @@ def test_a_status_lists_no_more_indexes_than_it_has_room_for_the_most_important_
     listed = deployment.plan(seen, b.NOW).status.indexes
 
     assert [i.name for i in listed] == ["v7", *(f"v7_{n}" for n in range(63))]
+
+
+STEPS: dict[str, tuple[Deployment, str]] = {
+    "at rest": (b.deployment(), ""),
+    "the target is not embedded yet": (b.deployment(spec=b.spec("v8"), dataset=b.view(embedded={})), "Embed"),
+    "the target was never declared": (b.deployment(spec=b.spec("v99")), ""),
+    "a build begins": (b.deployment(spec=b.spec("v8")), "Build"),
+    "a build is under way": (migrating(work=(b.running(b.build()),)), "Build"),
+    "a build failed": (migrating(work=(b.failed(b.build(), generation=3),)), "Build"),
+    "the spec is suspended": (migrating(spec=b.spec("v8", suspend=True)), ""),
+    "a retained index catches up": (
+        b.deployment(b.serving("v8", b.V8), b.retained(), spec=b.spec("v7"), **complete("v7", 11)),
+        "Follow",
+    ),
+    "a retained index waits for its snapshot": (
+        b.deployment(
+            b.serving("v8", b.V8),
+            b.retained(),
+            spec=b.spec("v7"),
+            **complete("v7", 11),
+            dataset=b.view(embedded={b.V7.key: b.embedded(11), b.V8.key: b.embedded(11, 12)}),
+        ),
+        "Follow",
+    ),
+    "a retained index is compared": (
+        b.deployment(
+            b.serving("v8", b.V8), b.retained(), spec=b.spec("v7"), physical={"v7": Physical(Presence.PRESENT, 111)}
+        ),
+        "Verify",
+    ),
+    "a retained index is repaired": (
+        b.deployment(b.serving("v8", b.V8), b.retained(), spec=b.spec("v7"), records={"v7": b.record(differences=3)}),
+        "Verify",
+    ),
+    "the switch": (migrating(**complete()), "Switch"),
+    "an index is removed": (b.deployment(b.serving("v8", b.V8), b.retiring(), spec=b.spec("v8")), "Retire"),
+    "what serves follows, which is routine": (
+        b.deployment(**complete("v7", 11), published=b.route(snapshot="11"), work=(b.running(b.follow()),)),
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize(("seen", "step"), STEPS.values(), ids=STEPS.keys())
+def test_the_step_is_the_one_under_way(seen: Deployment, step: str) -> None:
+    assert deployment.plan(seen, b.NOW).status.step == step
+
+
+def test_every_step_there_is_can_be_said() -> None:
+    assert {step for _, step in STEPS.values()} - {""} == {str(step) for step in Step}
 
 
 def test_the_phase_is_a_word_for_people() -> None:

@@ -53,8 +53,6 @@ class Reason(StrEnum):
     """A candidate index is being loaded."""
     FOLLOWING = "Following"
     """An index is catching up with a newer snapshot."""
-    SWITCHING = "Switching"
-    """Queries are being pointed at another index."""
     WAITING_FOR_DATASET = "WaitingForDataset"
     """The dataset has no snapshot of the version yet."""
     DELETING = "Deleting"

@@ -212,6 +212,23 @@ class Role(StrEnum):
     """Is being removed, for good."""
 
 
+class Step(StrEnum):
+    """The steps on the road to the version that must serve."""
+
+    EMBED = "Embed"
+    """The version is being embedded."""
+    BUILD = "Build"
+    """An index is being loaded."""
+    VERIFY = "Verify"
+    """An index is being compared with its snapshot, and repaired."""
+    FOLLOW = "Follow"
+    """An index is catching up."""
+    SWITCH = "Switch"
+    """Queries are being pointed at another index."""
+    RETIRE = "Retire"
+    """An index whose time is over is being removed."""
+
+
 class Effective(base.Fact):
     """What holds where the spec says nothing, beside what it says."""
 
@@ -328,7 +345,7 @@ class DeploymentStatus(base.Fact):
     target_version: str = ""
     """The version that must serve."""
     step: str = ""
-    """The step of a promotion under way."""
+    """The step under way to the target: Embed, Build, Verify, Follow, Switch or Retire; empty at rest."""
     weight: str = ""
     """The share of the queries by version."""
     rollback: RollbackStatus | None = None

@@ -79,7 +79,7 @@ INDEX_DEPLOYMENT = Kind(
         Column("Serving", ".status.servingVersion", "The version that answers."),
         Column("Target", ".spec.version", "The version that must serve."),
         Column("Phase", ".status.phase", "What is going on."),
-        Column("Step", ".status.step", "The step of a promotion under way."),
+        Column("Step", ".status.step", "The step under way; empty at rest."),
         Column("Weight", ".status.weight", "The share of the queries by version."),
         _READY,
         _condition("Rollback", "RollbackReady", "status", "Whether going back is one switch."),

@@ -22,7 +22,7 @@ from pointsman.api import deployment as api
 from pointsman.api.conditions import ConditionType, Reason
 from pointsman.api.deployment import Role
 from pointsman.plan import actions, indexes, routes, words
-from pointsman.plan.deployment_status import State, status
+from pointsman.plan.deployment_status import State, status, step
 from pointsman.plan.facts import Facts, Index
 from pointsman.plan.indexes import Target
 from pointsman.plan.observed import Deployment, Plan, Presence
@@ -60,7 +60,8 @@ def plan(seen: Deployment, now: datetime) -> Plan[api.DeploymentStatus]:
     todo += [actions.StartWork(task, seen.generation) for task in work]
     todo += _removal(seen)
     state = _state(seen, facts, target, work, now)
-    return Plan(tuple(todo), status(seen, facts, state, now), _look_again(seen, facts, bool(todo), now))
+    said = status(seen, facts, state, now, step(seen, facts, target, work))
+    return Plan(tuple(todo), said, _look_again(seen, facts, bool(todo), now))
 
 
 # The facts, one step after the other.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from pointsman.api import base
@@ -11,13 +12,17 @@ from pointsman.api.conditions import Condition, ConditionType, Reason
 from pointsman.api.deployment import Role
 from pointsman.plan import indexes, words
 from pointsman.plan.facts import Facts, Index
+from pointsman.plan.indexes import Target
 from pointsman.plan.observed import Deployment, Presence
+from pointsman.plan.tasks import Build, Check, IndexTask, Repair
 
 State = tuple[ConditionType, Reason, str]
 """The one of Ready, Reconciling and Stalled that holds, with its reason and its sentence."""
 
 
-def status(seen: Deployment, facts: Facts, state: State, now: datetime) -> api.DeploymentStatus:
+def status(
+    seen: Deployment, facts: Facts, state: State, now: datetime, under_way: api.Step | None = None
+) -> api.DeploymentStatus:
     """Return the whole status, as it will be true once the plan's actions have been carried out."""
     serving = facts.serving
     rollback = _rollback(seen, facts, now)
@@ -33,12 +38,36 @@ def status(seen: Deployment, facts: Facts, state: State, now: datetime) -> api.D
         phase=_phase(state),
         serving_version=serving.version if serving else "",
         target_version=seen.spec.version,
+        step=under_way or "",
         weight=f"{serving.version} 100" if serving else "",
         rollback=rollback,
         route=api.RouteStatus(revision=facts.route, index=serving.name, weight=100) if serving else None,
         indexes=[_index(seen, index) for index in _listed(facts)],
         history=[api.Promotion(version=p.version, index=p.index, snapshot=p.snapshot, at=p.at) for p in facts.history],
     )
+
+
+def step(seen: Deployment, facts: Facts, target: Target | str, work: Sequence[IndexTask]) -> api.Step | None:
+    """Return the step under way to the version that must serve; None at rest, or where only an edit leads on."""
+    serving = facts.serving
+    if serving is not None and seen.facts.serving != serving:
+        return api.Step.SWITCH
+    if isinstance(target, str):
+        _, _, kind = indexes.why_no_target(seen, target)
+        return api.Step.EMBED if kind is ConditionType.RECONCILING else None
+    wanted = indexes.find(seen, facts, target)
+    if wanted is None or wanted == serving:
+        return api.Step.RETIRE if any(index.role is Role.RETIRING for index in facts.indexes) else None
+    if wanted.role is Role.CANDIDATE and indexes.is_suspended(seen, facts):
+        return None
+    tried = (tried.task for tried in seen.work if tried.task.subject == f"index {wanted.name}")
+    match next((task for task in work if task.index == wanted.name), None) or next(tried, None):
+        case Build():
+            return api.Step.BUILD
+        case Check() | Repair():
+            return api.Step.VERIFY
+        case _:
+            return api.Step.FOLLOW
 
 
 def _phase(state: State) -> str:
