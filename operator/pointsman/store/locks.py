@@ -1,7 +1,8 @@
 """Which process may write a dataset: one lock a dataset, for stores on a local disk.
 
-On an object store there is no such lock: there the operator's Lease sees to it that one worker runs, and a writer
-that outlived its Lease loses the race for the record that makes its work visible.
+On an object store there is no such lock: a store belongs to one operator, and whoever deploys it sees to it that one
+runs. Of two, the slower writer of a record is refused, since records are put only if absent, and a table that another
+wrote meanwhile is written again: work is done twice, and nothing that a record names is lost.
 """
 
 from __future__ import annotations
