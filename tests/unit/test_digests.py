@@ -1,5 +1,4 @@
 import pyarrow as pa
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,17 +64,15 @@ def test_what_is_added_and_taken_away_leaves_no_trace(
 
     assert first + second == Digest.of(presence(a + b))
     assert first + second - second == first
-    assert Digest.from_json((first + second).to_json()) == first + second
 
 
-def test_swapping_the_content_of_two_points_is_found_in_their_buckets() -> None:
+def test_swapping_the_content_of_two_points_is_found() -> None:
     one, two, x, y = (bytes([n]) + bytes(15) for n in (1, 2, 7, 9))
 
     before = Digest.of(presence([(one, x, x), (two, y, y)]))
     after = Digest.of(presence([(one, y, x), (two, x, y)]))
 
-    assert before.buckets_that_differ(after) == [1, 2]
-    assert digests.bucket_of(pa.array([one, two], rows.KEY)).tolist() == [1, 2]
+    assert before != after
 
 
 def test_the_recipe_is_part_of_the_digest() -> None:
@@ -89,11 +86,6 @@ def test_documents_have_a_digest_too() -> None:
 
     assert Digest.of_documents(one) == Digest.of_documents(other)
     assert Digest.of_documents(one) != Digest.of_documents(one.slice(1))
-
-
-def test_a_digest_with_too_few_buckets_is_refused() -> None:
-    with pytest.raises(ValueError, match="256 buckets, found 1"):
-        Digest.from_json("00" * 8)
 
 
 @given(st.lists(KEYS, unique=True, max_size=40), st.lists(KEYS, max_size=40))
@@ -126,4 +118,3 @@ def test_sliced_keys_are_read_from_their_own_offset() -> None:
     whole = pa.array([bytes([n]) * 16 for n in range(5)], rows.KEY)
 
     assert keys.KeyIndex(whole.slice(2)).positions(whole.slice(3, 1)).tolist() == [1]
-    assert keys.differ(whole.slice(0, 2), whole.slice(1, 2)).tolist() == [True, True]

@@ -221,12 +221,6 @@ METADATA = st.dictionaries(
 )
 
 
-@given(FILTERS)
-def test_a_filter_survives_its_json_form(value: dict[str, Any]) -> None:
-    parsed = filters.parse(value)
-    assert filters.parse(filters.to_json(parsed)) == parsed
-
-
 @given(st.sampled_from("kn"), SCALARS, METADATA)
 def test_unequal_is_the_opposite_of_equal(key: str, value: Any, metadata: dict[str, Any]) -> None:
     equal = filters.parse({"type": "eq", "key": key, "value": value})

@@ -55,7 +55,9 @@ def test_a_set_that_is_read_again_follows_the_one_before(log: RecordLog) -> None
     read(log, QUERIES, JUDGEMENTS)
     read(log, QUERIES[:1], JUDGEMENTS[:1])
 
-    assert [facts.query_set_from_json(record.value).queries for record in log.history()] == [2, 1]
+    found = log.read()
+    assert found is not None
+    assert (found.revision, facts.query_set_from_json(found.value).queries) == (2, 1)
 
 
 def test_a_refused_set_leaves_what_was_read_before(log: RecordLog) -> None:
@@ -64,7 +66,9 @@ def test_a_refused_set_leaves_what_was_read_before(log: RecordLog) -> None:
         read(log, QUERIES, [*JUDGEMENTS, {"query": "gone", "document": "d"}])
 
     assert error.value.message == "the query set is refused: 1 judgements of a query that is not there (row 3)"
-    assert len(log.history()) == 1
+    found = log.read()
+    assert found is not None
+    assert found.revision == 1
 
 
 def test_a_known_item_has_one_document_of_grade_1(log: RecordLog) -> None:

@@ -33,11 +33,6 @@ class DocumentChanges:
     edited: pa.Array
     unchanged: int
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether the two hold the same documents."""
-        return not (len(self.added) or len(self.deleted) or len(self.edited))
-
 
 def documents(old: pa.Table | None, new: pa.Table) -> DocumentChanges:
     """Compare two corpora by their columns `id`, unique in each, and `digest`; `old` is None before the first."""

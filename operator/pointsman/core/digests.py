@@ -1,7 +1,6 @@
 """What names a point, a text and the content of a whole index: blake2b, and sums that can be kept up to date.
 
-Two indexes hold the same exactly when the digests over their points agree, whatever order they were written in; and
-when they do not, the buckets that differ say where to look.
+Two indexes hold the same exactly when the digests over their points agree, whatever order they were written in.
 """
 
 from __future__ import annotations
@@ -120,27 +119,6 @@ class Digest:
         whole = hashlib.blake2b(self._sums.astype("<u8").tobytes(), digest_size=_SIZE)
         whole.update(recipe.encode())
         return whole.hexdigest()
-
-    def to_json(self) -> str:
-        """Return all buckets as one string, for a fact in the store; `from_json` reads it back."""
-        return self._sums.astype("<u8").tobytes().hex()
-
-    @classmethod
-    def from_json(cls, value: str) -> Digest:
-        """Read what `to_json` wrote; raises ValueError for anything else."""
-        sums = np.frombuffer(bytes.fromhex(value), dtype="<u8").astype(np.uint64)
-        if len(sums) != BUCKETS:
-            raise ValueError(f"a digest has {BUCKETS} buckets, found {len(sums)}")
-        return cls(sums)
-
-    def buckets_that_differ(self, other: Digest) -> list[int]:
-        """Return the buckets, ascending, in which the two sets of rows differ."""
-        return [int(bucket) for bucket in np.flatnonzero(self._sums != other._sums)]
-
-
-def bucket_of(point_ids: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.uint8]:
-    """Return the bucket that each point falls into; shape (n,)."""
-    return keys.words(point_ids)[:, 0].astype(np.uint8)
 
 
 def _content(document_side: str, text: bytes) -> bytes:

@@ -73,17 +73,6 @@ def parse(value: object) -> Filter:
     return parsed
 
 
-def to_json(filter_: Filter) -> dict[str, Any]:
-    """Return the JSON form of a filter, which `parse` reads back as an equal one."""
-    match filter_:
-        case Compound(junction, parts):
-            return {"type": junction, "filters": [to_json(part) for part in parts]}
-        case Comparison("in" | "nin" as operator, key, values):
-            return {"type": operator, "key": key, "value": list(values)}
-        case Comparison(operator, key, values):
-            return {"type": operator, "key": key, "value": values[0]}
-
-
 def matches(filter_: Filter, metadata: Mapping[str, Any]) -> bool:
     """Return whether a point with this metadata passes."""
     match filter_:

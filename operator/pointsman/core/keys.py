@@ -35,12 +35,6 @@ def words(keys: pa.Array | pa.ChunkedArray) -> Words:
     return flat.reshape(-1, 2)
 
 
-def differ(a: pa.Array | pa.ChunkedArray, b: pa.Array | pa.ChunkedArray) -> Mask:
-    """Return where two equally long columns of keys differ."""
-    found: Mask = (words(a) != words(b)).any(axis=1)
-    return found
-
-
 class KeyIndex:
     """Keys, and where each stood. Costs 16 bytes a key beside the keys themselves."""
 
