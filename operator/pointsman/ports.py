@@ -121,10 +121,6 @@ class Backend(Protocol):
         """
         ...
 
-    def names(self, prefix: str) -> list[str]:
-        """Return the names of the indexes that begin with a prefix."""
-        ...
-
     def create(self, spec: IndexSpec) -> None:
         """Make an empty index; nothing where it exists with the same marker, COLLECTION_FOREIGN where it is another's.
 
@@ -137,7 +133,10 @@ class Backend(Protocol):
         ...
 
     def seal(self, name: str) -> None:
-        """Build the index over what was loaded, and return when the database says that it is built."""
+        """Build the index over what was loaded, and return when the database says that it is built.
+
+        The building is the database's own: how much it takes from its queries is set there, not by how we load.
+        """
         ...
 
     def is_built(self, name: str) -> bool:
@@ -184,8 +183,8 @@ class Backend(Protocol):
         """Point an alias at an index, atomically where the database can."""
         ...
 
-    def unpublish(self, alias: str) -> None:
-        """Remove an alias of ours. A missing one is no error."""
+    def unpublish(self, alias: str, owner: str) -> None:
+        """Remove an alias of a deployment. A missing one is no error; COLLECTION_FOREIGN where it is another's."""
         ...
 
     def drop(self, name: str) -> None:

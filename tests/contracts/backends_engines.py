@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,18 @@ class Engine:
     """Write another value to one field of a point."""
     insert: Callable[[str, list[float]], object]
     """Add a point, with an id of the kind that people would give it."""
+    names: Callable[[str], list[str]]
+    """List the indexes whose names begin with a prefix."""
     destroy: Callable[[str], object]
     """Remove an index by hand."""
     build_foreign: Callable[[str], object]
     """Make a collection or table of that name that is not ours."""
     close: Callable[[], object]
     """Close the vendor's client."""
+
+
+def beginning(prefix: str, names: Iterable[str]) -> list[str]:
+    return sorted(name for name in names if name.startswith(prefix))
 
 
 def memory_engine() -> Engine:
@@ -66,7 +72,8 @@ def memory_engine() -> Engine:
     def foreign(name: str) -> None:
         pytest.skip("nobody else writes to the operator's own memory")
 
-    return Engine("memory", backend, overwrite, edit, insert, backend._indexes.pop, foreign, backend.close)
+    destroy = backend._indexes.pop
+    return Engine("memory", backend, overwrite, edit, insert, backend.names, destroy, foreign, backend.close)
 
 
 def qdrant_engine(kind: str, client: qdrant_client.QdrantClient, backend: ports.Backend) -> Engine:
@@ -83,7 +90,10 @@ def qdrant_engine(kind: str, client: qdrant_client.QdrantClient, backend: ports.
     def foreign(name: str) -> None:
         client.create_collection(name, vectors_config=models.VectorParams(size=4, distance=models.Distance.DOT))
 
-    return Engine(kind, backend, overwrite, edit, insert, client.delete_collection, foreign, client.close)
+    def names(prefix: str) -> list[str]:
+        return beginning(prefix, [found.name for found in client.get_collections().collections])
+
+    return Engine(kind, backend, overwrite, edit, insert, names, client.delete_collection, foreign, client.close)
 
 
 def qdrant_local_engine() -> Engine:
@@ -118,7 +128,10 @@ def milvus_engine(uri: str) -> Engine:
     def overwrite(name: str, point_id: bytes, vector: list[float]) -> None:
         edit(name, point_id, "vector", vector)
 
-    return Engine("milvus", backend, overwrite, edit, insert, client.drop_collection, foreign, client.close)
+    def names(prefix: str) -> list[str]:
+        return beginning(prefix, client.list_collections())
+
+    return Engine("milvus", backend, overwrite, edit, insert, names, client.drop_collection, foreign, client.close)
 
 
 def pgvector_spec(server: postgres_server.Server) -> deployment.Backend:
@@ -154,12 +167,17 @@ def pgvector_engine(server: postgres_server.Server) -> Engine:
             (str(vector),),
         )
 
+    def names(prefix: str) -> list[str]:
+        found = client.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        return beginning(prefix, [name for (name,) in found])
+
     return Engine(
         "pgvector",
         backend,
         overwrite,
         edit,
         insert,
+        names,
         lambda name: client.execute(f'DROP TABLE "{name}"'),
         lambda name: client.execute(f'CREATE TABLE "{name}" (id int)'),
         client.close,

@@ -51,7 +51,7 @@ class Database:
     def collections(self, stage: Stage, deployment: Object) -> list[str]:
         """Return the collections of a deployment, whether the operator knows of them or not."""
         meta = deployment["metadata"]
-        return self.engine.backend.names(names.physical_prefix(stage.namespace, meta["name"], meta["uid"]))
+        return self.engine.names(names.physical_prefix(stage.namespace, meta["name"], meta["uid"]))
 
 
 @contextlib.contextmanager

@@ -67,9 +67,9 @@ def is_free(backend: ports.Backend, spec: ports.IndexSpec) -> bool:
     return found is None
 
 
-def check_alias(alias: str, found: ports.Marker | None, wanted: ports.Marker) -> None:
-    """Raise COLLECTION_FOREIGN unless an alias that exists belongs to the deployment that wants to move it."""
-    if found is None or found.owner != wanted.owner:
+def check_alias(alias: str, found: ports.Marker | None, owner: str) -> None:
+    """Raise COLLECTION_FOREIGN unless an alias that exists belongs to the deployment that wants to change it."""
+    if found is None or found.owner != owner:
         raise errors.Terminal(
             Reason.COLLECTION_FOREIGN,
             f"the alias {alias} belongs to something else; choose another alias, or remove that one",

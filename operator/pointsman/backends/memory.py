@@ -71,7 +71,7 @@ class Memory:
             return None if index is None else index.spec.marker
 
     def names(self, prefix: str) -> list[str]:
-        """Return the names of the indexes that begin with a prefix."""
+        """Return the names of the indexes that begin with a prefix; what other databases hold, their own tools tell."""
         with self._lock:
             return sorted(name for name in self._indexes if name.startswith(prefix))
 
@@ -188,17 +188,20 @@ class Memory:
     def publish(self, alias: str, name: str) -> None:
         """Point an alias at an index."""
         with self._lock:
-            wanted = self._index(name).spec.marker
+            owner = self._index(name).spec.marker.owner
             if alias in self._indexes:
                 raise markers.foreign(alias)
             if alias in self._aliases:
-                markers.check_alias(alias, self.find(self._aliases[alias]), wanted)
+                markers.check_alias(alias, self.find(self._aliases[alias]), owner)
             self._aliases[alias] = name
 
-    def unpublish(self, alias: str) -> None:
+    def unpublish(self, alias: str, owner: str) -> None:
         """Remove an alias."""
         with self._lock:
-            self._aliases.pop(alias, None)
+            target = self._aliases.get(alias)
+            if target is not None:
+                markers.check_alias(alias, self.find(target), owner)
+                del self._aliases[alias]
 
     def drop(self, name: str) -> None:
         """Remove an index, and the aliases that point to it."""

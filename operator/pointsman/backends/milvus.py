@@ -54,11 +54,6 @@ class Milvus:
             raise markers.foreign(name)
         return marker
 
-    def names(self, prefix: str) -> list[str]:
-        """Return the names of the collections that begin with a prefix."""
-        with self._client() as client:
-            return sorted(name for name in client.list_collections(timeout=self._timeout) if name.startswith(prefix))
-
     def create(self, spec: ports.IndexSpec) -> None:
         """Make an empty collection with its marker, not indexed yet."""
         if spec.dimensions > MOST_DIMENSIONS:
@@ -201,20 +196,19 @@ class Milvus:
         if found is not None:
             if found[0] == alias:
                 raise markers.foreign(alias)
-            markers.check_alias(alias, markers.from_text(found[1]), wanted)
+            markers.check_alias(alias, markers.from_text(found[1]), wanted.owner)
         with self._client(name) as client:
             if found is None:
                 client.create_alias(name, alias, timeout=self._timeout)
             else:
                 client.alter_alias(name, alias, timeout=self._timeout)
 
-    def unpublish(self, alias: str) -> None:
+    def unpublish(self, alias: str, owner: str) -> None:
         """Drop an alias."""
         found = self._words(alias)
         if found is None:
             return
-        if found[0] == alias or markers.from_text(found[1]) is None:
-            raise markers.foreign(alias)
+        markers.check_alias(alias, None if found[0] == alias else markers.from_text(found[1]), owner)
         with self._client(alias) as client:
             client.drop_alias(alias, timeout=self._timeout)
 

@@ -54,15 +54,6 @@ class Pgvector:
             raise markers.foreign(name)
         return marker
 
-    def names(self, prefix: str) -> list[str]:
-        """Return the names of the tables that begin with a prefix."""
-        statement = (
-            "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-            "WHERE n.nspname = %s AND c.relkind = 'r' AND starts_with(c.relname, %s) ORDER BY c.relname"
-        )
-        with self._connections.transaction() as session:
-            return [name for (name,) in session.execute(statement, (self._schema, prefix))]
-
     def create(self, spec: ports.IndexSpec) -> None:
         """Make an empty table with its marker, in one transaction."""
         _check_supported(spec)
@@ -191,20 +182,19 @@ class Pgvector:
             if found is not None:
                 if found[0] != "v":
                     raise markers.foreign(alias)
-                markers.check_alias(alias, found[1], spec.marker)
+                markers.check_alias(alias, found[1], spec.marker.owner)
                 # A view's columns cannot change their type, and vectors of another space have another.
                 session.execute(f"DROP VIEW {self._quoted(alias)}")
             session.execute(f"CREATE VIEW {self._quoted(alias)} AS SELECT * FROM {self._quoted(name)}")
             session.execute(_comment("VIEW", self._quoted(alias), markers.to_text(spec)))
 
-    def unpublish(self, alias: str) -> None:
+    def unpublish(self, alias: str, owner: str) -> None:
         """Drop the view of an alias."""
         with self._connections.transaction() as session:
             found = self._relation(session, alias)
             if found is None:
                 return
-            if found[0] != "v" or found[1] is None:
-                raise markers.foreign(alias)
+            markers.check_alias(alias, found[1] if found[0] == "v" else None, owner)
             session.execute(f"DROP VIEW IF EXISTS {self._quoted(alias)}")
 
     def drop(self, name: str) -> None:

@@ -35,6 +35,9 @@ _PAGE = 8192
 # Kilobytes of vectors below which a segment is searched without a graph; 0 while loading: no graph at all.
 _INDEXING_THRESHOLD = 10_000
 _SHOWN = ["document", "ordinal", "text", "metadata"]
+# What is read to be verified is what most replicas hold: one that lags would pass for the whole. All of them would
+# be asked in vain whenever a node restarts.
+_MAJORITY = models.ReadConsistencyType.MAJORITY
 _UNAUTHORISED = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
 _REFUSED = {
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -84,10 +87,6 @@ class Qdrant:
         if marker is None:
             raise markers.foreign(name)
         return marker
-
-    def names(self, prefix: str) -> list[str]:
-        """Return the names of the collections that begin with a prefix."""
-        return sorted(name for name in self._collections() if name.startswith(prefix))
 
     def create(self, spec: ports.IndexSpec) -> None:
         """Make an empty collection with its marker, that builds no graph yet."""
@@ -177,7 +176,7 @@ class Qdrant:
         return removed
 
     def count(self, name: str) -> int:
-        """Return the exact number of points."""
+        """Return the exact number of points, of one replica of each shard: the client can ask for no more."""
         with self._client(name) as client:
             return int(client.count(name, exact=True).count)
 
@@ -197,10 +196,7 @@ class Qdrant:
         wrong: list[bytes] = []
         for piece in points.pieces([batch], _LOAD_BYTES, _LOAD_ROWS):
             wanted = qdrant_rows.payloads(piece)[0]
-            with self._client(name) as client:
-                found = client.retrieve(
-                    name, [point_id for point_id, _ in wanted], with_payload=True, with_vectors=True
-                )
+            found = self._get(name, [point_id for point_id, _ in wanted], with_payload=True)
             held = {
                 _id(record.id): (record.payload or {}, record.vector if isinstance(record.vector, list) else [])
                 for record in found
@@ -212,7 +208,7 @@ class Qdrant:
         """Return the points found and their vectors."""
         with self._client(name) as client:
             vectors = client.get_collection(name).config.params.vectors
-            found = client.retrieve(name, _uuids(point_ids), with_payload=False, with_vectors=True)
+        found = self._get(name, _uuids(point_ids), with_payload=False)
         dimensions = vectors.size if isinstance(vectors, models.VectorParams) else 0
         return [_id(record.id) for record in found], points.unit(
             np.array([record.vector for record in found]), dimensions
@@ -246,20 +242,19 @@ class Qdrant:
         target = self._aliases().get(alias)
         steps: list[Any] = []
         if target is not None:
-            markers.check_alias(alias, self._marker(target), wanted)
+            markers.check_alias(alias, self._marker(target), wanted.owner)
             steps.append(_forget(alias))
         made = models.CreateAlias(collection_name=name, alias_name=alias)
         steps.append(models.CreateAliasOperation(create_alias=made))
         with self._client(name) as client:
             client.update_collection_aliases(steps)
 
-    def unpublish(self, alias: str) -> None:
+    def unpublish(self, alias: str, owner: str) -> None:
         """Remove an alias."""
         target = self._aliases().get(alias)
         if target is None:
             return
-        if self._marker(target) is None:
-            raise markers.foreign(alias)
+        markers.check_alias(alias, self._marker(target), owner)
         with self._client(alias) as client:
             client.update_collection_aliases([_forget(alias)])
 
@@ -279,11 +274,17 @@ class Qdrant:
         """Close the connection."""
         self._connected.close()
 
+    def _get(self, name: str, ids: Sequence[Any], *, with_payload: bool) -> list[models.Record]:
+        with self._client(name) as client:
+            return client.retrieve(name, ids, with_payload=with_payload, with_vectors=True, consistency=_MAJORITY)
+
     def _pages(self, name: str, fields: Sequence[str]) -> Iterator[list[models.Record]]:
         offset = None
         while True:
             with self._client(name) as client:
-                page, offset = client.scroll(name, limit=_PAGE, offset=offset, with_payload=list(fields))
+                page, offset = client.scroll(
+                    name, limit=_PAGE, offset=offset, with_payload=list(fields), consistency=_MAJORITY
+                )
             if page:
                 yield page
             if offset is None:

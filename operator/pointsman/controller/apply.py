@@ -47,7 +47,7 @@ def action(todo: actions.Action, resource: Resource, world: World) -> None:
         case actions.PublishAlias(owner, alias, index):
             _backend(owner, resource, world).publish(alias, index)
         case actions.WithdrawAlias(owner, alias):
-            _backend(owner, resource, world).unpublish(alias)
+            _backend(owner, resource, world).unpublish(alias, str(owner))
         case actions.DeleteIndex(owner, index):
             _delete_index(owner, index, resource, world)
         case actions.ForgetFacts(owner):

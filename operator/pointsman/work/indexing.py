@@ -268,7 +268,7 @@ class Pace:
 
     Once a second one query is timed on the serving index. While it takes more than three times what it took before the
     load, and at least 20 ms more, the load pauses for half a second before each batch, for a minute at most: a load
-    that never ends helps nobody.
+    that never ends helps nobody. The graph is built by the database when all is loaded, at a pace of its own.
     """
 
     RATIO, FLOOR, PAUSE, LONGEST = 3.0, 0.02, 0.5, 60.0
