@@ -235,6 +235,24 @@ def test_a_certificate_of_an_unknown_authority_fails_the_full_check_and_is_enoug
     assert read(server, "SELECT 1 AS id", tls="Require") == [{"id": "1", "fields": "{}"}]
 
 
+def test_no_certificate_or_password_of_the_operators_own_is_offered(
+    encrypted: tuple[postgres.Server, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, _ = encrypted
+    own = tmp_path / ".postgresql"
+    own.mkdir()
+    for name in ("postgresql.crt", "postgresql.key"):
+        # Whoever opened them would stumble.
+        (own / name).write_text("no certificate")
+        (own / name).chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read(server, "SELECT 1 AS id", tls="Require") == [{"id": "1", "fields": "{}"}]
+
+    monkeypatch.setenv("PGSSLCERT", str(own / "postgresql.crt"))
+    monkeypatch.setenv("PGSSLKEY", str(own / "postgresql.key"))
+    assert read(server, "SELECT 1 AS id", tls="Require") == [{"id": "1", "fields": "{}"}]
+
+
 def _certificate(folder: Path) -> str:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test")])

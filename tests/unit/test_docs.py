@@ -23,6 +23,9 @@ def examples() -> Iterator[Any]:
     for page in PAGES:
         for number, block in enumerate(re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)):
             for document in yaml.safe_load_all(block):
+                if document["apiVersion"].startswith("rbac."):
+                    # The operator's own rights, which `test_kube` compares with what it asks for.
+                    continue
                 yield pytest.param(document, id=f"{page.relative_to(ROOT)}-{number}-{document.get('kind')}")
 
 

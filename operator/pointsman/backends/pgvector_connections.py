@@ -137,10 +137,10 @@ class Connections:
             password=at.password,
             sslmode=modes[at.tls],
             sslrootcert=authorities if at.tls == "VerifyFull" else None,
-            # Nothing of the machine's own: no password file, no client certificate of the operator's user.
+            # Nothing of the machine's own: no password file, no client certificate of the operator's user. An empty
+            # name of a certificate would mean the default one in the home.
             passfile="/dev/null",
-            sslcert="",
-            sslkey="",
+            sslcertmode="disable",
             gssencmode="disable",
             connect_timeout=CONNECT_SECONDS,
             keepalives_idle=30,

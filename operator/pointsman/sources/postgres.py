@@ -93,8 +93,10 @@ class PostgresSource:
                     password=self._credentials["password"],
                     sslmode=_SSLMODES[spec.tls],
                     sslrootcert=self._authorities(stack),
-                    # Nothing of the operator's own environment: no other user's file of passwords, no Kerberos.
-                    passfile="",
+                    # Nothing of the operator's own environment or home: no certificate, no file of passwords, no
+                    # Kerberos. An empty name would mean the default one in the home.
+                    sslcertmode="disable",
+                    passfile="/dev/null",
                     gssencmode="disable",
                     connect_timeout=CONNECT_SECONDS,
                     keepalives_idle=30,

@@ -1,0 +1,163 @@
+"""What is asked of the Kubernetes API: no more than the README's rules allow, and what comes of its answers."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import kubernetes.client
+import pytest
+import yaml
+
+from pointsman.controller.cluster import MANAGED_BY, PLURALS
+from pointsman.controller.kube import Kube
+from pointsman.errors import Retryable, Terminal
+from pointsman.plan.tasks import Key
+
+README = Path(__file__).parents[2] / "README.md"
+OURS = "/apis/pointsman.dev/v1alpha1"
+VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+
+
+@dataclass
+class Api:
+    """An API server that answers what it is told to, or else with what it was sent, and keeps what it was asked."""
+
+    answers: dict[str, tuple[int, Any]] = field(default_factory=dict)
+    asked: list[tuple[str, str]] = field(default_factory=list)
+
+
+@pytest.fixture
+def api() -> Api:
+    return Api()
+
+
+@pytest.fixture
+def kube(api: Api) -> Iterator[Kube]:
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            path = self.path.partition("?")[0]
+            api.asked.append((self.command, path))
+            sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, body = api.answers.get(path, (200, json.loads(sent) if sent else {"items": [], "metadata": {}}))
+            content = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    configuration = kubernetes.client.Configuration(host=f"http://127.0.0.1:{server.server_port}")
+    configuration.retries = False
+    with kubernetes.client.ApiClient(configuration) as client:
+        yield Kube(client)
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def right(method: str, path: str) -> tuple[str, str, str]:
+    """Return the group, the resource and the verb that a request needs."""
+    found = re.fullmatch(r"/(?:api|apis/([^/]+))/[^/]+(?:/namespaces/[^/]+)?/([^/]+)(/[^/]+)?(/[^/]+)?", path)
+    assert found is not None, path
+    group, resource, name, part = found.groups()
+    verb = VERBS.get(method, "get" if name else "list")
+    return group or "", f"{resource}{part or ''}", verb
+
+
+def granted() -> set[tuple[str, str, str]]:
+    """Return the rights that the README lists."""
+    block = next(b for b in re.findall(r"```yaml\n(.*?)```", README.read_text(), re.S) if "kind: ClusterRole" in b)
+    return {
+        (group, resource, verb)
+        for document in yaml.safe_load_all(block)
+        for rule in document["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def test_the_rules_in_the_readme_are_all_that_is_used_and_no_more(api: Api, kube: Kube) -> None:
+    core, name = "/api/v1/namespaces/search", "papers"
+    meta = {"name": name, "namespace": "search", "uid": "u", "resourceVersion": "1", "labels": dict(MANAGED_BY)}
+    api.answers[f"{core}/configmaps/papers"] = (200, {"metadata": meta, "data": {}})
+    api.answers[f"{core}/configmaps/new"] = (404, {})
+    api.answers[f"{core}/secrets/papers"] = (200, {"metadata": meta, "data": {}})
+
+    for kind in PLURALS:
+        about = {"apiVersion": "pointsman.dev/v1alpha1", "kind": kind, "metadata": meta}
+        kube.get(kind, "search", name)
+        kube.list(kind, None)
+        kube.list(kind, "search")
+        kube.patch(kind, "search", name, {"metadata": {"annotations": {}}})
+        kube.write_status(kind, "search", name, {}, "1")
+        kube.event(about, False, "UpToDate", "is")
+    kube.config_map("search", name)
+    kube.write_config_map(Key("IndexDeployment", "search", name), "u", name, {})
+    kube.write_config_map(Key("IndexDeployment", "search", "new"), "u", "new", {})
+    kube.delete_config_map("search", name)
+    kube.secret("search", name)
+    kube.endpoints()
+    watched = {("pointsman.dev", plural, "watch") for plural in PLURALS.values()}
+
+    assert {right(*asked) for asked in api.asked} | watched == granted()
+
+
+def test_the_addresses_behind_the_api_server_are_those_of_its_slices(api: Api, kube: Kube) -> None:
+    ports = [{"name": "https", "port": 6443}]
+    slices = [
+        {"addressType": "IPv4", "metadata": {}, "endpoints": [{"addresses": ["10.1.2.3", "10.1.2.4"]}], "ports": ports}
+    ]
+    path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
+    api.answers[path] = (200, {"items": slices, "metadata": {}})
+    assert kube.endpoints() == [("10.1.2.3", 6443), ("10.1.2.4", 6443)]
+
+    api.answers[path] = (403, {})
+    assert kube.endpoints() == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "missing"),
+    [
+        pytest.param((404, {}), "embeddingdatasets, indexdeployments, querysets", id="none is there"),
+        pytest.param((200, ["embeddingdatasets", "indexdeployments"]), "querysets", id="one is missing"),
+    ],
+)
+def test_a_cluster_without_our_kinds_is_told_apart_before_anything_is_watched(
+    api: Api, kube: Kube, answer: tuple[int, Any], missing: str
+) -> None:
+    status, names = answer
+    known = [{"name": n, "kind": n, "namespaced": True, "singularName": "", "verbs": []} for n in names]
+    api.answers[OURS] = (status, {"groupVersion": "pointsman.dev/v1alpha1", "resources": known})
+
+    with pytest.raises(Terminal) as error:
+        kube.check_definitions()
+
+    wanted = ", ".join(f"{plural}.pointsman.dev" for plural in missing.split(", "))
+    assert error.value.message == f"the cluster does not know {wanted}; apply the folder crds and start again"
+
+
+def test_what_the_api_answers_is_named_by_its_number_and_never_by_its_words(api: Api, kube: Kube) -> None:
+    api.answers[f"{OURS}/namespaces/search/querysets/papers"] = (422, {"message": "hunter2"})
+
+    with pytest.raises(Retryable) as error:
+        kube.get("QuerySet", "search", "papers")
+
+    assert "422" in error.value.message
+    assert "hunter2" not in error.value.message
