@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,12 @@ def told(stage: Stage, *steps: Callable[[Stage], None]) -> World:
     return here
 
 
+def is_empty(stage: Stage) -> bool:
+    """Return whether nothing is left in the database and in the store."""
+    files = [path for path in stage.folder.rglob("*") if path.is_file() and "locks" not in path.parts]
+    return stage.database.names("pm_") == [] and files == []
+
+
 @pytest.mark.parametrize("key", [DATASET_KEY, DEPLOYMENT_KEY], ids=["a dataset", "a deployment"])
 def test_what_cannot_be_seen_goes_at_its_deadline_and_what_it_leaves_is_said(stage: Stage, key: Key) -> None:
     here = dataclasses.replace(told(stage, stories.declare), store=Away())  # type: ignore[arg-type]
@@ -55,6 +62,18 @@ def test_what_cannot_be_seen_goes_at_its_deadline_and_what_it_leaves_is_said(sta
     assert stage.cluster.events[-1] == (
         key, True, "Deleting", "s3://store does not answer; let go after 10m, and what it has made is left behind",
     )  # fmt: skip
+
+
+def test_what_was_deleted_while_no_operator_was_there_is_removed_all_the_same(stage: Stage) -> None:
+    here = told(stage, stories.declare)
+    stories.delete_dataset(stage)
+    stories.delete_deployment(stage)
+    stage.time += timedelta(days=1)
+
+    settle(stage, Tripwire(), dataclasses.replace(here, started=stage.now()))
+
+    assert [stage.cluster.get(key.kind, key.namespace, key.name) for key in (DATASET_KEY, DEPLOYMENT_KEY)] == [None] * 2
+    assert is_empty(stage)
 
 
 def test_a_spec_that_cannot_be_read_does_not_hold_its_resource(stage: Stage) -> None:
@@ -94,8 +113,7 @@ def test_a_namespace_goes_with_all_that_is_in_it_though_its_secrets_go_first(sta
 
     assert (stage.now() - before) < here.deadline
     assert [stage.cluster.get(key.kind, key.namespace, key.name) for key in (DATASET_KEY, DEPLOYMENT_KEY)] == [None] * 2
-    assert stage.database.names("pm_") == []
-    assert [path for path in stage.folder.rglob("*") if path.is_file() and "locks" not in path.parts] == []
+    assert is_empty(stage)
 
 
 def test_a_secret_that_is_gone_is_said_while_nobody_deletes(stage: Stage) -> None:

@@ -64,6 +64,7 @@ def run(chosen: settings.Settings, cluster: kube.Kube) -> None:
         databases=databases,
         access=access,
         wake=lambda key: queue.add(key),
+        started=_now(),
     )
     queue = Queue(lambda key: reconcile(key, world, _now()), workers=4, on_error=_failed)
     resync = threading.Thread(target=_resync, args=(queue, cluster, chosen, stop), daemon=True)

@@ -90,7 +90,7 @@ def _forget(owner: Key, world: World) -> None:
 
 def _backend(owner: Key, resource: Resource, world: World) -> Backend:
     spec = deployment_api.Spec(**resource["spec"])
-    return world.database(owner, spec.backend, observe.deleting_since(resource) is not None)
+    return world.database(owner, spec.backend, observe.deleting_since(resource, world) is not None)
 
 
 def _job(task: Task, resource: Resource, world: World) -> Job:

@@ -50,7 +50,7 @@ def dataset(resource: Resource, world: World) -> observed.Dataset:
         spec=spec,
         status=status(dataset_api.DatasetStatus, resource),
         has_finalizer=FINALIZER in meta.get("finalizers", ()),
-        deleting_since=deleting_since(resource),
+        deleting_since=deleting_since(resource, world),
         refresh_token=meta.get("annotations", {}).get(REFRESH_ANNOTATION, ""),
         source_digest=digest(spec.source.model_dump(mode="json")),
         snapshots=tuple(_snapshot(s) for s in snapshots),
@@ -79,7 +79,7 @@ def deployment(resource: Resource, world: World) -> observed.Deployment:
         spec=spec,
         status=status(deployment_api.DeploymentStatus, resource),
         has_finalizer=FINALIZER in meta.get("finalizers", ()),
-        deleting_since=deleting_since(resource),
+        deleting_since=deleting_since(resource, world),
         dataset=_view(key.namespace, spec.dataset_ref.name, spec.version, world),
         facts=facts,
         revision=revision,
@@ -128,9 +128,10 @@ def status(kind: Callable[..., Any], resource: Resource) -> Any:
     return kind(**{name: value for name, value in found.items() if name not in fields})
 
 
-def deleting_since(resource: Resource) -> datetime | None:
-    """Return when a person deleted a resource, or None."""
-    return _time(resource["metadata"].get("deletionTimestamp"))
+def deleting_since(resource: Resource, world: World) -> datetime | None:
+    """Return since when a deleted resource is being removed; None where it is not deleted."""
+    deleted = _time(resource["metadata"].get("deletionTimestamp"))
+    return None if deleted is None else max(deleted, world.started)
 
 
 def config_map_name(deployment: str) -> str:
@@ -142,7 +143,7 @@ def users(dataset: Key, world: World) -> list[Resource]:
     """Return the deployments that rely on a dataset: those that are deleted need nothing of it any more."""
     found = world.cluster.list(DEPLOYMENT, dataset.namespace)
     named = [d for d in found if d.get("spec", {}).get("datasetRef", {}).get("name") == dataset.name]
-    return [deployment for deployment in named if deleting_since(deployment) is None]
+    return [deployment for deployment in named if deleting_since(deployment, world) is None]
 
 
 def facts_of(deployment: Key, world: World) -> tuple[Facts, int]:
@@ -162,7 +163,7 @@ def _probe(
     """Look at every index on the books. What goes wrong before the first is looked at is the problem of them all."""
     key = key_of(resource)
     try:
-        backend = world.database(key, spec.backend, deleting_since(resource) is not None)
+        backend = world.database(key, spec.backend, deleting_since(resource, world) is not None)
         backend.probe()
     except PointsmanError as error:
         return {}, _problem(error)
@@ -212,7 +213,7 @@ def _view(namespace: str, name: str, version: str, world: World) -> observed.Dat
         if version not in pins or not embedded[pins[version].key]:
             stalled = _stalled(resource, version, bool(snapshots), work, world)
     return observed.DatasetView(
-        exists=resource is not None and deleting_since(resource) is None,
+        exists=resource is not None and deleting_since(resource, world) is None,
         declared=declared,
         pins=pins,
         snapshots=snapshots,

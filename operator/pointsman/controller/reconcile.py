@@ -118,7 +118,7 @@ def _unseen(resource: Resource, kind: type[Any], error: PointsmanError, world: W
 
     What cannot be seen cannot be removed, so a deleted resource goes at its deadline, and what it has made stays.
     """
-    before, since = observe.status(kind, resource), observe.deleting_since(resource)
+    before, since = observe.status(kind, resource), observe.deleting_since(resource, world)
     let_go: tuple[actions.Action, ...] = ()
     if since is not None and now - since >= world.deadline and FINALIZER in resource["metadata"].get("finalizers", ()):
         left = f"{error.message}; let go after {words.duration(world.deadline)}, and what it has made is left behind"

@@ -6,7 +6,7 @@ import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from pointsman.access import Access
 from pointsman.api import deployment as deployment_api
@@ -83,6 +83,8 @@ class World:
     """Has another resource looked at soon."""
     deadline: timedelta = timedelta(minutes=10)
     """How long a finalizer may wait for what does not answer."""
+    started: datetime = datetime(1970, 1, 1, tzinfo=UTC)
+    """When this operator began: while none was there, no finalizer has waited for anything."""
 
     def database(self, owner: Key, spec: deployment_api.Backend, is_deleting: bool) -> Backend:
         """Return the database of a deployment.
