@@ -1388,11 +1388,15 @@ def test_deletion(seen: Deployment, wanted: list[str], message: str, again: time
 LEFT: dict[str, tuple[Deployment, str]] = {
     "indexes": (
         deleted(b.retiring(), b.retiring("v8", b.V8), ago=timedelta(minutes=10)),
-        "let go after 10m, leaving behind v7, v8 at memory:",
+        "let go after 10m, leaving behind v7 at memory:, v8 at memory:",
     ),
     "indexes and an alias": (
         deleted(published=b.route(alias="papers"), ago=timedelta(minutes=10)),
-        "let go after 10m, leaving behind v7, the alias papers at memory:",
+        "let go after 10m, leaving behind the alias papers, v7 at memory:",
+    ),
+    "indexes in another database than the spec names": (
+        deleted(b.retiring(), address="empty:", physical={"v7": b.ABSENT}, ago=timedelta(minutes=10)),
+        "let go after 10m, leaving behind v7 at memory:",
     ),
     "indexes that are kept by policy are not left behind": (
         deleted(spec=b.spec(deletionPolicy="Orphan"), ago=timedelta(minutes=10)),

@@ -344,8 +344,7 @@ def _removing(seen: Deployment, remaining: timedelta) -> str:
 def _left(seen: Deployment) -> str:
     """Return what is left behind at the deadline, as a clause."""
     alias = (seen.published or {}).get("alias", "")
-    parts = [index.name for index in seen.facts.indexes if seen.spec.deletion_policy == "Delete"]
-    parts += [f"the alias {alias}"] if alias else []
-    if not parts:
-        return ""
-    return f"let go after {words.duration(seen.deadline)}, leaving behind {', '.join(parts)} at {seen.address}"
+    parts = [f"the alias {alias}"] if alias else []
+    if seen.spec.deletion_policy == "Delete":
+        parts += [f"{index.name} at {index.address or seen.address}" for index in seen.facts.indexes]
+    return f"let go after {words.duration(seen.deadline)}, leaving behind {', '.join(parts)}" if parts else ""
