@@ -8,7 +8,8 @@ from pathlib import Path
 import orjson
 
 from pointsman.access import Access
-from pointsman.plan.tasks import Key, Refresh
+from pointsman.api import queryset
+from pointsman.plan.tasks import Key, ReadQueries, Refresh
 from pointsman.work import jobs
 from pointsman.work.jobs import Job
 
@@ -37,3 +38,17 @@ def test_every_setting_of_access_reaches_the_worker() -> None:
     found = crossed(Job(Refresh(Key("EmbeddingDataset", "search", "papers"), "t"), "/store", access=ACCESS))
 
     assert found.access == ACCESS
+
+
+def test_queries_and_judgements_each_arrive_with_their_own_credentials() -> None:
+    files = {"uri": "s3://corpus/a.jsonl", "format": "jsonl"}
+    sent = Job(
+        ReadQueries(Key("QuerySet", "search", "papers-eval"), "digest"),
+        "/store",
+        query_set=queryset.Spec.model_validate({"queries": {"files": files}, "judgements": {"files": files}}),
+        credentials={"accessKeyID": "of the queries"},
+        judgement_credentials={"accessKeyID": "of the judgements"},
+    )
+
+    assert crossed(sent) == sent
+    assert "of the" not in repr(sent)
