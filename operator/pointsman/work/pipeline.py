@@ -1,8 +1,8 @@
 """Three stations at once: one thread cuts and writes chunks, the caller's embeds, one stores finished vectors.
 
 Each text goes to the model once: it is left out where its vector is stored or on its way. Vectors are stored soon
-after the model has answered, not at the end of a call to it: whoever kills us destroys what was answered in the last two
-seconds at most and the requests under way, and whoever makes the call fail destroys nothing.
+after the model has answered, not at the end of a call to it: whoever kills us destroys what was answered in the last
+two seconds at most and the requests under way, and whoever makes the call fail destroys nothing.
 """
 
 from __future__ import annotations
