@@ -323,7 +323,7 @@ def measure(kind: str, content: list[pa.RecordBatch], dimensions: int, rounds: i
     with opened(kind, dimensions) as (backend, vendor):
         ways = {"ours": ours(backend, dimensions), "vendor": vendor}
         for each, way in ways.items():
-            timed(way, f"warm_{each}", content[:1])
+            timed(way, f"warm_{each}", [content[0].slice(0, 1_000)])
         for turn in range(rounds):
             for each in sorted(ways, reverse=bool(turn % 2)):
                 taken[each].append(timed(ways[each], f"bench_{each}_{turn}", content))
@@ -340,7 +340,7 @@ def measure(kind: str, content: list[pa.RecordBatch], dimensions: int, rounds: i
 
 def main() -> None:
     numbers = [int(argument) for argument in sys.argv[1:] if argument.isdigit()]
-    count, dimensions, rounds = [*numbers, *(10_000, 256, 3)[len(numbers) :]]
+    count, dimensions, rounds = [*numbers, *(8_000, 256, 3)[len(numbers) :]]
     kinds = [argument for argument in sys.argv[1:] if not argument.isdigit()] or ["milvus", "pgvector"]
     if os.environ.get("QDRANT_URL") and "qdrant" not in kinds and not sys.argv[len(numbers) + 1 :]:
         kinds.append("qdrant")
