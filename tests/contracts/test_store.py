@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from tests.servers import s3
 
 from pointsman.api.conditions import Reason
 from pointsman.core import recipes, rows
@@ -226,7 +227,7 @@ class Counted(objects.Objects):
         return super().get(path)
 
 
-def numbers(store: objects.Objects, remembered: Remembered) -> dict[str, int]:
+def numbers(remembered: Remembered) -> dict[str, int]:
     return remembered.below("n", re.compile(r"[0-9]\.json"), lambda where, content: int(content))
 
 
@@ -236,24 +237,43 @@ def test_a_record_is_read_once_while_its_object_is_there(tmp_path: Path) -> None
     for number in range(3):
         store.create(f"n/{number}.json", b"%d" % number)
 
-    assert numbers(store, remembered) == numbers(store, remembered) == {"0.json": 0, "1.json": 1, "2.json": 2}
+    assert numbers(remembered) == numbers(remembered) == {"0.json": 0, "1.json": 1, "2.json": 2}
     assert store.reads == 3
     store.create("n/3.json", b"3")
     store.delete("n/0.json")
-    assert numbers(store, remembered) == {"1.json": 1, "2.json": 2, "3.json": 3}
+    assert numbers(remembered) == {"1.json": 1, "2.json": 2, "3.json": 3}
     assert store.reads == 4
+
+
+def test_a_look_that_finds_nothing_new_asks_an_object_store_once() -> None:
+    with s3.start_s3() as server:
+        server.objects |= {f"bucket/prefix/n/{number}.json": b"%d" % number for number in range(9)}
+        options = {
+            "aws_access_key_id": s3.ACCESS_KEY,
+            "aws_secret_access_key": "a-secret",
+            "aws_endpoint": server.endpoint,
+            "aws_region": "eu-north-1",
+            "allow_http": "true",
+        }
+        store = objects.Objects("s3://bucket/prefix", options)
+        remembered = Remembered(store)
+        first = numbers(remembered)
+        asked = server.asked
+
+        assert numbers(remembered) == first == {f"{number}.json": number for number in range(9)}
+        assert server.asked == asked + 1
 
 
 def test_a_record_that_was_removed_and_made_again_is_read_again(tmp_path: Path) -> None:
     store = Counted(str(tmp_path))
     remembered = Remembered(store)
     store.create("n/1.json", b"1")
-    numbers(store, remembered)
+    numbers(remembered)
     another = objects.Objects(str(tmp_path))
     another.delete("n/1.json")
     another.create("n/1.json", b"7")
 
-    assert numbers(store, remembered) == {"1.json": 7}
+    assert numbers(remembered) == {"1.json": 7}
 
 
 def test_no_more_records_are_remembered_than_agreed(tmp_path: Path) -> None:
@@ -263,7 +283,7 @@ def test_no_more_records_are_remembered_than_agreed(tmp_path: Path) -> None:
         store.create(f"n/{number}.json", b"%d" % number)
 
     for _ in range(2):
-        assert len(numbers(store, remembered)) == 4
+        assert len(numbers(remembered)) == 4
 
     assert store.reads == 6
 
@@ -275,7 +295,7 @@ def test_many_threads_share_what_is_remembered(tmp_path: Path) -> None:
         store.create(f"n/{number}.json", b"%d" % number)
     found: list[dict[str, int]] = []
 
-    threads = [threading.Thread(target=lambda: found.append(numbers(store, remembered))) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: found.append(numbers(remembered))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
