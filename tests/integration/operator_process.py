@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -242,17 +243,17 @@ class Stage:
     def wait_for_resyncs(self, count: int) -> None:
         """Wait until the operator has looked at everything so many times more."""
         # Nothing but a resync lists query sets.
-        wanted = self._lists_of_query_sets() + count
-        self.wait(lambda: self._lists_of_query_sets() >= wanted, f"{count} resyncs")
+        wanted = self._requests(("LIST",), (PLURALS[QUERY_SET],)) + count
+        self.wait(lambda: self._requests(("LIST",), (PLURALS[QUERY_SET],)) >= wanted, f"{count} resyncs")
 
-    def _lists_of_query_sets(self) -> int:
-        metrics = self.admin.request("GET", "/metrics").decode()
-        of_lists = [line for line in metrics.splitlines() if line.startswith("apiserver_request_total{")]
-        return sum(
-            int(float(line.rpartition(" ")[2]))
-            for line in of_lists
-            if 'resource="querysets"' in line and 'verb="LIST"' in line
-        )
+    def writes(self) -> int:
+        """Return how often anybody asked the API server to write what the operator may write, changed by it or not."""
+        return self._requests(("POST", "PUT", "PATCH", "APPLY"), (*PLURALS.values(), "configmaps", "events"))
+
+    def _requests(self, verbs: Collection[str], resources: Collection[str]) -> int:
+        pattern = re.compile(r'apiserver_request_total\{.*,resource="([^"]*)".*verb="([^"]*)".*\} (.*)')
+        found = map(pattern.fullmatch, self.admin.request("GET", "/metrics").decode().splitlines())
+        return sum(int(float(f[3])) for f in found if f is not None and f[1] in resources and f[2] in verbs)
 
     def store(self) -> Store:
         """Return the operator's store."""

@@ -261,9 +261,11 @@ def test_a_restart_rebuilds_nothing_and_writes_nothing(stage: Stage, pgvector: D
 
     code = stage.operator.stop()
     lines = stage.operator.lines()
+    asked = stage.writes()
     stage.operator.start()
     stage.wait_for_resyncs(4)
 
+    assert stage.writes() - asked == 0
     assert (code, lines[-1]["event"]) == (0, "operator_stopped")
     after = stage.resource_versions()
     written = {path for path in before | after if before.get(path) != after.get(path)}
