@@ -56,3 +56,24 @@ def test_what_nobody_foresaw_is_said_by_its_type_and_place_until_it_is_over(key:
 
     settle(stage, Tripwire(), working)
     assert conditions(stage, key)["Ready"]["status"] == "True"
+
+
+def test_a_config_map_of_somebody_else_stalls_the_deployment_and_outlives_it(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    stage.cluster.put_config_map("search", "papers-serving")
+    stories.declare(stage)
+
+    # It is never at rest: the ConfigMap may go at any time.
+    settle(stage, Tripwire(), rounds=40)
+
+    found = conditions(stage, DEPLOYMENT_KEY)
+    assert found["Stalled"]["reason"] == "RouteForeign"
+    assert found["Stalled"]["message"].startswith("ConfigMap papers-serving is somebody else's")
+
+    writes = stage.cluster.writes
+    settle(stage, Tripwire(), rounds=5)
+    assert stage.cluster.writes == writes, "what fails again in the same way is not written again"
+
+    stories.delete_deployment(stage)
+    settle(stage, Tripwire())
+    assert stage.cluster.get("IndexDeployment", "search", "papers") is None

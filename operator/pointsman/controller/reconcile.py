@@ -102,7 +102,7 @@ def _carry_out(resource: Resource, before: Status, plan: Plan[Status], world: Wo
             # Somebody else wrote first: what was planned may be wrong by now.
             return words.AT_ONCE
         except PointsmanError as error:
-            status = _with_error(status, error, resource, now)
+            status = _with_error(before, status, error, resource, now)
             look_again = timedelta(seconds=30 if isinstance(error, Terminal) else 5)
             log.warning(logs.Event.ACTION_FAILED, action=type(action).__name__, resource=said, error=error)
             break
@@ -124,14 +124,15 @@ def _unseen(resource: Resource, kind: type[Any], error: PointsmanError, world: W
         left = f"{error.message}; let go after {words.duration(world.deadline)}, and what it has made is left behind"
         let_go = (actions.RemoveFinalizer(observe.key_of(resource), left),)
     look_again = timedelta(seconds=30 if isinstance(error, Terminal) else 5)
-    plan = Plan(let_go, _with_error(before, error, resource, now), look_again)
+    plan = Plan(let_go, _with_error(before, before, error, resource, now), look_again)
     return _carry_out(resource, before, plan, world, now)
 
 
-def _with_error(status: Any, error: PointsmanError, resource: Resource, now: datetime) -> Any:
+def _with_error(before: Any, planned: Any, error: PointsmanError, resource: Resource, now: datetime) -> Any:
     kind = ConditionType.STALLED if isinstance(error, Terminal) else ConditionType.RECONCILING
     generation = resource["metadata"]["generation"]
     goal = words.goal((kind, error.reason, error.message), generation, now)
-    others = [c for c in status.conditions if c.type not in {g.type for g in goal}]
-    merged = conditions_api.merge(status.conditions, [*goal, *others])
-    return status.model_copy(update={"conditions": merged, "observed_generation": generation})
+    others = [c for c in planned.conditions if c.type not in {g.type for g in goal}]
+    # Nothing has turned since it was last written: what was planned in between never came true.
+    merged = conditions_api.merge(before.conditions, [*goal, *others])
+    return planned.model_copy(update={"conditions": merged, "observed_generation": generation})
