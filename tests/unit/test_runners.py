@@ -11,7 +11,20 @@ import pytest
 
 from pointsman import errors
 from pointsman.api.conditions import Reason
-from pointsman.plan.tasks import Build, Check, Clean, Embed, Failure, Follow, Key, Phase, Refresh, Task, Work
+from pointsman.plan.tasks import (
+    Build,
+    Check,
+    Clean,
+    Embed,
+    Failure,
+    Follow,
+    Key,
+    Phase,
+    ReadQueries,
+    Refresh,
+    Task,
+    Work,
+)
 from pointsman.work import runners
 from pointsman.work.jobs import Job
 from pointsman.work.progress import Report
@@ -155,6 +168,7 @@ def test_no_kind_of_work_waits_for_another(runner: runners.PooledRunner, carrier
         on_index(Check, "two"),
         on_index(Follow, "three"),
         on_index(Follow, "four"),
+        ReadQueries(Key("QuerySet", "team", "questions"), "digest"),
     ]
     for task in tasks:
         carrier.hold(task.subject)

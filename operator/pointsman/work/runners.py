@@ -12,12 +12,26 @@ import time
 from collections.abc import Callable
 from concurrent import futures
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Protocol, assert_never
 
 from pointsman import logs
 from pointsman.api.conditions import Reason
 from pointsman.errors import PointsmanError, Retryable, Terminal
-from pointsman.plan.tasks import Build, Check, Failure, Follow, Key, Phase, Repair, Task, Work
+from pointsman.plan.tasks import (
+    Build,
+    Check,
+    Clean,
+    Embed,
+    Failure,
+    Follow,
+    Key,
+    Phase,
+    ReadQueries,
+    Refresh,
+    Repair,
+    Task,
+    Work,
+)
 from pointsman.work import jobs
 from pointsman.work.jobs import Doors, Job
 from pointsman.work.progress import Report
@@ -134,7 +148,7 @@ class PooledRunner:
         self._carrier, self._now, self._wake = carrier, now, wake
         self._lanes = {
             lane: futures.ThreadPoolExecutor(threads, thread_name_prefix=f"work-{lane}")
-            for lane, threads in (("dataset", workers), ("build", workers), ("check", 1), ("follow", 2))
+            for lane, threads in (("dataset", workers), ("build", workers), ("check", 1), ("follow", 2), ("queries", 1))
         }
         self._lock = threading.Lock()
         self._running: dict[tuple[Key, str], _Running] = {}
@@ -251,5 +265,9 @@ def _lane(task: Task) -> str:
             return "check"
         case Build() | Repair():
             return "build"
-        case _:
+        case ReadQueries():
+            return "queries"
+        case Refresh() | Embed() | Clean():
             return "dataset"
+        case _:
+            assert_never(task)
