@@ -196,6 +196,8 @@ def test_a_build_that_was_cut_short_goes_on_whatever_it_finds(index: Index, data
     add_by_hand(database)
     add_by_hand(database, bytes(16))
     edit(database, "doc-3", "recipe", "another")
+    edit(database, "doc-4", "text", "by hand")
+    overwrite(database, "doc-5")
     build(index, 1, Pace(None))
     assert held(database) == numbered(20)
     assert {payload["recipe"] for payload in database._indexes[NAME].payloads} == {RECIPE.key}

@@ -157,10 +157,6 @@ def repair(index: Index, snapshot: int, pace: Pace) -> None:
     _require_ours(index)
     content = Content(index, snapshot)
     _converge(index, content, pace)
-    for batch in _counted(index, pace.over(content.points()), content.embedded.rows):
-        wrong = index.backend.differing(index.name, batch)
-        if wrong:
-            index.backend.upsert(index.name, batch.filter(pc.is_in(batch["point_id"], pa.array(wrong, rows.KEY))))
     index.backend.seal(index.name)
     _verify(index, content, revision)
 
@@ -187,11 +183,16 @@ def _counted(index: Index, batches: Iterable[pa.RecordBatch], total: int) -> Ite
 
 
 def _converge(index: Index, content: Content, pace: Pace) -> None:
+    """Take away what is too much and write what differs: first what a scan tells, then every payload and vector."""
     parity = _parity(index, content)
     if parity.foreign:
         index.backend.remove_foreign(index.name)
     _upsert(index, content, parity.upserts, pace)
     _delete(index, parity.deletes)
+    for batch in _counted(index, pace.over(content.points()), content.embedded.rows):
+        wrong = index.backend.differing(index.name, batch)
+        if wrong:
+            index.backend.upsert(index.name, batch.filter(pc.is_in(batch["point_id"], pa.array(wrong, rows.KEY))))
 
 
 def _upsert(index: Index, content: Content, ids: pa.Array, pace: Pace | None = None) -> None:
