@@ -27,6 +27,9 @@ from pointsman.store.root import Store
 from pointsman.work.processes import Either, InProcess, Processes
 from pointsman.work.runners import PooledRunner
 
+THREADS = 16
+"""Of the loop. They wait for the API server, the store and databases most of the time."""
+
 app = typer.Typer()
 log = logs.logger()
 
@@ -66,7 +69,7 @@ def run(chosen: settings.Settings, cluster: kube.Kube) -> None:
         wake=lambda key: queue.add(key),
         started=_now(),
     )
-    queue = Queue(lambda key: reconcile(key, world, _now()), workers=4, on_error=_failed)
+    queue = Queue(lambda key: reconcile(key, world, _now()), THREADS, on_error=_failed)
     resync = threading.Thread(target=_resync, args=(queue, cluster, chosen, stop), daemon=True)
     queue.start()
     resync.start()

@@ -164,7 +164,7 @@ def _probe(
     key = key_of(resource)
     try:
         backend = world.database(key, spec.backend, deleting_since(resource, world) is not None)
-        backend.probe()
+        world.databases.probe(key, backend)
     except PointsmanError as error:
         return {}, _problem(error)
     found = {}

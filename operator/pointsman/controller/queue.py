@@ -22,7 +22,6 @@ class Queue:
         self._busy: set[Key] = set()
         self._failures: dict[Key, int] = {}
         self._is_stopping = False
-        self.last_turn = time.monotonic()
         self._threads = [threading.Thread(target=self._run, name=f"loop-{n}") for n in range(workers)]
 
     def start(self) -> None:
@@ -64,7 +63,7 @@ class Queue:
     def _next(self) -> Key | None:
         with self._condition:
             while not self._is_stopping:
-                self.last_turn = now = time.monotonic()
+                now = time.monotonic()
                 ready = [(at, key) for key, at in self._due.items() if key not in self._busy]
                 at, key = min(ready, default=(now + 60.0, None))
                 if key is not None and at <= now:

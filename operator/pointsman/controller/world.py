@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ from pointsman.api import deployment as deployment_api
 from pointsman.api.conditions import Reason
 from pointsman.controller import credentials
 from pointsman.controller.cluster import Cluster
-from pointsman.errors import Terminal
+from pointsman.errors import Retryable, Terminal
 from pointsman.plan.tasks import Key
 from pointsman.ports import Backend
 from pointsman.store.root import Store
@@ -23,13 +24,28 @@ from pointsman.work.runners import Runner
 Opener = Callable[[deployment_api.Backend, Credentials, Access], Backend]
 
 
+FIRST_REST, LAST_REST = 5.0, 120.0
+"""Seconds for which a database that does not answer is left alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Outage:
+    """A database that did not answer."""
+
+    backend: Backend
+    error: Retryable
+    attempts: int
+    until: float
+
+
 class Databases:
     """Connections to databases, one for each deployment, opened anew when its address or credentials change."""
 
-    def __init__(self, opener: Opener, access: Access) -> None:
-        self._opener, self._access = opener, access
+    def __init__(self, opener: Opener, access: Access, clock: Callable[[], float] = time.monotonic) -> None:
+        self._opener, self._access, self._clock = opener, access, clock
         self._lock = threading.Lock()
         self._open: dict[Key, tuple[str, Backend]] = {}
+        self._outages: dict[Key, _Outage] = {}
 
     def get(self, owner: Key, spec: deployment_api.Backend, credentials: Credentials) -> Backend:
         """Return the connection of a deployment."""
@@ -52,10 +68,32 @@ class Databases:
             found = self._open.get(owner)
         return None if found is None else found[1]
 
+    def probe(self, owner: Key, backend: Backend) -> None:
+        """Raise unless the database of a deployment answers.
+
+        Waiting for one that does not holds a thread of the loop, which others need: for a while nobody asks it again,
+        unless its address or credentials are edited.
+        """
+        with self._lock:
+            outage = self._outages.get(owner)
+        attempts = outage.attempts if outage is not None and outage.backend is backend else 0
+        if outage is not None and attempts and self._clock() < outage.until:
+            raise Retryable(outage.error.reason, outage.error.message)
+        try:
+            backend.probe()
+        except Retryable as error:
+            until = self._clock() + min(LAST_REST, FIRST_REST * 2 ** min(attempts, 10))
+            with self._lock:
+                self._outages[owner] = _Outage(backend, error, attempts + 1, until)
+            raise
+        with self._lock:
+            self._outages.pop(owner, None)
+
     def forget(self, owner: Key) -> None:
         """Give the connection of a deployment back, if it has one."""
         with self._lock:
             found = self._open.pop(owner, None)
+            self._outages.pop(owner, None)
         if found is not None:
             found[1].close()
 

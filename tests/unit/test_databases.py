@@ -1,0 +1,90 @@
+"""How the connections of deployments are kept, and databases that do not answer left alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from pointsman.access import Access
+from pointsman.api import deployment as api
+from pointsman.api.conditions import Reason
+from pointsman.backends.memory import Memory
+from pointsman.controller.world import Databases
+from pointsman.errors import Retryable
+from pointsman.plan.tasks import Key
+
+OWNER, OTHER = Key("IndexDeployment", "team", "papers"), Key("IndexDeployment", "team", "books")
+SPEC = api.Backend(milvus=api.MilvusBackend(uri="http://db.example.com:19530"))
+ELSEWHERE = api.Backend(milvus=api.MilvusBackend(uri="http://other.example.com:19530"))
+
+
+class Away(Memory):
+    """A database that does not answer until it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_away, self.asked, self.is_closed = True, 0, False
+
+    def probe(self) -> None:
+        self.asked += 1
+        if self.is_away:
+            raise Retryable(Reason.BACKEND_UNREACHABLE, "no answer")
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_database_that_does_not_answer_is_asked_ever_less_often_until_it_does() -> None:
+    clock, asked = Clock(), []
+    databases = Databases(lambda *_: Away(), Access(), clock)
+    database = databases.get(OWNER, SPEC, {})
+    assert isinstance(database, Away)
+    for second in range(400):
+        clock.now = float(second)
+        before = database.asked
+        with pytest.raises(Retryable, match="no answer"):
+            databases.probe(OWNER, database)
+        if database.asked > before:
+            asked.append(second)
+    assert asked == [0, 5, 15, 35, 75, 155, 275, 395]
+
+    database.is_away = False
+    clock.now = 600.0
+    databases.probe(OWNER, database)
+    database.is_away = True
+    with pytest.raises(Retryable):
+        databases.probe(OWNER, database)
+    clock.now = 606.0
+    database.is_away = False
+    databases.probe(OWNER, database)
+
+
+def test_another_address_is_asked_at_once() -> None:
+    databases = Databases(lambda *_: Away(), Access(), Clock())
+    for spec in (SPEC, ELSEWHERE):
+        database = databases.get(OWNER, spec, {})
+        with pytest.raises(Retryable):
+            databases.probe(OWNER, database)
+        assert isinstance(database, Away)
+        assert database.asked == 1
+
+
+def test_a_connection_is_kept_until_the_address_or_the_credentials_change_or_its_owner_goes() -> None:
+    databases = Databases(lambda *_: Away(), Access(), Clock())
+    first = databases.get(OWNER, SPEC, {"token": "one"})
+    assert databases.get(OWNER, SPEC, {"token": "one"}) is first
+    assert databases.get(OTHER, SPEC, {"token": "one"}) is not first
+    second = databases.get(OWNER, SPEC, {"token": "two"})
+    assert second is not first
+    databases.forget(OWNER)
+    assert databases.opened(OWNER) is None
+    assert isinstance(first, Away)
+    assert isinstance(second, Away)
+    assert first.is_closed
+    assert second.is_closed
