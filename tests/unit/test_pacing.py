@@ -150,6 +150,13 @@ def test_the_stated_rate_of_tokens_is_kept(pace: Pace, clock: Clock) -> None:
     assert clock.now - started == pytest.approx(50.0)
 
 
+def test_a_sliver_that_rounding_leaves_is_not_waited_for(pace: Pace, clock: Clock) -> None:
+    pace.acquire(10)
+    pace.release(10, {"x-ratelimit-limit-requests": "31", "x-ratelimit-remaining-requests": "0"})
+    pace.acquire(10)
+    assert clock.waits == pytest.approx([60 / 31])
+
+
 def test_what_is_under_way_counts_against_what_is_left(pace: Pace, clock: Clock) -> None:
     for _ in range(4):
         pace.acquire(1)

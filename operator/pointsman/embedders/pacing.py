@@ -29,6 +29,7 @@ _TRIES_AT_CEILING: Final = 64
 
 LONGEST_DELAY: Final = 60.0
 """Seconds between two attempts where the endpoint names no time itself."""
+_SHORTEST_DELAY: Final = 1e-6
 LONGEST_ASKED: Final = 86_400.0
 """Seconds that an endpoint is left alone at most, whatever it asks."""
 
@@ -145,7 +146,8 @@ class Pace:
                 for bucket in self._buckets.values():
                     bucket.refill(now)
                 delay = max([self._paused_until - now, *(b.delay(need[k]) for k, b in self._buckets.items())])
-                if delay <= 0:
+                # Rounding leaves slivers that no clock can tell from nothing: they would be waited for again and again.
+                if delay <= _SHORTEST_DELAY:
                     for kind, amount in need.items():
                         self._in_flight[kind] += amount
                         if kind in self._buckets:
