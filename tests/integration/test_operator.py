@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -284,3 +285,24 @@ def wait_for_rest(stage: Stage) -> None:
         return stage.resource_versions() == versions[-1]
 
     stage.wait(is_at_rest, "the operator to rest")
+
+
+def test_no_step_of_the_road_waits_for_the_resync(control_plane: plane.ControlPlane, tmp_path: Path) -> None:
+    # Everything is looked at again once an hour only: whatever has to go on was woken by what went before.
+    with running(control_plane, tmp_path / "stage", resync_seconds="3600") as stage:
+        stage.deploy("woken", MEMORY)
+        stage.wait(lambda: stage.said(DEPLOYMENT, "woken")[0] == "DatasetNotFound", "the dataset to be missed")
+        stage.declare("woken", stage.write(papers(60), "woken"), V7)
+        stage.wait(lambda: stage.serves("woken", "v7"), "v7 to serve")
+        stage.edit(DEPLOYMENT, "woken", version="v8")
+        stage.wait(lambda: stage.said(DEPLOYMENT, "woken")[0] == "VersionNotFound", "v8 to be missed")
+        stage.edit(DATASET, "woken", versions=[V7, V8])
+        stage.wait(lambda: stage.serves("woken", "v8"), "v8 to serve")
+        stage.write(papers(61), "woken")
+        stage.refresh("woken", "edited")
+        stage.wait(lambda: cursors(stage, "woken") == {"v7": 2, "v8": 2}, "both indexes to follow")
+        stage.edit(DEPLOYMENT, "woken", version="v7")
+        stage.wait(lambda: stage.serves("woken", "v7"), "v7 to serve again")
+        stage.delete(DATASET, "woken")
+        stage.delete(DEPLOYMENT, "woken")
+        stage.wait(lambda: not stage.exists(DATASET, "woken"), "the dataset to go")

@@ -301,8 +301,9 @@ def _recipe(spec: dataset_api.Spec, version: dataset_api.Version) -> Recipe | Pr
 
 
 def _embedded(store: DatasetStore, pins: Mapping[str, Recipe]) -> dict[str, tuple[observed.Embedded, ...]]:
+    found = store.embedded_by_recipe()
     keys = {recipe.key for recipe in pins.values()}
-    return {key: tuple(_embedded_one(record) for record in store.embedded(key)) for key in sorted(keys)}
+    return {key: tuple(_embedded_one(record) for record in found.get(key, ())) for key in sorted(keys)}
 
 
 def _embedded_one(record: EmbeddedSnapshot) -> observed.Embedded:
