@@ -5,6 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
+from pointsman.api.conditions import Reason
+from pointsman.errors import Retryable
 from pointsman.work.indexing import Pace
 
 
@@ -69,3 +71,20 @@ def test_without_an_index_that_serves_nothing_waits() -> None:
     pace = Pace(None)
     assert list(pace.over([batch, batch])) == [batch, batch]
     assert pace.paused == 0.0
+
+
+def test_a_serving_index_that_does_not_answer_holds_no_load_up() -> None:
+    clock = Clock(*CALM)
+    asked = 0
+
+    def probe() -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 5:
+            raise Retryable(Reason.BACKEND_UNREACHABLE, "no answer")
+        clock.probe()
+
+    pace = Pace(probe, clock, clock.sleep)
+    for _ in pace.over(pa.RecordBatch.from_pydict({"n": [n]}) for n in range(5)):
+        clock.now += 2.0
+    assert (pace.paused, clock.naps, asked) == (0.0, 0, 6)

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from pointsman.api.conditions import Reason
 from pointsman.core import changes, keys, rows
 from pointsman.core.recipes import Recipe
-from pointsman.errors import Retryable, Terminal
+from pointsman.errors import PointsmanError, Retryable, Terminal
 from pointsman.plan.facts import IndexRecord, record_from_json, record_to_json
 from pointsman.ports import Backend, IndexSpec
 from pointsman.store.dataset import DatasetStore
@@ -276,14 +276,14 @@ class Pace:
 
     def __init__(
         self,
-        probe: Callable[[], None] | None,
+        probe: Callable[[], object] | None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._probe, self._clock, self._sleep = probe, clock, sleep
         self.paused = 0.0
         self._last = clock()
-        self._usual = min(self._timed() for _ in range(5)) if probe is not None else 0.0
+        self._usual = min(self._timed() for _ in range(5))
 
     def over(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Yield the batches, each when the serving index is at its usual speed."""
@@ -301,7 +301,12 @@ class Pace:
         self._last = self._clock()
 
     def _timed(self) -> float:
-        assert self._probe is not None
+        """Time one query. Where the serving index does not answer, there is nobody to be slowed down."""
         start = self._clock()
-        self._probe()
+        if self._probe is not None:
+            try:
+                self._probe()
+            except PointsmanError:
+                self._probe = None
+                return 0.0
         return self._clock() - start

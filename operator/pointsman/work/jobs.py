@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar, assert_never
 
 import numpy as np
+import numpy.typing as npt
 
 from pointsman import ports
 from pointsman.access import Access
@@ -23,7 +24,7 @@ from pointsman.api import queryset as queryset_api
 from pointsman.api.conditions import Reason
 from pointsman.backends import registry as backends
 from pointsman.core.recipes import Recipe, Space
-from pointsman.errors import Terminal
+from pointsman.errors import PointsmanError, Terminal
 from pointsman.plan.tasks import (
     TASKS,
     Build,
@@ -183,21 +184,26 @@ def _on_index(
 
 
 def _pace(job: Job, backend: ports.Backend) -> indexing.Pace:
-    """Return the pace that yields to the serving index, whose dimensions are read from one of its own vectors."""
-    if not job.serving or backend.find(job.serving) is None:
+    """Return the pace that yields to the serving index, whatever state that is in."""
+    try:
+        vector = _any_vector(job.serving, backend)
+    except PointsmanError:
+        vector = None
+    if vector is None:
         return indexing.Pace(None)
-    batch = next(iter(backend.scan(job.serving)), None)
+    asked = vector
+    return indexing.Pace(lambda: backend.search(job.serving, asked, 10, None))
+
+
+def _any_vector(serving: str, backend: ports.Backend) -> npt.NDArray[np.float32] | None:
+    """Return one of the index's own vectors to ask it with, as only it knows its dimensions."""
+    if not serving or backend.find(serving) is None:
+        return None
+    batch = next(iter(backend.scan(serving)), None)
     # A point that somebody added has no id by which it can be fetched.
     ids = [] if batch is None else batch["point_id"].drop_null()[:1].to_pylist()
-    _, vectors = backend.fetch(job.serving, ids)
-    if not len(vectors):
-        return indexing.Pace(None)
-    vector = np.ascontiguousarray(vectors[0])
-
-    def probe() -> None:
-        backend.search(job.serving, vector, 10, None)
-
-    return indexing.Pace(probe)
+    _, vectors = backend.fetch(serving, ids)
+    return np.ascontiguousarray(vectors[0]) if len(vectors) else None
 
 
 def index_log(owner: Key, index: str) -> tuple[str, ...]:
