@@ -209,6 +209,15 @@ def test_a_statement_that_takes_too_long_is_given_up(postgres: Server) -> None:
     connections.close()
 
 
+def test_a_proxy_of_the_environment_is_not_used(milvus_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:1")
+    # Another spelling of the address, so that no connection of another test is used again.
+    uri = milvus_uri.replace("127.0.0.1", "localhost")
+    with opened(deployment.Backend(milvus=deployment.MilvusBackend(uri=uri, database="default")), {}) as backend:
+        backend.probe()
+
+
 def test_texts_too_long_for_milvus_are_refused_with_their_count(milvus_uri: str) -> None:
     with opened(deployment.Backend(milvus=deployment.MilvusBackend(uri=milvus_uri)), {}) as backend:
         backend.create(spec_named("pm_long"))

@@ -24,7 +24,12 @@ Client = pymilvus.MilvusClient
 LOADED = types.LoadState.Loaded
 
 # The client's own ten seconds are more than a server of gRPC's defaults puts up with: it ends such a connection.
-_CHANNEL = {"grpc.keepalive_time_ms": 300_000, "grpc.keepalive_permit_without_calls": False}
+_CHANNEL = {
+    "grpc.keepalive_time_ms": 300_000,
+    "grpc.keepalive_permit_without_calls": False,
+    # A proxy of the environment would go where nobody has looked.
+    "grpc.enable_http_proxy": 0,
+}
 # milvus-io/milvus, pkg/util/merr/errors.go.
 _NOT_FOUND, _NOT_LOADED, _INDEX_NOT_FOUND = {100, 1600}, {101, 103, 106}, 700
 _NO_DATABASE = 800
