@@ -118,6 +118,20 @@ def test_an_index_that_is_written_is_not_counted(stage: Stage, kind: type[IndexT
     assert {physical.presence for physical in found.physical.values()} == {Presence.PRESENT}
 
 
+def test_what_an_index_is_being_built_from_is_kept(stage: Stage) -> None:
+    here = told(stage, *stories.MIGRATED)
+    task = Build(DEPLOYMENT_KEY, "papers", "pm_new", "v9", "", 7)
+    resource = here.cluster.get(DATASET, NAMESPACE, "papers")
+    assert resource is not None
+
+    kept = [
+        observe.dataset(resource, dataclasses.replace(here, runner=Busy(Work(task, 1, phase)))).users[0].snapshots
+        for phase in (Phase.RUNNING, Phase.DONE)
+    ]
+
+    assert kept == [(1, 7), (1,)]
+
+
 def test_a_broken_index_is_a_problem_of_its_own(stage: Stage) -> None:
     here = told(stage, *stories.MIGRATED)
     v7, v8 = (names(seen(here))[version] for version in ("v7", "v8"))

@@ -513,6 +513,15 @@ def test_an_answered_request_is_said() -> None:
     assert found.refreshed_at == b.NOW
 
 
+def test_a_request_whose_reading_was_refused_is_said_until_a_later_one_is() -> None:
+    refused = b.failed(b.refresh("source/now#asked"), reason=Reason.SOURCE_INVALID, is_terminal=True)
+
+    found = dataset.plan(b.dataset(refresh_token="now", work=(refused,)), b.NOW).status
+    assert (found.last_refused_refresh, found.last_handled_refresh) == ("now", "")
+    later = dataset.plan(b.dataset(status=found), b.NOW).status
+    assert later.last_refused_refresh == "now"
+
+
 def test_a_request_may_be_any_text() -> None:
     seen = b.dataset(refresh_token="a/b#c", status=status(refresh_handled="source/a/b#c#asked"))
 

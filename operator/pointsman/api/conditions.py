@@ -133,6 +133,8 @@ class Reason(StrEnum):
     """The vector database cannot hold such an index."""
     COLLECTION_FOREIGN = "CollectionForeign"
     """A collection of the wanted name exists and does not carry our marker."""
+    ALIAS_MOVED = "AliasMoved"
+    """The alias that a deployment publishes has moved to another index. Only in Events."""
     ROUTE_FOREIGN = "RouteForeign"
     """A ConfigMap of the wanted name exists and is not ours."""
     INDEX_LOST = "IndexLost"

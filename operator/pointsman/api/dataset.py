@@ -381,6 +381,8 @@ class DatasetStatus(base.Fact):
     """Which request the last refresh answered: the source's digest, what was asked for, and why."""
     last_handled_refresh: str = ""
     """The refresh annotation that was last answered."""
+    last_refused_refresh: str = ""
+    """The refresh annotation for which the source was last read and refused."""
     progress: Progress | None = None
     """How far the reading under way has come."""
     versions: Annotated[list[VersionStatus], base.keyed("name"), Field(max_length=64)] = []

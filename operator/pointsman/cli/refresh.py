@@ -45,8 +45,9 @@ def _judge(resource: Resource, asked: str, stalled_before: Condition | None) -> 
         message = f"refreshed: snapshot {seen.snapshot}, {seen.documents:,} documents"
         return Judgement(Outcome.READY, "", message)
     stalled = _stalled(resource)
-    # A dataset that was stalled when it was asked may be mended by this very refresh: only a new stall ends the wait.
-    if stalled is not None and stalled != stalled_before:
+    # A dataset that was stalled when it was asked may be mended by this very refresh: the wait ends with a new stall,
+    # or where what was read for it was refused as well.
+    if stalled is not None and (stalled != stalled_before or seen.last_refused_refresh == asked):
         return Judgement(Outcome.STALLED, stalled.reason, stalled.message)
     goal = resources.goal(seen.conditions)
     under_way = goal is not None and goal.type is not ConditionType.READY

@@ -46,6 +46,7 @@ def action(todo: actions.Action, resource: Resource, world: World) -> None:
             world.cluster.delete_config_map(owner.namespace, observe.config_map_name(owner.name))
         case actions.PublishAlias(owner, alias, index):
             _backend(owner, resource, world).publish(alias, index)
+            world.cluster.event(resource, True, Reason.ALIAS_MOVED, _of_alias(owner, alias, index))
         case actions.WithdrawAlias(owner, alias):
             _backend(owner, resource, world).unpublish(alias, str(owner))
         case actions.DeleteIndex(owner, index):
@@ -56,6 +57,13 @@ def action(todo: actions.Action, resource: Resource, world: World) -> None:
             world.store.dataset(owner.namespace, owner.name).drop()
         case _:
             assert_never(todo)
+
+
+def _of_alias(owner: Key, alias: str, index: str) -> str:
+    return (
+        f"alias {alias} has moved to {index}: clients that embed with another version's model are answered wrongly "
+        f"from now on and do not notice; let them read ConfigMap {observe.config_map_name(owner.name)} instead"
+    )
 
 
 def _set_finalizers(owner: Key, resource: Resource, world: World, add: bool) -> None:

@@ -29,7 +29,7 @@ from pointsman.plan import facts as plan_facts
 from pointsman.plan import observed, words
 from pointsman.plan.facts import Facts, Index, IndexRecord
 from pointsman.plan.observed import Physical, Presence, Problem
-from pointsman.plan.tasks import Check, Embed, Key, Refresh, Work
+from pointsman.plan.tasks import Check, Embed, IndexTask, Key, Phase, Refresh, Work
 from pointsman.ports import Backend
 from pointsman.store.dataset import DatasetStore
 from pointsman.store.records import EmbeddedSnapshot
@@ -265,6 +265,9 @@ def _user(resource: Resource, pins: Mapping[str, Recipe], world: World) -> obser
         record = _record(key, index.name, world)
         if record is not None and record.cursor is not None:
             numbers |= {record.cursor.snapshot} | ({record.pending} if record.pending is not None else set())
+    # What an index is being built from is on no record yet.
+    under_way = (work.task for work in world.runner.work(key) if work.phase is Phase.RUNNING)
+    numbers |= {task.snapshot for task in under_way if isinstance(task, IndexTask)}
     pinned: tuple[tuple[str, int], ...] = ()
     if spec.get("snapshot") is not None:
         numbers.add(spec["snapshot"])

@@ -247,7 +247,6 @@ def _status(seen: Dataset, state: State, now: datetime) -> api.DatasetStatus:
     handled = seen.status.refresh_handled
     if done is not None and isinstance(done.task, Refresh):
         handled = done.task.token
-    asked, _, _ = handled.rpartition("#")
     return api.DatasetStatus(
         observed_generation=seen.generation,
         conditions=conditions_api.merge(seen.status.conditions, conditions),
@@ -258,10 +257,22 @@ def _status(seen: Dataset, state: State, now: datetime) -> api.DatasetStatus:
         digest=newest.digest if newest else "",
         refreshed_at=_refreshed_at(seen),
         refresh_handled=handled,
-        last_handled_refresh=asked.partition("/")[2],
+        last_handled_refresh=_annotation(handled),
+        last_refused_refresh=next(_refused(seen), seen.status.last_refused_refresh),
         progress=words.progress(running) if running and not isinstance(running.task, Embed) else None,
         versions=[_version(seen, name, recipe, running) for name, recipe in wanted(seen)],
     )
+
+
+def _refused(seen: Dataset) -> Iterator[str]:
+    """Yield the refresh annotation for which the source was read last, if what it held was refused."""
+    for work in seen.work:
+        if isinstance(work.task, Refresh) and work.phase is Phase.FAILED and work.failure and work.failure.is_terminal:
+            yield _annotation(work.task.token)
+
+
+def _annotation(token: str) -> str:
+    return token.rpartition("#")[0].partition("/")[2]
 
 
 def _version(seen: Dataset, name: str, recipe: Recipe, running: Work | None) -> api.VersionStatus:

@@ -59,6 +59,17 @@ def test_a_stall_from_before_the_request_does_not_end_the_wait(bench: Bench) -> 
     assert answer.code == 0
 
 
+def test_a_refresh_that_is_refused_for_the_same_reason_as_the_last_ends_with_1(bench: Bench) -> None:
+    stalled = {"conditions": [condition("Stalled", "True", "SourceInvalid", "2 rows have no id")]}
+    bench.apply(dataset(), stalled)
+    bench.clock.planned = {6: lambda: bench.report(dataset(), {**stalled, "lastRefusedRefresh": ASKED})}
+
+    answer = bench.run("refresh", "papers", "--wait")
+
+    assert (answer.code, bench.clock.seconds) == (1, 6)
+    assert answer.lines[-1] == "dataset papers  2 rows have no id"
+
+
 def test_an_operator_that_does_not_answer_in_time_ends_with_2(bench: Bench) -> None:
     bench.apply(dataset())
 
