@@ -129,7 +129,7 @@ class HashedWords:
 
 
 class OneLookLater(InlineRunner):
-    """Carries a job out when it has been seen running once, so that a plan may change its mind in between."""
+    """Carries a job out when its owner has seen it running once, so that a plan may change its mind in between."""
 
     def __init__(self, doors: Doors, now: Callable[[], datetime]) -> None:
         super().__init__(doors, now)
@@ -142,17 +142,21 @@ class OneLookLater(InlineRunner):
     def start(self, job: Job, generation: int) -> None:
         self._waiting[job.task.owner, job.task.subject] = (job, generation, False)
 
-    def work(self, owner: Key) -> tuple[Work, ...]:
-        running = []
+    def before_look(self, owner: Key) -> None:
+        """Carry out what its owner, who is about to look again, has seen running."""
         for key, (job, generation, was_seen) in list(self._waiting.items()):
-            if key[0] != owner:
-                continue
-            if was_seen:
+            if key[0] == owner and was_seen:
                 del self._waiting[key]
                 super().start(job, generation)
-            else:
+            elif key[0] == owner:
                 self._waiting[key] = (job, generation, True)
-                running.append(Work(job.task, generation, Phase.RUNNING))
+
+    def work(self, owner: Key) -> tuple[Work, ...]:
+        running = [
+            Work(job.task, generation, Phase.RUNNING)
+            for key, (job, generation, _) in self._waiting.items()
+            if key[0] == owner
+        ]
         busy = {work.task.subject for work in running}
         return (*(work for work in super().work(owner) if work.task.subject not in busy), *running)
 
@@ -238,6 +242,7 @@ def settle(stage: Stage, tripwire: Tripwire, here: World | None = None, rounds: 
             before = (len(tripwire.trace), len(logs))
             for key in (DATASET_KEY, DEPLOYMENT_KEY, QUERY_SET_KEY):
                 try:
+                    cast(OneLookLater, here.runner).before_look(key)
                     reconcile(key, here, stage.now())
                 except Crash:
                     here = world(stage, tripwire)

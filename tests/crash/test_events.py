@@ -56,7 +56,7 @@ def test_what_is_there_no_more_is_a_warning(kind: ConditionType) -> None:
     assert report.announced(said(Status.TRUE), said(Status.FALSE)) == {"there is nothing": (True, Reason.REFRESHING)}
 
 
-def test_a_migration_and_its_way_back_are_no_reason_to_worry(tmp_path: Path) -> None:
+def test_a_migration_and_its_way_back_are_no_reason_to_worry_but_for_who_follows_an_alias(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     stage = Stage(tmp_path / "store")
     here = world(stage, Tripwire())
@@ -65,4 +65,6 @@ def test_a_migration_and_its_way_back_are_no_reason_to_worry(tmp_path: Path) -> 
         step(stage)
         settle(stage, Tripwire(), here)
 
-    assert [message for _, is_warning, _, message in stage.cluster.events if is_warning] == []
+    warnings = [(reason, message) for _, is_warning, reason, message in stage.cluster.events if is_warning]
+    assert [reason for reason, _ in warnings] == [Reason.ALIAS_MOVED] * 3
+    assert warnings[-1][1].endswith("do not notice; let them read ConfigMap papers-serving instead")

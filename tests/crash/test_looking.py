@@ -118,6 +118,23 @@ def test_an_index_that_is_written_is_not_counted(stage: Stage, kind: type[IndexT
     assert {physical.presence for physical in found.physical.values()} == {Presence.PRESENT}
 
 
+@pytest.mark.parametrize(("kind", "is_counted"), [(None, False), (Check, True)])
+def test_an_edit_is_acted_on_before_anything_is_counted(
+    stage: Stage, kind: type[Check] | None, is_counted: bool
+) -> None:
+    here = told(stage, *stories.MIGRATED)
+    v7 = names(seen(here))["v7"]
+    database = Counting(stage.database)
+    work = [] if kind is None else [Work(kind(DEPLOYMENT_KEY, "papers", v7, "v7", "", 1), 1, Phase.RUNNING)]
+    stories.serve("v7")(stage)
+
+    seen(here, runner=Busy(*work), databases=databases(database))
+
+    assert (v7 in database.counted) == is_counted
+    settle(stage, Tripwire(), dataclasses.replace(here, databases=databases(database)))
+    assert v7 in database.counted
+
+
 def test_what_an_index_is_being_built_from_is_kept(stage: Stage) -> None:
     here = told(stage, *stories.MIGRATED)
     task = Build(DEPLOYMENT_KEY, "papers", "pm_new", "v9", "", 7)

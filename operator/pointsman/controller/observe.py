@@ -167,9 +167,10 @@ def _probe(
         world.databases.probe(key, backend)
     except PointsmanError as error:
         return {}, _problem(error)
+    is_edited = resource.get("status", {}).get("observedGeneration") != resource["metadata"]["generation"]
     found = {}
     for index in facts.indexes:
-        is_counted = _is_counted(index, records.get(index.name), work)
+        is_counted = _is_counted(index, records.get(index.name), work, is_edited)
         found[index.name] = _physical(key, index.name, is_counted, backend)
     return found, None
 
@@ -189,15 +190,16 @@ def _physical(key: Key, name: str, is_counted: bool, backend: Backend) -> Physic
         return Physical(Presence.UNKNOWN, problem=_problem(error))
 
 
-def _is_counted(index: Index, record: IndexRecord | None, work: Sequence[Work]) -> bool:
+def _is_counted(index: Index, record: IndexRecord | None, work: Sequence[Work], is_edited: bool) -> bool:
     """Return whether it matters how many rows an index holds: once it is verified, while nothing writes to it.
 
-    A check only reads, and a rollback does not wait for it. Counting makes some databases flush, build and load.
+    An edit is acted on at once and counted after, as some databases count for as long as an index is large; but not
+    while a check is under way, which may have begun because rows were missing.
     """
+    if record is None or record.verified_at is None or index.role is Role.RETIRING:
+        return False
     running = words.running(work, f"index {index.name}")
-    is_written = running is not None and not isinstance(running.task, Check)
-    is_verified = record is not None and record.verified_at is not None
-    return is_verified and not is_written and index.role is not Role.RETIRING
+    return not is_edited if running is None else isinstance(running.task, Check)
 
 
 def _view(namespace: str, name: str, version: str, world: World) -> observed.DatasetView:

@@ -142,8 +142,10 @@ def may_serve(seen: Deployment, index: Index) -> bool:
     record, physical = seen.records.get(index.name), seen.physical.get(index.name)
     if record is None or physical is None or record.verified_at is None or record.differences:
         return False
-    is_whole = physical.presence is Presence.PRESENT and physical.rows == record.rows
-    return is_whole and cursor(seen, index) is not None
+    # Where nothing works on it and it was not counted, an edit is looked at, and the look before it found it whole.
+    is_idle = words.running(seen.work, f"index {index.name}") is None
+    is_whole = physical.rows == record.rows or (physical.rows is None and is_idle)
+    return physical.presence is Presence.PRESENT and is_whole and cursor(seen, index) is not None
 
 
 def may_take_over(seen: Deployment, facts: Facts, index: Index, now: datetime) -> bool:

@@ -111,7 +111,7 @@ class Physical:
 
     presence: Presence
     rows: int | None = None
-    """None where they were not counted: nothing is concluded from an index that is being written."""
+    """None where they were not counted: while the index is being written, and where an edit is acted on."""
     problem: Problem | None = None
     """What kept it from being looked at."""
 
