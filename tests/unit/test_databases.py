@@ -88,3 +88,31 @@ def test_a_connection_is_kept_until_the_address_or_the_credentials_change_or_its
     assert isinstance(second, Away)
     assert first.is_closed
     assert second.is_closed
+
+
+def test_an_index_that_is_whole_is_counted_again_after_a_while_and_one_that_is_not_at_once() -> None:
+    class Counted(Memory):
+        rows, asked = 50, 0
+
+        def count(self, name: str) -> int:
+            self.asked += 1
+            return self.rows
+
+    clock, database = Clock(), Counted()
+    databases = Databases(lambda *_: database, Access(), clock)
+
+    def counted(second: float, expected: int, owner: Key = OWNER) -> tuple[int, int]:
+        clock.now = second
+        return databases.count(owner, database, "pm_x", expected), database.asked
+
+    assert counted(0, 50) == (50, 1)
+    assert counted(9, 50) == (50, 1)
+    assert counted(9, 50, OTHER) == (50, 2)
+    assert counted(9, 51) == (50, 3)
+    assert counted(9, 51) == (50, 4)
+    database.rows = 40
+    assert counted(18, 50) == (50, 4)
+    assert counted(20, 50) == (40, 5)
+    assert counted(20, 50) == (40, 6)
+    databases.forget(OWNER)
+    assert counted(20, 40) == (40, 7)

@@ -223,8 +223,6 @@ class Step(StrEnum):
     """An index is being compared with its snapshot, and repaired."""
     FOLLOW = "Follow"
     """An index is catching up."""
-    SWITCH = "Switch"
-    """Queries are being pointed at another index."""
     RETIRE = "Retire"
     """An index whose time is over is being removed."""
 
@@ -345,7 +343,7 @@ class DeploymentStatus(base.Fact):
     target_version: str = ""
     """The version that must serve."""
     step: str = ""
-    """The step under way to the target: Embed, Build, Verify, Follow, Switch or Retire; empty at rest."""
+    """The step under way to the target: Embed, Build, Verify, Follow or Retire; empty at rest."""
     weight: str = ""
     """The share of the queries by version."""
     rollback: RollbackStatus | None = None

@@ -170,20 +170,27 @@ def _probe(
     is_edited = resource.get("status", {}).get("observedGeneration") != resource["metadata"]["generation"]
     found = {}
     for index in facts.indexes:
-        is_counted = _is_counted(index, records.get(index.name), work, is_edited)
-        found[index.name] = _physical(key, index.name, is_counted, backend)
+        record = records.get(index.name)
+        is_counted = _is_counted(index, record, work, is_edited)
+        rows = record.rows if record is not None and is_counted else None
+        found[index.name] = _physical(key, index.name, rows, backend, world)
     return found, None
 
 
-def _physical(key: Key, name: str, is_counted: bool, backend: Backend) -> Physical:
-    """Look at one index. What goes wrong is its own problem: a broken index must not block a way to a healthy one."""
+def _physical(key: Key, name: str, rows: int | None, backend: Backend, world: World) -> Physical:
+    """Look at one index, and count it where it should hold so many rows.
+
+    What goes wrong is its own problem: a broken index must not block a way to a healthy one.
+    """
     try:
         marker = backend.find(name)
         if marker is None:
             return Physical(Presence.ABSENT)
         if marker.owner != str(key):
             return Physical(Presence.FOREIGN)
-        return Physical(Presence.PRESENT, backend.count(name) if is_counted else None)
+        return Physical(
+            Presence.PRESENT, None if rows is None else world.databases.count(key, backend, name, expected=rows)
+        )
     except PointsmanError as error:
         if error.reason is Reason.COLLECTION_FOREIGN:
             return Physical(Presence.FOREIGN)

@@ -26,6 +26,8 @@ Opener = Callable[[deployment_api.Backend, Credentials, Access], Backend]
 
 FIRST_REST, LAST_REST = 5.0, 120.0
 """Seconds for which a database that does not answer is left alone."""
+COUNTED_ANEW = 10.0
+"""Seconds for which the count of an index that is whole is believed: a deployment may be looked at every second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Databases:
         self._lock = threading.Lock()
         self._open: dict[Key, tuple[str, Backend]] = {}
         self._outages: dict[Key, _Outage] = {}
+        self._counts: dict[tuple[Key, str], tuple[Backend, int, float]] = {}
 
     def get(self, owner: Key, spec: deployment_api.Backend, credentials: Credentials) -> Backend:
         """Return the connection of a deployment."""
@@ -89,11 +92,24 @@ class Databases:
         with self._lock:
             self._outages.pop(owner, None)
 
+    def count(self, owner: Key, backend: Backend, index: str, expected: int) -> int:
+        """Return how many rows an index holds; a count of the last seconds will do where it is the expected one."""
+        with self._lock:
+            before = self._counts.get((owner, index))
+        if before is not None and before[:2] == (backend, expected) and self._clock() - before[2] < COUNTED_ANEW:
+            return expected
+        rows = backend.count(index)
+        with self._lock:
+            self._counts[owner, index] = (backend, rows, self._clock())
+        return rows
+
     def forget(self, owner: Key) -> None:
         """Give the connection of a deployment back, if it has one."""
         with self._lock:
             found = self._open.pop(owner, None)
             self._outages.pop(owner, None)
+            for counted in [counted for counted in self._counts if counted[0] == owner]:
+                del self._counts[counted]
         if found is not None:
             found[1].close()
 

@@ -48,10 +48,11 @@ def status(
 
 
 def step(seen: Deployment, facts: Facts, target: Target | str, work: Sequence[IndexTask]) -> api.Step | None:
-    """Return the step under way to the version that must serve; None at rest, or where only an edit leads on."""
+    """Return the step under way to the version that must serve; None at rest, or where only an edit leads on.
+
+    The switch itself is none: it is over before anything is said.
+    """
     serving = facts.serving
-    if serving is not None and seen.facts.serving != serving:
-        return api.Step.SWITCH
     if isinstance(target, str):
         _, _, kind = indexes.why_no_target(seen, target)
         return api.Step.EMBED if kind is ConditionType.RECONCILING else None
