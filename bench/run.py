@@ -23,7 +23,7 @@ PAGE = ROOT / "docs" / "performance.md"
 MEASURES = {
     "embed": ("bench/embed.py",),
     "endpoint": ("bench/endpoint.py",),
-    "load": ("bench/load.py",),
+    "load": ("bench/load.py", "30000"),
     "diff": ("bench/diff.py",),
     "refresh": ("bench/refresh.py", "1000000"),
     "rollback": ("bench/rollback.py",),
