@@ -46,7 +46,7 @@ verify: $(INSTALLED) ## Check format, types and layers, regenerate, run the quic
 FINGERPRINT := { git status --porcelain; git ls-files -z --cached --others --exclude-standard \
 	| xargs -0 git hash-object 2>/dev/null; } | git hash-object --stdin
 
-check: $(INSTALLED)
+check: $(INSTALLED) ## Check format, types and layers alone
 	@echo "format"; $(BIN)/ruff format --check -q --output-format concise $(wildcard $(SOURCES)) && $(BIN)/ruff check -q --output-format concise $(wildcard $(SOURCES))
 	@echo "types"; $(BIN)/mypy
 	@echo "layers"; $(BIN)/lint-imports

@@ -48,6 +48,9 @@ class Engine:
     """Make a collection or table of that name that is not ours."""
     close: Callable[[], object]
     """Close the vendor's client."""
+    reads_metadata: bool = False
+    """Whether filters read the metadata as they are, without fields beside them, and integers of any size are kept.
+    Any other engine refuses integers of more than 64 bits."""
 
 
 def beginning(prefix: str, names: Iterable[str]) -> list[str]:
@@ -73,7 +76,7 @@ def memory_engine() -> Engine:
         pytest.skip("nobody else writes to the operator's own memory")
 
     destroy = backend._indexes.pop
-    return Engine("memory", backend, overwrite, edit, insert, backend.names, destroy, foreign, backend.close)
+    return Engine("memory", backend, overwrite, edit, insert, backend.names, destroy, foreign, backend.close, True)
 
 
 def qdrant_engine(kind: str, client: qdrant_client.QdrantClient, backend: ports.Backend) -> Engine:
@@ -181,6 +184,7 @@ def pgvector_engine(server: postgres_server.Server) -> Engine:
         lambda name: client.execute(f'DROP TABLE "{name}"'),
         lambda name: client.execute(f'CREATE TABLE "{name}" (id int)'),
         client.close,
+        reads_metadata=True,
     )
 
 
@@ -216,8 +220,10 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
             found = qdrant_server_engine(QDRANT_URL)
         case "milvus":
             found = milvus_engine(request.getfixturevalue("milvus_uri"))
-        case _:
+        case "pgvector":
             found = pgvector_engine(request.getfixturevalue("postgres"))
+        case other:
+            raise AssertionError(f"nothing here starts {other}")
     yield found
     found.backend.close()
     found.close()

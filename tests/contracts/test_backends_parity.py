@@ -44,8 +44,9 @@ def test_a_point_added_by_hand_is_counted_seen_and_removed(engine: Engine, index
     engine.insert(index, AXIS)
     added = engine.backend.count(index) - 5
     seen = parity(engine, index, points)
-    assert added == {"milvus": 2}.get(engine.kind, 1) == len(seen.deletes) + seen.foreign
-    assert seen.foreign == {"pgvector": 0}.get(engine.kind, added)
+    assert added == len(seen.deletes) + seen.foreign > 0
+    # Where people's ids are of the kind of ours, a point of theirs is one too many; elsewhere it is none of ours.
+    assert seen.foreign in (0, added)
     assert len(engine.backend.search(index, some.directions(1, 8)[0], 10, None)) == 5 + added
     assert engine.backend.remove_foreign(index) == seen.foreign
     engine.backend.delete(index, seen.deletes.to_pylist())
@@ -70,7 +71,7 @@ EDITS: dict[str, Any] = {
 
 @pytest.mark.parametrize("field", EDITS)
 def test_a_field_edited_by_hand_is_seen_and_mended(engine: Engine, index: str, field: str) -> None:
-    if field in ("terms", "extremes") and engine.kind in ("memory", "pgvector"):
+    if field in ("terms", "extremes") and engine.reads_metadata:
         pytest.skip("filters read the metadata themselves")
     points = loaded(engine, index, some.batch(some.directions(5, 8)))
     edited = some.ids(points)[1]
@@ -95,7 +96,7 @@ def test_points_that_are_not_there_differ(engine: Engine, index: str) -> None:
 
 
 def test_nothing_differs_of_what_was_written_whatever_its_shape(engine: Engine, index: str) -> None:
-    values = [value for value in VALUES if value != 10**30 or engine.kind in ("memory", "pgvector")]
+    values = [value for value in VALUES if value != 10**30 or engine.reads_metadata]
     metadata: list[dict[str, Any]] = [{}, *({"k": value} for value in values), *({path: "a"} for path in PATHS)]
     metadata += [{"k": 1e22}, {"k": 1 / 3}, {"k": -0.0}, {"k": {"deep": [1.0, {"er": None}]}}]
     odd = [ODD[i % len(ODD)] + str(i // len(ODD) or "") for i in range(len(metadata))]

@@ -126,7 +126,7 @@ class Backend(base.Model):
 
     @property
     def engine(self) -> str:
-        """The name of the engine: qdrant, milvus, pgvector or memory."""
+        """The name of the engine, which is the name of its field."""
         return next(engine for engine in _ENGINES if getattr(self, engine) is not None)
 
 

@@ -85,7 +85,7 @@ def deployment(resource: Resource, world: World) -> observed.Deployment:
         revision=revision,
         records=records,
         physical=physical,
-        engine=type(backends.engine(spec.backend)).__name__.removesuffix("Backend").lower(),
+        engine=spec.backend.engine,
         address=backends.address(spec.backend),
         parameters=backends.parameters_digest(spec.backend),
         published=published,
