@@ -254,3 +254,12 @@ def settle(stage: Stage, tripwire: Tripwire, here: World | None = None, rounds: 
         else:
             assert rounds < 150, f"no rest after 150 rounds; the last effects were {tripwire.trace[-20:]}"
     return [entry["action"] for entry in logs if entry["event"] == "action_applied"]
+
+
+def told(stage: Stage, *steps: Callable[[Stage], None]) -> World:
+    """Tell a story and return the world in which it was told."""
+    here = world(stage, Tripwire())
+    for step in steps:
+        step(stage)
+        settle(stage, Tripwire(), here)
+    return here

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.crash import stories
-from tests.crash.stage import DATASET_KEY, DEPLOYMENT_KEY, NAMESPACE, Stage, Tripwire, settle, world
+from tests.crash.stage import DATASET_KEY, DEPLOYMENT_KEY, NAMESPACE, Stage, Tripwire, settle, told
 
 from pointsman.api.conditions import Reason
 from pointsman.controller import observe
 from pointsman.controller.cluster import DEPLOYMENT
 from pointsman.controller.reconcile import reconcile
-from pointsman.controller.world import World
 from pointsman.errors import Retryable
 from pointsman.plan.tasks import Key
 
@@ -26,21 +23,6 @@ class Away:
 
     def __getattr__(self, name: str) -> Any:
         raise Retryable(Reason.STORE_UNREACHABLE, "s3://store does not answer")
-
-
-@pytest.fixture
-def stage(tmp_path: Path) -> Stage:
-    (tmp_path / "store").mkdir()
-    return Stage(tmp_path / "store")
-
-
-def told(stage: Stage, *steps: Callable[[Stage], None]) -> World:
-    """Tell a story and return the world in which it was told."""
-    here = world(stage, Tripwire())
-    for step in steps:
-        step(stage)
-        settle(stage, Tripwire(), here)
-    return here
 
 
 def is_empty(stage: Stage) -> bool:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from tests.crash import stories
-from tests.crash.stage import Stage, Tripwire, settle, world
+from tests.crash.stage import Stage, told
 from tests.plan.builders import NOW
 
 from pointsman.api.conditions import Condition, ConditionType, Reason, Status
@@ -56,14 +54,8 @@ def test_what_is_there_no_more_is_a_warning(kind: ConditionType) -> None:
     assert report.announced(said(Status.TRUE), said(Status.FALSE)) == {"there is nothing": (True, Reason.REFRESHING)}
 
 
-def test_a_migration_and_its_way_back_are_no_reason_to_worry_but_for_who_follows_an_alias(tmp_path: Path) -> None:
-    (tmp_path / "store").mkdir()
-    stage = Stage(tmp_path / "store")
-    here = world(stage, Tripwire())
-
-    for step in (*stories.MIGRATED, stories.serve("v7")):
-        step(stage)
-        settle(stage, Tripwire(), here)
+def test_a_migration_and_its_way_back_are_no_reason_to_worry_but_for_who_follows_an_alias(stage: Stage) -> None:
+    told(stage, *stories.MIGRATED, stories.serve("v7"))
 
     warnings = [(reason, message) for _, is_warning, reason, message in stage.cluster.events if is_warning]
     assert [reason for reason, _ in warnings] == [Reason.ALIAS_MOVED] * 3

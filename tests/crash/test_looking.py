@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.crash import stories
-from tests.crash.stage import DATASET_KEY, DEPLOYMENT_KEY, NAMESPACE, Stage, Tripwire, settle, world
+from tests.crash.stage import DATASET_KEY, DEPLOYMENT_KEY, NAMESPACE, Stage, Tripwire, settle, told, world
 
 from pointsman.access import Access
 from pointsman.api.conditions import Reason
@@ -73,21 +72,6 @@ class Busy(InlineRunner):
 
     def work(self, owner: Key) -> tuple[Work, ...]:
         return tuple(work for work in self._under_way if work.task.owner == owner)
-
-
-@pytest.fixture
-def stage(tmp_path: Path) -> Stage:
-    (tmp_path / "store").mkdir()
-    return Stage(tmp_path / "store")
-
-
-def told(stage: Stage, *steps: Callable[[Stage], None]) -> World:
-    """Tell a story and return the world in which it was told."""
-    here = world(stage, Tripwire())
-    for step in steps:
-        step(stage)
-        settle(stage, Tripwire(), here)
-    return here
 
 
 def seen(here: World, **changes: Any) -> observed.Deployment:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from tests.unit.waiting import wait_until
 
 from pointsman import errors
 from pointsman.api.conditions import Reason
@@ -78,13 +78,6 @@ def runner(carrier: Scripted, woken: list[Key]) -> Iterator[runners.PooledRunner
     made = runners.PooledRunner(carrier, lambda: NOW, woken.append, workers=1)
     yield made
     made.close()
-
-
-def wait_until(claim: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not claim():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_work_is_seen_running_then_done_and_its_owner_is_woken(
