@@ -170,9 +170,7 @@ def _probe(
     is_edited = resource.get("status", {}).get("observedGeneration") != resource["metadata"]["generation"]
     found = {}
     for index in facts.indexes:
-        record = records.get(index.name)
-        is_counted = _is_counted(index, record, work, is_edited)
-        rows = record.rows if record is not None and is_counted else None
+        rows = _counted(index, records.get(index.name), work, is_edited)
         found[index.name] = _physical(key, index.name, rows, backend, world)
     return found, None
 
@@ -197,16 +195,18 @@ def _physical(key: Key, name: str, rows: int | None, backend: Backend, world: Wo
         return Physical(Presence.UNKNOWN, problem=_problem(error))
 
 
-def _is_counted(index: Index, record: IndexRecord | None, work: Sequence[Work], is_edited: bool) -> bool:
-    """Return whether it matters how many rows an index holds: once it is verified, while nothing writes to it.
+def _counted(index: Index, record: IndexRecord | None, work: Sequence[Work], is_edited: bool) -> int | None:
+    """Return how many rows an index should be found to hold; None where it is not to be counted.
 
-    An edit is acted on at once and counted after, as some databases count for as long as an index is large; but not
-    while a check is under way, which may have begun because rows were missing.
+    It is counted once it is verified, while nothing writes to it. An edit is acted on at once and counted after, as
+    some databases count for as long as an index is large; but not while a check is under way, which may have begun
+    because rows were missing.
     """
     if record is None or record.verified_at is None or index.role is Role.RETIRING:
-        return False
+        return None
     running = words.running(work, f"index {index.name}")
-    return not is_edited if running is None else isinstance(running.task, Check)
+    is_counted = not is_edited if running is None else isinstance(running.task, Check)
+    return record.rows if is_counted else None
 
 
 def _view(namespace: str, name: str, version: str, world: World) -> observed.DatasetView:

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, assert_never
 
@@ -189,10 +190,7 @@ def _pace(job: Job, backend: ports.Backend) -> indexing.Pace:
         vector = _any_vector(job.serving, backend)
     except PointsmanError:
         vector = None
-    if vector is None:
-        return indexing.Pace(None)
-    asked = vector
-    return indexing.Pace(lambda: backend.search(job.serving, asked, 10, None))
+    return indexing.Pace(None if vector is None else partial(backend.search, job.serving, vector, 10, None))
 
 
 def _any_vector(serving: str, backend: ports.Backend) -> npt.NDArray[np.float32] | None:
