@@ -29,7 +29,7 @@ PARTS = (
     ("pydantic, the resources' types", "pointsman.api.dataset, pointsman.api.deployment, pointsman.api.queryset"),
     ("numpy, pyarrow", "numpy, pyarrow, pyarrow.compute"),
     ("lance, obstore (the store)", "pointsman.store.root"),
-    ("kubernetes client", "pointsman.controller.kube"),
+    ("kubernetes client", "pointsman.cluster.kube"),
     ("kopf", "pointsman.controller.handlers"),
     ("all else of the operator", "pointsman.cli.operator"),
     ("pymilvus, where a deployment is on Milvus", "pointsman.backends.milvus"),

@@ -22,8 +22,8 @@ from tests.servers import milvus, postgres
 from pointsman.access import Access
 from pointsman.api import deployment as deployment_api
 from pointsman.backends import registry
-from pointsman.controller import kube
-from pointsman.controller.cluster import DATASET, DEPLOYMENT, QUERY_SET, REFRESH_ANNOTATION
+from pointsman.cluster import kube
+from pointsman.cluster.resources import DATASET, DEPLOYMENT, QUERY_SET, REFRESH_ANNOTATION
 from pointsman.controlplane import admin, plane
 from pointsman.ports import Backend
 from pointsman.store.root import Store

@@ -13,8 +13,9 @@ import kubernetes.config
 import pytest
 
 from pointsman.api.conditions import Reason
-from pointsman.controller.cluster import DATASET, DEPLOYMENT, MANAGED_BY, QUERY_SET, Cluster, MemoryCluster
-from pointsman.controller.kube import Kube
+from pointsman.cluster.kube import Kube
+from pointsman.cluster.memory import MemoryCluster
+from pointsman.cluster.resources import DATASET, DEPLOYMENT, MANAGED_BY, QUERY_SET, Cluster
 from pointsman.controlplane import admin, plane
 from pointsman.errors import Conflict, Terminal
 from pointsman.plan.tasks import Key

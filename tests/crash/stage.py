@@ -22,7 +22,8 @@ import structlog
 
 from pointsman.access import Access
 from pointsman.backends.memory import Memory
-from pointsman.controller.cluster import DATASET, DEPLOYMENT, QUERY_SET, MemoryCluster
+from pointsman.cluster.memory import MemoryCluster
+from pointsman.cluster.resources import DATASET, DEPLOYMENT, QUERY_SET
 from pointsman.controller.reconcile import reconcile
 from pointsman.controller.world import Databases, World
 from pointsman.core import rows

@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.crash.stage import NAMESPACE, SECRET_WORD, Stage
 
-from pointsman.controller.cluster import DATASET, DEPLOYMENT, QUERY_SET, REFRESH_ANNOTATION
+from pointsman.cluster.resources import DATASET, DEPLOYMENT, QUERY_SET, REFRESH_ANNOTATION
 
 API = "pointsman.dev/v1alpha1"
 

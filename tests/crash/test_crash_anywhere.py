@@ -13,7 +13,7 @@ from tests.crash import stories
 from tests.crash.stage import NAMESPACE, SECRET_WORD, HashedWords, Stage, Tripwire, settle, world
 from tests.crash.stories import STORIES, Story
 
-from pointsman.controller.cluster import DATASET, DEPLOYMENT, QUERY_SET
+from pointsman.cluster.resources import DATASET, DEPLOYMENT, QUERY_SET
 from pointsman.plan.actions import IRREVERSIBLE, Action
 
 VOLATILE = {

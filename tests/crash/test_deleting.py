@@ -11,8 +11,8 @@ from tests.crash import stories
 from tests.crash.stage import DATASET_KEY, DEPLOYMENT_KEY, NAMESPACE, Stage, Tripwire, settle, told
 
 from pointsman.api.conditions import Reason
+from pointsman.cluster.resources import DEPLOYMENT
 from pointsman.controller import observe
-from pointsman.controller.cluster import DEPLOYMENT
 from pointsman.controller.reconcile import reconcile
 from pointsman.errors import Retryable
 from pointsman.plan.tasks import Key

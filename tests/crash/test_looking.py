@@ -15,8 +15,8 @@ from pointsman.access import Access
 from pointsman.api.conditions import Reason
 from pointsman.api.dataset import DatasetStatus
 from pointsman.backends.memory import Memory
+from pointsman.cluster.resources import DATASET, DEPLOYMENT
 from pointsman.controller import observe
-from pointsman.controller.cluster import DATASET, DEPLOYMENT
 from pointsman.controller.world import Databases, World
 from pointsman.errors import Retryable
 from pointsman.plan import observed

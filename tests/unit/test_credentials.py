@@ -9,8 +9,8 @@ import pytest
 from pointsman.access import SECRET_ANNOTATION, Access
 from pointsman.api import dataset, deployment
 from pointsman.api.conditions import Reason
-from pointsman.controller import credentials
-from pointsman.controller.cluster import MemoryCluster
+from pointsman.cluster import credentials
+from pointsman.cluster.memory import MemoryCluster
 from pointsman.errors import Terminal
 
 SECRET: dict[str, str | bytes] = {

@@ -15,8 +15,8 @@ import kubernetes.client
 import pytest
 import yaml
 
-from pointsman.controller.cluster import MANAGED_BY, PLURALS
-from pointsman.controller.kube import Kube
+from pointsman.cluster.kube import Kube
+from pointsman.cluster.resources import MANAGED_BY, PLURALS
 from pointsman.errors import Retryable, Terminal
 from pointsman.plan.tasks import Key
 

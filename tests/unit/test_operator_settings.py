@@ -7,8 +7,8 @@ import pytest
 from pointsman import settings
 from pointsman.api.conditions import Reason
 from pointsman.cli.operator import access_of
+from pointsman.cluster.resources import Identity
 from pointsman.controller import handlers
-from pointsman.controller.cluster import Identity
 from pointsman.errors import Terminal
 
 ENVIRONMENT = {"KUBERNETES_SERVICE_HOST": "fd00:10::1", "KUBERNETES_SERVICE_PORT": "443"}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pointsman.api.conditions import Reason
 from pointsman.cli import points, resources, session
 from pointsman.cli.session import Session
-from pointsman.controller.cluster import DATASET
+from pointsman.cluster.resources import DATASET
 from pointsman.errors import Terminal
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from pointsman.api import conditions, dataset, deployment
 from pointsman.api.conditions import Condition, ConditionType, Reason
 from pointsman.cli import resources, session
 from pointsman.cli.session import Session
-from pointsman.controller.cluster import DATASET, DEPLOYMENT, Resource
+from pointsman.cluster.resources import DATASET, DEPLOYMENT, Resource
 from pointsman.errors import Retryable, Terminal
 
 if TYPE_CHECKING:

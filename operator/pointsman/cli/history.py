@@ -9,7 +9,7 @@ from pointsman.api import deployment
 from pointsman.api.conditions import Reason
 from pointsman.cli import points, resources, session
 from pointsman.cli.session import Session
-from pointsman.controller.cluster import DATASET, DEPLOYMENT, Resource
+from pointsman.cluster.resources import DATASET, DEPLOYMENT, Resource
 from pointsman.errors import Terminal
 
 if TYPE_CHECKING:

@@ -17,8 +17,9 @@ from pointsman.access import Access
 from pointsman.backends import registry as backends
 from pointsman.backends.memory import Memory
 from pointsman.cli.worker import doors
-from pointsman.controller import handlers, kube
-from pointsman.controller.cluster import PLURALS, Cluster
+from pointsman.cluster import kube
+from pointsman.cluster.resources import PLURALS, Cluster
+from pointsman.controller import handlers
 from pointsman.controller.queue import Queue
 from pointsman.controller.reconcile import reconcile
 from pointsman.controller.world import Databases, World

@@ -7,7 +7,7 @@ from pointsman.api.conditions import Condition, ConditionType
 from pointsman.cli import resources, session, status
 from pointsman.cli.session import Session
 from pointsman.cli.status import Judgement, Outcome
-from pointsman.controller.cluster import DATASET, REFRESH_ANNOTATION, Resource
+from pointsman.cluster.resources import DATASET, REFRESH_ANNOTATION, Resource
 
 
 def run(current: Session, reference: str, keep_waiting: bool, timeout: str) -> int:

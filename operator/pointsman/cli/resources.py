@@ -10,7 +10,7 @@ import pydantic
 from pointsman.api import base, conditions
 from pointsman.api.conditions import Condition, ConditionType, Reason
 from pointsman.cli.session import Session
-from pointsman.controller.cluster import DATASET, DEPLOYMENT, QUERY_SET, Resource
+from pointsman.cluster.resources import DATASET, DEPLOYMENT, QUERY_SET, Resource
 from pointsman.errors import Terminal
 
 WORDS = {DATASET: "dataset", DEPLOYMENT: "deployment", QUERY_SET: "query set"}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pointsman.api.conditions import Reason
-from pointsman.controller.cluster import Cluster
+from pointsman.cluster.resources import Cluster
 from pointsman.errors import Terminal
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def console(*, to_stderr: bool = False) -> Console:
 
 
 def _connect(kubeconfig: str | None, context: str | None) -> Cluster:
-    from pointsman.controller import kube
+    from pointsman.cluster import kube
 
     return kube.connect(kubeconfig, context)
 

@@ -12,7 +12,7 @@ from pointsman.api import conditions
 from pointsman.api.conditions import ConditionType
 from pointsman.cli import resources, session
 from pointsman.cli.session import Session
-from pointsman.controller.cluster import DATASET, DEPLOYMENT, QUERY_SET, Resource
+from pointsman.cluster.resources import DATASET, DEPLOYMENT, QUERY_SET, Resource
 from pointsman.errors import Retryable, Terminal
 
 EXIT_CODES = {"Ready": 0, "Stalled": 1, "Pending": 2}

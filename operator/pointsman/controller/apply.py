@@ -9,8 +9,9 @@ from pointsman.api import dataset as dataset_api
 from pointsman.api import deployment as deployment_api
 from pointsman.api import queryset as queryset_api
 from pointsman.api.conditions import Reason
-from pointsman.controller import credentials, observe
-from pointsman.controller.cluster import DEPLOYMENT, FINALIZER, Resource
+from pointsman.cluster import credentials
+from pointsman.cluster.resources import DEPLOYMENT, FINALIZER, Resource
+from pointsman.controller import observe
 from pointsman.controller.world import World
 from pointsman.errors import Conflict, Terminal
 from pointsman.plan import actions, facts

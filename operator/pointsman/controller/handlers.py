@@ -13,7 +13,7 @@ from typing import Any
 import kopf
 
 from pointsman.api import base
-from pointsman.controller.cluster import DATASET, DEPLOYMENT, PLURALS, QUERY_SET, Identity
+from pointsman.cluster.resources import DATASET, DEPLOYMENT, PLURALS, QUERY_SET, Identity
 from pointsman.plan.tasks import Key
 
 Wake = Callable[[Key], None]

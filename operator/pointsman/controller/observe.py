@@ -18,8 +18,8 @@ from pointsman.api import queryset as queryset_api
 from pointsman.api.conditions import Reason
 from pointsman.api.deployment import Role
 from pointsman.backends import registry as backends
-from pointsman.controller import credentials
-from pointsman.controller.cluster import DATASET, DEPLOYMENT, FINALIZER, REFRESH_ANNOTATION, Resource
+from pointsman.cluster import credentials
+from pointsman.cluster.resources import DATASET, DEPLOYMENT, FINALIZER, REFRESH_ANNOTATION, Resource
 from pointsman.controller.world import World
 from pointsman.core import chunking
 from pointsman.core.recipes import Recipe, digest

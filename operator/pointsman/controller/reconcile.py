@@ -12,8 +12,8 @@ from pointsman.api import dataset as dataset_api
 from pointsman.api import deployment as deployment_api
 from pointsman.api import queryset as queryset_api
 from pointsman.api.conditions import ConditionType
+from pointsman.cluster.resources import DATASET, DEPLOYMENT, FINALIZER, QUERY_SET, Resource
 from pointsman.controller import apply, observe, report
-from pointsman.controller.cluster import DATASET, DEPLOYMENT, FINALIZER, QUERY_SET, Resource
 from pointsman.controller.world import World
 from pointsman.errors import Conflict, PointsmanError, Terminal, unforeseen
 from pointsman.plan import actions, dataset, deployment, querysets, words

@@ -9,7 +9,7 @@ from pointsman.api import dataset as dataset_api
 from pointsman.api import deployment as deployment_api
 from pointsman.api import queryset as queryset_api
 from pointsman.api.conditions import ROUTINE, Condition, ConditionType, Reason, Status, get
-from pointsman.controller.cluster import Resource
+from pointsman.cluster.resources import Resource
 from pointsman.controller.observe import key_of
 from pointsman.controller.world import World
 from pointsman.errors import Conflict

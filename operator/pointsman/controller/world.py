@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from pointsman.access import Access
 from pointsman.api import deployment as deployment_api
 from pointsman.api.conditions import Reason
-from pointsman.controller import credentials
-from pointsman.controller.cluster import Cluster
+from pointsman.cluster import credentials
+from pointsman.cluster.resources import Cluster
 from pointsman.errors import Retryable, Terminal
 from pointsman.plan.tasks import Key
 from pointsman.ports import Backend

@@ -15,7 +15,8 @@ import pytest
 
 from pointsman.cli import main
 from pointsman.cli.session import World
-from pointsman.controller.cluster import MemoryCluster, Resource
+from pointsman.cluster.memory import MemoryCluster
+from pointsman.cluster.resources import Resource
 from pointsman.core import digests, rows
 from pointsman.core.recipes import Chunker, Recipe, Space
 from pointsman.store.dataset import DatasetStore

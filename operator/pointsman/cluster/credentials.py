@@ -12,7 +12,7 @@ from pointsman.api import deployment as deployment_api
 from pointsman.api.base import SecretKeyReference, SecretReference
 from pointsman.api.conditions import Reason
 from pointsman.backends import registry
-from pointsman.controller.cluster import Cluster, Secret
+from pointsman.cluster.resources import Cluster, Secret
 from pointsman.errors import Terminal
 
 AWS = "s3.amazonaws.com"

@@ -16,7 +16,7 @@ import urllib3
 
 from pointsman.api import base
 from pointsman.api.conditions import Reason
-from pointsman.controller.cluster import MANAGED_BY, PLURALS, Identity, Resource, Secret, foreign
+from pointsman.cluster.resources import MANAGED_BY, PLURALS, Identity, Resource, Secret, foreign
 from pointsman.errors import Conflict, Retryable, Terminal
 from pointsman.plan.tasks import Key
 

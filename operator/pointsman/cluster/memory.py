@@ -1,114 +1,16 @@
-"""The Kubernetes API as the controller needs it, and an in-memory one that behaves alike.
-
-The in-memory cluster is what the crash tests and a newcomer's first experiments run on; `kube.py` is the real one.
-"""
+"""A Kubernetes API in memory: what the crash tests and a newcomer's first experiments run on."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
-from pointsman.api.conditions import Reason
-from pointsman.errors import Conflict, Terminal
+from pointsman.cluster.resources import Resource, Secret, foreign
+from pointsman.errors import Conflict
 from pointsman.plan.tasks import Key
-
-DATASET = "EmbeddingDataset"
-DEPLOYMENT = "IndexDeployment"
-QUERY_SET = "QuerySet"
-PLURALS: Mapping[str, str] = {DATASET: "embeddingdatasets", DEPLOYMENT: "indexdeployments", QUERY_SET: "querysets"}
-MANAGED_BY: Mapping[str, str] = {"app.kubernetes.io/managed-by": "pointsman"}
-"""The label of what we make, by which we know it again."""
-FINALIZER = "pointsman.dev/cleanup"
-REFRESH_ANNOTATION = "pointsman.dev/refresh"
-
-Resource = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who we are to the API server, and where it is: as of now, since tokens are renewed."""
-
-    server: str
-    ca_path: str | None
-    is_verified: bool
-    """Whether the server's certificate is checked."""
-    authorization: str | None = field(repr=False)
-    """The value of the header; None for a client certificate."""
-    certificate_path: str | None
-    key_path: str | None
-    proxy_url: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Secret:
-    """A Secret's values and annotations."""
-
-    name: str
-    values: Mapping[str, str]
-    annotations: Mapping[str, str]
-    binary: frozenset[str] = frozenset()
-    """The keys whose values are no text: nothing of ours wants one, and whoever asks for one is told."""
-
-    @staticmethod
-    def of(name: str, values: Mapping[str, bytes], annotations: Mapping[str, str]) -> Secret:
-        """Return a Secret from what Kubernetes keeps."""
-        texts: dict[str, str] = {}
-        for key, value in values.items():
-            with contextlib.suppress(UnicodeDecodeError):
-                texts[key] = value.decode()
-        return Secret(name, texts, annotations, frozenset(values) - frozenset(texts))
-
-    def __repr__(self) -> str:
-        return f"Secret(name={self.name!r})"
-
-
-class Cluster(Protocol):
-    """The Kubernetes API. Raises Retryable(CLUSTER_UNREACHABLE), and Conflict where somebody else wrote first."""
-
-    def get(self, kind: str, namespace: str, name: str) -> Resource | None:
-        """Return a resource of ours, or None."""
-        ...
-
-    def list(self, kind: str, namespace: str | None) -> Sequence[Resource]:
-        """Return all resources of a kind, in one namespace or in all."""
-        ...
-
-    def patch(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> Resource:
-        """Merge a patch into a resource: for annotations and, with a resourceVersion in it, finalizers."""
-        ...
-
-    def write_status(self, kind: str, namespace: str, name: str, status: Mapping[str, Any], version: str) -> None:
-        """Replace a status, if the resource is still at a resourceVersion."""
-        ...
-
-    def config_map(self, namespace: str, name: str) -> Mapping[str, str] | None:
-        """Return the data of a ConfigMap of ours, or None."""
-        ...
-
-    def write_config_map(self, owner: Key, uid: str, name: str, data: Mapping[str, str]) -> None:
-        """Create or replace a ConfigMap of ours, owned by one of our resources.
-
-        Ours is what carries our label or belongs to one of our resources, so that one is known again that was restored
-        or whose owner was created anew. Raises Terminal(ROUTE_FOREIGN) for any other of that name.
-        """
-        ...
-
-    def delete_config_map(self, namespace: str, name: str) -> None:
-        """Remove a ConfigMap of ours. A missing one is no error, and another's stays."""
-        ...
-
-    def secret(self, namespace: str, name: str) -> Secret | None:
-        """Return a Secret by name, or None."""
-        ...
-
-    def event(self, about: Resource, is_warning: bool, reason: str, message: str) -> None:
-        """Post an Event. Best effort: a lost Event is no error."""
-        ...
 
 
 class MemoryCluster:
@@ -240,16 +142,6 @@ class MemoryCluster:
             del self._resources[key]
             for name in [name for name, owner in self._owners.items() if owner == key]:
                 self._config_maps.pop(name, None)
-
-
-def foreign(config_map: str) -> Terminal:
-    """Return the error for a ConfigMap of a name of ours that somebody else made."""
-    label = ", ".join(f"{name}={value}" for name, value in MANAGED_BY.items())
-    return Terminal(
-        Reason.ROUTE_FOREIGN,
-        f"ConfigMap {config_map} is somebody else's, wanted it free or with the label {label}; "
-        "remove it, or declare the deployment under another name",
-    )
 
 
 def _key(resource: Resource) -> Key:
