@@ -36,6 +36,8 @@ import pymilvus
 import qdrant_client
 from qdrant_client import models
 
+from pointsman.api import engines
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.contracts import backends_points
@@ -44,7 +46,7 @@ from tests.servers import postgres as postgres_server
 
 from pointsman import ports
 from pointsman.access import Access
-from pointsman.api import base, deployment
+from pointsman.api import base
 from pointsman.backends import memory, points, registry
 from pointsman.core import recipes
 from pointsman.core import rows as schema
@@ -218,11 +220,11 @@ def opened(kind: str, dimensions: int) -> Iterator[tuple[ports.Backend, Vendor]]
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if kind == "milvus":
             uri = stack.enter_context(milvus_server.start_milvus(folder))
-            spec = deployment.Backend(milvus=deployment.MilvusBackend(uri=uri))
+            spec = engines.Backend(milvus=engines.MilvusBackend(uri=uri))
             yield registry.open_backend(spec, {}, LOCAL), milvus_vendor(uri, dimensions)
         elif kind == "pgvector":
             server = stack.enter_context(postgres_server.start_postgres(folder))
-            found = deployment.PgvectorBackend(
+            found = engines.PgvectorBackend(
                 host=server.host,
                 port=server.port,
                 database=server.database,
@@ -230,11 +232,11 @@ def opened(kind: str, dimensions: int) -> Iterator[tuple[ports.Backend, Vendor]]
                 tls="Disable",
             )
             credentials = {"username": server.username, "password": server.password}
-            backend = registry.open_backend(deployment.Backend(pgvector=found), credentials, LOCAL)
+            backend = registry.open_backend(engines.Backend(pgvector=found), credentials, LOCAL)
             yield backend, pgvector_vendor(server, dimensions)
         else:
             url = os.environ["QDRANT_URL"]
-            spec = deployment.Backend(qdrant=deployment.QdrantBackend(url=url))
+            spec = engines.Backend(qdrant=engines.QdrantBackend(url=url))
             yield registry.open_backend(spec, {}, LOCAL), qdrant_vendor(url, dimensions)
 
 

@@ -20,7 +20,7 @@ from examples.stdlib import corpus
 from tests.servers import milvus, postgres
 
 from pointsman.access import Access
-from pointsman.api import deployment as deployment_api
+from pointsman.api import engines
 from pointsman.backends import registry
 from pointsman.cluster import kube
 from pointsman.cluster.resources import DATASET, DEPLOYMENT, QUERY_SET, REFRESH_ANNOTATION
@@ -164,7 +164,7 @@ class Stage:
 
     def open_backend(self) -> Backend:
         """Open the database as a direct client would."""
-        spec = deployment_api.Backend.model_validate(self.spec)
+        spec = engines.Backend.model_validate(self.spec)
         return registry.open_backend(spec, self.secrets, Access(allow_loopback=True))
 
     def wait(self, is_done: Callable[[], bool], what: str) -> None:

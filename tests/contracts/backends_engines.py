@@ -21,7 +21,7 @@ from tests.servers import postgres as postgres_server
 
 from pointsman import ports
 from pointsman.access import Access
-from pointsman.api import deployment
+from pointsman.api import deployment, engines
 from pointsman.backends import memory, qdrant, registry
 
 LOCAL = Access(allow_loopback=True, allowed_hosts=("*",))
@@ -106,13 +106,13 @@ def qdrant_local_engine() -> Engine:
 
 def qdrant_server_engine(url: str) -> Engine:
     client = qdrant_client.QdrantClient(url=url, check_compatibility=False)
-    spec = deployment.Backend(qdrant=deployment.QdrantBackend(url=url))
+    spec = engines.Backend(qdrant=engines.QdrantBackend(url=url))
     return qdrant_engine("qdrant-server", client, registry.open_backend(spec, {}, LOCAL))
 
 
 def milvus_engine(uri: str) -> Engine:
     client = pymilvus.MilvusClient(uri)
-    spec = deployment.Backend(milvus=deployment.MilvusBackend(uri=uri))
+    spec = engines.Backend(milvus=engines.MilvusBackend(uri=uri))
 
     def edit(name: str, point_id: bytes, field: str, value: object) -> None:
         found: dict[str, Any] = client.get(name, [point_id.hex()], output_fields=["*"])[0]
@@ -137,9 +137,9 @@ def milvus_engine(uri: str) -> Engine:
     return Engine("milvus", backend, overwrite, edit, insert, names, client.drop_collection, foreign, client.close)
 
 
-def pgvector_spec(server: postgres_server.Server) -> deployment.Backend:
-    return deployment.Backend(
-        pgvector=deployment.PgvectorBackend(
+def pgvector_spec(server: postgres_server.Server) -> engines.Backend:
+    return engines.Backend(
+        pgvector=engines.PgvectorBackend(
             host=server.host,
             port=server.port,
             database=server.database,

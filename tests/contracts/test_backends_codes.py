@@ -16,7 +16,7 @@ from tests.contracts.backends_engines import milvus_uri
 from tests.contracts.test_backends_errors import opened, raised
 
 from pointsman import errors, ports
-from pointsman.api import deployment
+from pointsman.api import engines
 from pointsman.api.conditions import Reason
 
 __all__ = ["milvus_uri"]
@@ -47,10 +47,10 @@ def serving(handler: grpc.GenericRpcHandler) -> Iterator[int]:
         server.stop(None).wait()
 
 
-def at_port(engine: str, port: int) -> deployment.Backend:
+def at_port(engine: str, port: int) -> engines.Backend:
     if engine == "qdrant":
-        return deployment.Backend(qdrant=deployment.QdrantBackend(url="http://127.0.0.1:1", grpc_port=port))
-    return deployment.Backend(milvus=deployment.MilvusBackend(uri=f"http://127.0.0.1:{port}"))
+        return engines.Backend(qdrant=engines.QdrantBackend(url="http://127.0.0.1:1", grpc_port=port))
+    return engines.Backend(milvus=engines.MilvusBackend(uri=f"http://127.0.0.1:{port}"))
 
 
 @pytest.mark.parametrize("engine", ["qdrant", "milvus"])
@@ -143,7 +143,7 @@ def test_what_milvus_does_not_find_within_itself_is_no_lost_index(code: int) -> 
 
 
 def test_a_database_that_milvus_does_not_have_is_said(milvus_uri: str) -> None:
-    lite = deployment.Backend(milvus=deployment.MilvusBackend(uri=milvus_uri, database="nowhere"))
+    lite = engines.Backend(milvus=engines.MilvusBackend(uri=milvus_uri, database="nowhere"))
     with answering(800) as backend:
         said = raised(lambda: backend.find("x"))
     with opened(lite, {}) as backend:

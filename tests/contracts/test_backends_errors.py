@@ -17,7 +17,7 @@ from tests.servers.postgres import Server
 
 from pointsman import errors, ports
 from pointsman.access import Access
-from pointsman.api import base, deployment
+from pointsman.api import base, engines
 from pointsman.api.conditions import Reason
 from pointsman.backends import memory, milvus, pgvector, pgvector_connections, qdrant, registry
 
@@ -30,10 +30,10 @@ CREDENTIALS = {
     "token": "hunter2-secret",
 }
 NOWHERE = {
-    "qdrant": deployment.Backend(qdrant=deployment.QdrantBackend(url="http://127.0.0.1:1", grpc_port=1)),
-    "milvus": deployment.Backend(milvus=deployment.MilvusBackend(uri="http://127.0.0.1:1")),
-    "pgvector": deployment.Backend(
-        pgvector=deployment.PgvectorBackend(
+    "qdrant": engines.Backend(qdrant=engines.QdrantBackend(url="http://127.0.0.1:1", grpc_port=1)),
+    "milvus": engines.Backend(milvus=engines.MilvusBackend(uri="http://127.0.0.1:1")),
+    "pgvector": engines.Backend(
+        pgvector=engines.PgvectorBackend(
             host="127.0.0.1", port=1, database="d", credentials_ref=base.SecretReference(name="s"), tls="Disable"
         )
     ),
@@ -49,7 +49,7 @@ def raised(attempt: Any) -> errors.PointsmanError:
 
 
 @contextlib.contextmanager
-def opened(spec: deployment.Backend, credentials: dict[str, str] = CREDENTIALS) -> Iterator[ports.Backend]:
+def opened(spec: engines.Backend, credentials: dict[str, str] = CREDENTIALS) -> Iterator[ports.Backend]:
     backend = registry.open_backend(spec, credentials, LOCAL)
     try:
         yield backend
@@ -75,10 +75,10 @@ def test_a_wrong_password_is_unauthorised(postgres: Server) -> None:
     assert found.message.endswith("refused the user tester; check username and password in the Secret")
 
 
-def changed(server: Server, **fields: Any) -> deployment.Backend:
+def changed(server: Server, **fields: Any) -> engines.Backend:
     found = pgvector_spec(server).pgvector
     assert found is not None
-    return deployment.Backend(pgvector=found.model_copy(update=fields))
+    return engines.Backend(pgvector=found.model_copy(update=fields))
 
 
 @pytest.mark.parametrize(
@@ -214,12 +214,12 @@ def test_a_proxy_of_the_environment_is_not_used(milvus_uri: str, monkeypatch: py
         monkeypatch.setenv(variable, "http://127.0.0.1:1")
     # Another spelling of the address, so that no connection of another test is used again.
     uri = milvus_uri.replace("127.0.0.1", "localhost")
-    with opened(deployment.Backend(milvus=deployment.MilvusBackend(uri=uri, database="default")), {}) as backend:
+    with opened(engines.Backend(milvus=engines.MilvusBackend(uri=uri, database="default")), {}) as backend:
         backend.probe()
 
 
 def test_texts_too_long_for_milvus_are_refused_with_their_count(milvus_uri: str) -> None:
-    with opened(deployment.Backend(milvus=deployment.MilvusBackend(uri=milvus_uri)), {}) as backend:
+    with opened(engines.Backend(milvus=engines.MilvusBackend(uri=milvus_uri)), {}) as backend:
         backend.create(spec_named("pm_long"))
         points = some.batch(some.directions(3, 8), texts=["ü" * 32767, "ü" * 32768, "hunter2" * 10000])
         found = raised(lambda: backend.load("pm_long", [points]))
@@ -232,7 +232,7 @@ def test_texts_too_long_for_milvus_are_refused_with_their_count(milvus_uri: str)
 
 
 def test_more_dimensions_than_milvus_and_qdrant_hold_are_refused(milvus_uri: str) -> None:
-    for spec in (deployment.Backend(milvus=deployment.MilvusBackend(uri=milvus_uri)), NOWHERE["qdrant"]):
+    for spec in (engines.Backend(milvus=engines.MilvusBackend(uri=milvus_uri)), NOWHERE["qdrant"]):
         with opened(spec, {}) as backend:
             found = raised(lambda opened=backend: opened.create(spec_named("pm_wide", 70_000)))
             assert isinstance(found, errors.Terminal)
@@ -263,11 +263,11 @@ def test_each_engine_is_opened_as_its_own_kind() -> None:
         with opened(spec) as backend:
             assert type(backend) is kinds[engine]
         assert "127.0.0.1:1" in registry.address(spec)
-        assert registry.index_parameters(spec) == deployment.Hnsw(m=16, ef_construct=128)
+        assert registry.index_parameters(spec) == engines.Hnsw(m=16, ef_construct=128)
 
 
 def test_the_memory_of_a_process_is_shared_by_all_that_are_given_it() -> None:
-    spec, shared = deployment.Backend(memory=deployment.MemoryBackend()), memory.Memory()
+    spec, shared = engines.Backend(memory=engines.MemoryBackend()), memory.Memory()
     allowed = Access(allow_memory_backend=True)
     registry.open_backend(spec, {}, allowed, shared).create(spec_named("x"))
     assert registry.open_backend(spec, {}, allowed, shared).find("x") == MARKER
@@ -275,7 +275,7 @@ def test_the_memory_of_a_process_is_shared_by_all_that_are_given_it() -> None:
 
 
 def test_tenants_may_not_keep_indexes_in_the_memory_of_the_operator_unless_the_settings_say_so() -> None:
-    spec = deployment.Backend(memory=deployment.MemoryBackend())
+    spec = engines.Backend(memory=engines.MemoryBackend())
     found = raised(lambda: registry.open_backend(spec, {}, Access(), memory.Memory()))
     assert isinstance(found, errors.Terminal)
     assert found.message == (
@@ -284,7 +284,7 @@ def test_tenants_may_not_keep_indexes_in_the_memory_of_the_operator_unless_the_s
 
 
 def test_index_parameters_and_engine_are_told_apart() -> None:
-    specs = [*NOWHERE.values(), deployment.Backend(memory=deployment.MemoryBackend())]
-    other = deployment.MilvusBackend(uri="http://127.0.0.1:1", hnsw=deployment.Hnsw(m=32))
-    specs.append(deployment.Backend(milvus=other))
+    specs = [*NOWHERE.values(), engines.Backend(memory=engines.MemoryBackend())]
+    other = engines.MilvusBackend(uri="http://127.0.0.1:1", hnsw=engines.Hnsw(m=32))
+    specs.append(engines.Backend(milvus=other))
     assert len({registry.parameters_digest(spec) for spec in specs}) == 5

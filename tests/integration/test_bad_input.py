@@ -19,7 +19,7 @@ from tests.servers import door
 from tests.servers.openai_server import OpenAIServer, Switches
 
 from pointsman import errors
-from pointsman.api import deployment
+from pointsman.api import engines
 from pointsman.backends import registry
 from pointsman.controlplane import plane
 from pointsman.core import names, rows
@@ -252,7 +252,7 @@ def test_a_collection_of_our_name_that_is_not_ours_is_left_alone(stage: Stage, p
     # Suspended, a deployment makes nothing yet, so that somebody else can be there first.
     uid = stage.deploy("foreign", pgvector.spec, dataset=served, suspend=True)["metadata"]["uid"]
     recipe = stage.store().dataset(stage.namespace, served).pins()["v7"].key
-    parameters = registry.parameters_digest(deployment.Backend.model_validate(pgvector.spec))
+    parameters = registry.parameters_digest(engines.Backend.model_validate(pgvector.spec))
     name = names.physical_name(stage.namespace, "foreign", uid, "v7", recipe, f"{parameters}/None", 1)
     pgvector.engine.build_foreign(name)
 

@@ -6,7 +6,7 @@ from typing import Any
 import pydantic
 import pytest
 
-from pointsman.api import base, conditions, dataset, deployment, queryset
+from pointsman.api import base, conditions, dataset, deployment, engines, queryset
 from pointsman.api.conditions import Condition, ConditionType, Reason, Status
 
 DATASET: dict[str, Any] = {
@@ -67,7 +67,7 @@ def test_a_deployment_is_read_from_yaml_with_its_defaults() -> None:
     assert spec.backend.engine == "pgvector"
     assert spec.backend.pgvector is not None
     assert spec.backend.pgvector.schema_ == "search"
-    assert spec.backend.pgvector.hnsw == deployment.Hnsw(m=16, ef_construct=128)
+    assert spec.backend.pgvector.hnsw == engines.Hnsw(m=16, ef_construct=128)
     assert spec.retire.after == "336h"
 
 
@@ -76,9 +76,9 @@ def test_a_deployment_is_read_from_yaml_with_its_defaults() -> None:
     [
         (dataset.Source, {"idField": "id"}, "exactly one of files and postgres is wanted"),
         (dataset.ModelChoice, {"queryPrefix": "q"}, "exactly one of wordllama and openai is wanted"),
-        (deployment.Backend, {}, "exactly one of qdrant, milvus, pgvector and memory is wanted"),
+        (engines.Backend, {}, "exactly one of qdrant, milvus, pgvector and memory is wanted"),
         (
-            deployment.Backend,
+            engines.Backend,
             {"memory": {}, "milvus": {"uri": "http://milvus:19530"}},
             "exactly one of qdrant, milvus, pgvector and memory is wanted",
         ),
@@ -88,7 +88,7 @@ def test_a_deployment_is_read_from_yaml_with_its_defaults() -> None:
         (dataset.Chunking, {"size": 3}, "Extra inputs are not permitted"),
         (dataset.Retention, {"for": "14d"}, "wanted hours, minutes and seconds"),
         (dataset.Endpoint, {"name": "a", "baseURL": "https://user:secret@host/v1"}, "String should match pattern"),
-        (deployment.PgvectorBackend, {"host": "db,evil", "database": "d"}, "String should match pattern"),
+        (engines.PgvectorBackend, {"host": "db,evil", "database": "d"}, "String should match pattern"),
     ],
 )
 def test_what_the_api_server_refuses_the_types_refuse_too(
@@ -107,7 +107,7 @@ def test_what_the_api_server_refuses_the_types_refuse_too(
     ],
 )
 def test_a_backend_says_which_engine_it_is(backend: dict[str, Any], engine: str) -> None:
-    assert deployment.Backend.model_validate(backend).engine == engine
+    assert engines.Backend.model_validate(backend).engine == engine
 
 
 def test_a_status_names_every_setting_in_force() -> None:

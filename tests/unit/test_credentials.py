@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pointsman.access import SECRET_ANNOTATION, Access
-from pointsman.api import dataset, deployment
+from pointsman.api import dataset, engines
 from pointsman.api.conditions import Reason
 from pointsman.cluster import credentials
 from pointsman.cluster.memory import MemoryCluster
@@ -34,7 +34,7 @@ def cluster(hosts: str = "db.example.com, s3.amazonaws.com", **changes: str | by
 
 
 def of_backend(engine: str, where: MemoryCluster) -> Any:
-    spec = deployment.Backend.model_validate({engine: BACKENDS[engine][0]})
+    spec = engines.Backend.model_validate({engine: BACKENDS[engine][0]})
     return credentials.of_backend(where, "search", spec, Access())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pointsman.access import Access
-from pointsman.api import deployment as api
+from pointsman.api import engines
 from pointsman.api.conditions import Reason
 from pointsman.backends.memory import Memory
 from pointsman.controller.world import Databases
@@ -13,8 +13,8 @@ from pointsman.errors import Retryable
 from pointsman.plan.tasks import Key
 
 OWNER, OTHER = Key("IndexDeployment", "team", "papers"), Key("IndexDeployment", "team", "books")
-SPEC = api.Backend(milvus=api.MilvusBackend(uri="http://db.example.com:19530"))
-ELSEWHERE = api.Backend(milvus=api.MilvusBackend(uri="http://other.example.com:19530"))
+SPEC = engines.Backend(milvus=engines.MilvusBackend(uri="http://db.example.com:19530"))
+ELSEWHERE = engines.Backend(milvus=engines.MilvusBackend(uri="http://other.example.com:19530"))
 
 
 class Away(Memory):

@@ -7,22 +7,22 @@ from typing import assert_never
 from urllib.parse import urlsplit, urlunsplit
 
 from pointsman import access, ports
-from pointsman.api import deployment
+from pointsman.api import engines
 from pointsman.backends import memory
 from pointsman.core import recipes
 
 # Whoever adds one here is told by the type checker where else it is wanted.
-Engine = deployment.QdrantBackend | deployment.MilvusBackend | deployment.PgvectorBackend | deployment.MemoryBackend
+Engine = engines.QdrantBackend | engines.MilvusBackend | engines.PgvectorBackend | engines.MemoryBackend
 
 
-def engine(spec: deployment.Backend) -> Engine:
+def engine(spec: engines.Backend) -> Engine:
     """Return the one engine that is named."""
     named: Engine = getattr(spec, spec.engine)
     return named
 
 
 def open_backend(
-    spec: deployment.Backend,
+    spec: engines.Backend,
     credentials: Mapping[str, str],
     allowed: access.Access,
     shared_memory: memory.Memory | None = None,
@@ -34,18 +34,18 @@ def open_backend(
     """
     # Each client is imported when its database is wanted: together they take seconds and much memory.
     match engine(spec):
-        case deployment.QdrantBackend() as found:
+        case engines.QdrantBackend() as found:
             from pointsman.backends import qdrant
 
             url = _pinned(found.url, allowed, found.grpc_port)
             client = qdrant.connect(url, found.grpc_port, credentials.get("apiKey"))
             return qdrant.Qdrant(client, _shown(found.url))
-        case deployment.MilvusBackend() as found:
+        case engines.MilvusBackend() as found:
             from pointsman.backends import milvus, milvus_connections
 
             uri, token = _pinned(found.uri, allowed), credentials.get("token", "")
             return milvus.Milvus(milvus_connections.Connection(uri, found.database, token, _shown(found.uri)))
-        case deployment.PgvectorBackend() as found:
+        case engines.PgvectorBackend() as found:
             from pointsman.backends import pgvector, pgvector_connections
 
             address = pgvector_connections.Address(
@@ -59,35 +59,35 @@ def open_backend(
                 tls=found.tls,
             )
             return pgvector.Pgvector(pgvector_connections.Connections(address), found.schema_)
-        case deployment.MemoryBackend():
+        case engines.MemoryBackend():
             allowed.check_memory()
             return memory.Memory() if shared_memory is None else shared_memory
         case never:
             assert_never(never)
 
 
-def address(spec: deployment.Backend) -> str:
+def address(spec: engines.Backend) -> str:
     """Return the address that direct clients are told: no secrets."""
     match engine(spec):
-        case deployment.QdrantBackend(url=url):
+        case engines.QdrantBackend(url=url):
             return url
-        case deployment.MilvusBackend(uri=uri, database=database):
+        case engines.MilvusBackend(uri=uri, database=database):
             return uri if database == "default" else f"{uri.rstrip('/')}/{database}"
-        case deployment.PgvectorBackend() as found:
+        case engines.PgvectorBackend() as found:
             return f"postgresql://{found.host}:{found.port}/{found.database}?schema={found.schema_}"
-        case deployment.MemoryBackend():
+        case engines.MemoryBackend():
             return "memory"
         case never:
             assert_never(never)
 
 
-def index_parameters(spec: deployment.Backend) -> deployment.Hnsw:
+def index_parameters(spec: engines.Backend) -> engines.Hnsw:
     """Return the parameters that the graph index is built with."""
     found = engine(spec)
-    return deployment.Hnsw() if isinstance(found, deployment.MemoryBackend) else found.hnsw
+    return engines.Hnsw() if isinstance(found, engines.MemoryBackend) else found.hnsw
 
 
-def parameters_digest(spec: deployment.Backend) -> str:
+def parameters_digest(spec: engines.Backend) -> str:
     """Return a digest of what, beside the recipe, makes two indexes differ: engine and index parameters."""
     kind = type(engine(spec)).__name__
     return recipes.digest([kind, index_parameters(spec).model_dump(mode="json")], 8)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pointsman.access import Access
 from pointsman.api import dataset as dataset_api
-from pointsman.api import deployment as deployment_api
+from pointsman.api import engines
 from pointsman.api.base import SecretKeyReference, SecretReference
 from pointsman.api.conditions import Reason
 from pointsman.backends import registry
@@ -52,16 +52,16 @@ def of_endpoint(cluster: Cluster, namespace: str, endpoint: dataset_api.Endpoint
     return _one(cluster, namespace, endpoint.api_key_ref, _host(endpoint.base_url), access)
 
 
-def of_backend(cluster: Cluster, namespace: str, backend: deployment_api.Backend, access: Access) -> Mapping[str, str]:
+def of_backend(cluster: Cluster, namespace: str, backend: engines.Backend, access: Access) -> Mapping[str, str]:
     """Return the credentials of a database; empty where its spec names no Secret."""
     match registry.engine(backend):
-        case deployment_api.QdrantBackend(url=url, api_key_ref=reference):
+        case engines.QdrantBackend(url=url, api_key_ref=reference):
             return {} if reference is None else {"apiKey": _one(cluster, namespace, reference, _host(url), access)}
-        case deployment_api.MilvusBackend(uri=uri, token_ref=reference):
+        case engines.MilvusBackend(uri=uri, token_ref=reference):
             return {} if reference is None else {"token": _one(cluster, namespace, reference, _host(uri), access)}
-        case deployment_api.PgvectorBackend() as found:
+        case engines.PgvectorBackend() as found:
             return _several(cluster, namespace, found.credentials_ref, found.host, POSTGRES_KEYS, access)
-        case deployment_api.MemoryBackend():
+        case engines.MemoryBackend():
             return {}
         case never:
             assert_never(never)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from pointsman.access import Access
-from pointsman.api import deployment as deployment_api
+from pointsman.api import engines
 from pointsman.api.conditions import Reason
 from pointsman.cluster import credentials
 from pointsman.cluster.resources import Cluster
@@ -21,7 +21,7 @@ from pointsman.store.root import Store
 from pointsman.work.jobs import Credentials
 from pointsman.work.runners import Runner
 
-Opener = Callable[[deployment_api.Backend, Credentials, Access], Backend]
+Opener = Callable[[engines.Backend, Credentials, Access], Backend]
 
 
 FIRST_REST, LAST_REST = 5.0, 120.0
@@ -50,7 +50,7 @@ class Databases:
         self._outages: dict[Key, _Outage] = {}
         self._counts: dict[tuple[Key, str], tuple[Backend, int, float]] = {}
 
-    def get(self, owner: Key, spec: deployment_api.Backend, credentials: Credentials) -> Backend:
+    def get(self, owner: Key, spec: engines.Backend, credentials: Credentials) -> Backend:
         """Return the connection of a deployment."""
         told = "\0".join([spec.model_dump_json(), *(f"{k}={v}" for k, v in sorted(credentials.items()))])
         fingerprint = hashlib.blake2b(told.encode()).hexdigest()
@@ -140,7 +140,7 @@ class World:
     started: datetime = datetime(1970, 1, 1, tzinfo=UTC)
     """When this operator began: while none was there, no finalizer has waited for anything."""
 
-    def database(self, owner: Key, spec: deployment_api.Backend, is_deleting: bool) -> Backend:
+    def database(self, owner: Key, spec: engines.Backend, is_deleting: bool) -> Backend:
         """Return the database of a deployment.
 
         While the deployment is deleted, the connection that is open will do: with a namespace its Secrets go first.

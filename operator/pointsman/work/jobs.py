@@ -20,7 +20,7 @@ import numpy.typing as npt
 from pointsman import ports
 from pointsman.access import Access
 from pointsman.api import dataset as dataset_api
-from pointsman.api import deployment as deployment_api
+from pointsman.api import engines
 from pointsman.api import queryset as queryset_api
 from pointsman.api.conditions import Reason
 from pointsman.backends import registry as backends
@@ -58,7 +58,7 @@ class Doors:
     embedder: Callable[
         [Space, dataset_api.Endpoint | None, str | None, Access, dataset_api.ModelChoice], ports.Embedder
     ]
-    backend: Callable[[deployment_api.Backend, Credentials, Access], ports.Backend]
+    backend: Callable[[engines.Backend, Credentials, Access], ports.Backend]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Job:
     access: Access = field(default_factory=Access)
     dataset: dataset_api.Spec | None = None
     """The dataset's spec, for tasks that read its source or reach its models."""
-    backend: deployment_api.Backend | None = None
+    backend: engines.Backend | None = None
     """The database, for tasks on an index."""
     query_set: queryset_api.Spec | None = None
     """The query set, for the task that reads it."""
@@ -296,7 +296,7 @@ def from_json(value: Mapping[str, Any]) -> Job:
         store_options=value["store_options"],
         access=_access_from_json(value["access"]),
         dataset=None if dataset is None else dataset_api.Spec.model_validate(dataset),
-        backend=None if backend is None else deployment_api.Backend.model_validate(backend),
+        backend=None if backend is None else engines.Backend.model_validate(backend),
         query_set=None if query_set is None else queryset_api.Spec.model_validate(query_set),
         uid=value["uid"],
         serving=value["serving"],
