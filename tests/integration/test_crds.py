@@ -463,7 +463,7 @@ def test_a_status_that_the_operator_would_write_is_kept_whole(cluster: Cluster) 
         "message": "",
     }
     index = {"name": "pm_1", "version": "v7", "recipe": "abc", "role": "Serving", "frozen": False, "rows": 3}
-    status = {"observedGeneration": 1, "conditions": [condition], "indexes": [index], "weight": "v7 100", "step": ""}
+    status = {"observedGeneration": 1, "conditions": [condition], "indexes": [index], "weight": "v7 100"}
 
     written = cluster.replace({**created, "status": status}, "/status")
 
@@ -499,7 +499,7 @@ def test_a_list_shows_what_a_person_looks_for(cluster: Cluster) -> None:
         }
         for kind in ("Ready", "RollbackReady")
     ]
-    status = {"conditions": conditions, "servingVersion": "v7", "phase": "Serving", "weight": "v7 100", "step": ""}
+    status = {"conditions": conditions, "servingVersion": "v7", "phase": "Serving", "weight": "v7 100"}
     cluster.replace({**created, "status": status}, "/status")
 
     table = _table(cluster, "indexdeployments", created["metadata"]["name"])

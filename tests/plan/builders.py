@@ -126,6 +126,8 @@ def index(name: str, role: Role, of: Recipe = V7, **changes: Any) -> Index:
         "since": NOW - DAY,
         "address": "memory:",
     }
+    # What has ever served is proven, unless a test says otherwise.
+    values["proven_at"] = NOW - DAY if role in (Role.SERVING, Role.RETAINED) else None
     return Index(**{**values, **changes})
 
 

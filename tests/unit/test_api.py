@@ -125,7 +125,9 @@ def test_a_status_names_every_setting_in_force() -> None:
     }
     assert of_deployment.dump() == {
         "hnsw": {"m": 16, "efConstruct": 128},
-        "retire": {"after": "336h"},
+        "strategy": {"steps": [], "progressDeadline": "2h", "onFailure": "RollBack"},
+        "burnIn": {"for": "24h", "minQueries": 0},
+        "retire": {"after": "336h", "mode": "Automatic"},
         "check": {"every": "1h"},
         "maxLag": "5s",
         "deletionPolicy": "Delete",

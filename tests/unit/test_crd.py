@@ -41,6 +41,7 @@ def test_the_reference_in_the_repository_is_that_made_from_the_types() -> None:
 
 def test_no_other_definition_lies_beside_them() -> None:
     assert sorted(path.name for path in (ROOT / "crds").iterdir()) == [
+        "approvals.pointsman.dev.yaml",
         "embeddingdatasets.pointsman.dev.yaml",
         "indexdeployments.pointsman.dev.yaml",
         "querysets.pointsman.dev.yaml",
@@ -51,7 +52,7 @@ def test_the_definitions_are_written_into_the_folder_that_is_named(tmp_path: Pat
     crd.main(tmp_path / "crds")
     reference.main(tmp_path / "docs" / "api.md")
 
-    assert len(list((tmp_path / "crds").iterdir())) == 3
+    assert len(list((tmp_path / "crds").iterdir())) == 4
     assert (tmp_path / "docs" / "api.md").exists()
 
 

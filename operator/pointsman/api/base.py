@@ -63,6 +63,11 @@ def keyed(key: str) -> FieldInfo:
     return _extra({"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]})
 
 
+def atomic() -> FieldInfo:
+    """Return the annotation of a list that is replaced whole, as the order of its entries is what it says."""
+    return _extra({"x-kubernetes-list-type": "atomic"})
+
+
 def distinct() -> FieldInfo:
     """Return the annotation of a list in which nothing stands twice."""
     return _extra({"x-kubernetes-list-type": "set"})

@@ -97,6 +97,8 @@ class Reason(StrEnum):
     """The Secret's annotation does not allow this host."""
     HOST_NOT_FOUND = "HostNotFound"
     """A host's name does not resolve."""
+    QUERY_SET_NOT_FOUND = "QuerySetNotFound"
+    """The named query set does not exist in this namespace."""
 
     # Sources.
     SOURCE_UNREACHABLE = "SourceUnreachable"

@@ -8,12 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pointsman.api import base, engines
+from pointsman.api import base, engines, routes, steps
 from pointsman.api.conditions import Condition
 from pointsman.api.dataset import Progress
-
-MOST_INDEXES = 64
-"""How many indexes a status lists."""
 
 
 class Publish(base.Model):
@@ -31,13 +28,6 @@ class Publish(base.Model):
     ) = None
     """A bare alias that moves with every switch. A client that embeds with the old model would not notice: prefer the
     ConfigMap, which names collection and model together."""
-
-
-class Retire(base.Model):
-    """What becomes of an index that no longer serves."""
-
-    after: base.Duration = "336h"
-    """How long it is kept complete and current after it last served."""
 
 
 class Check(base.Model):
@@ -73,7 +63,13 @@ class Spec(base.Model):
     """The vector database."""
     publish: Publish = Publish()
     """How direct clients find the serving index."""
-    retire: Retire = Retire()
+    strategy: steps.Strategy = steps.Strategy()
+    """How queries move to a new version."""
+    gates: steps.Gates = steps.Gates()
+    """What must hold all the way."""
+    burn_in: steps.BurnIn = steps.BurnIn()
+    """How long a promoted version is watched."""
+    retire: steps.Retire = steps.Retire()
     """What becomes of an index that no longer serves."""
     check: Check = Check()
     """How often the serving index is compared with its snapshot."""
@@ -81,6 +77,8 @@ class Spec(base.Model):
     """How far behind the dataset an index may be and still take over from a more current one."""
     suspend: bool = False
     """Whether to freeze forward motion. Never freezes a rollback."""
+    retry: Annotated[str, Field(max_length=63)] = ""
+    """A new value tries a rejected version again."""
     deletion_policy: Literal["Delete", "Orphan"] = "Delete"
     """What becomes of the indexes when the deployment is deleted."""
 
@@ -98,8 +96,8 @@ class Role(StrEnum):
     """Is being removed, for good."""
 
 
-class Step(StrEnum):
-    """The steps on the road to the version that must serve."""
+class Stage(StrEnum):
+    """The stages on the road to the version that must serve."""
 
     EMBED = "Embed"
     """The version is being embedded."""
@@ -109,8 +107,33 @@ class Step(StrEnum):
     """An index is being compared with its snapshot, and repaired."""
     FOLLOW = "Follow"
     """An index is catching up."""
+    GATES = "Gates"
+    """Nothing is shifted before the gates have passed."""
+    SHADOW = "Shadow"
+    """Queries also go to the candidate, whose answers are thrown away."""
+    WEIGHT = "Weight"
+    """Queries are being shifted."""
+    PAUSE = "Pause"
+    """A wait that the steps ask for."""
+    APPROVAL = "Approval"
+    """A wait for a person."""
+    BURN_IN = "BurnIn"
+    """The promoted version is being watched."""
     RETIRE = "Retire"
     """An index whose time is over is being removed."""
+
+
+class Verdict(StrEnum):
+    """What a gate says."""
+
+    PASSED = "Passed"
+    """What it claims is true."""
+    FAILED = "Failed"
+    """What it claims is false."""
+    INCONCLUSIVE = "Inconclusive"
+    """It cannot tell: too little was seen."""
+    ERROR = "Error"
+    """It could not be measured."""
 
 
 class Effective(base.Fact):
@@ -118,7 +141,11 @@ class Effective(base.Fact):
 
     hnsw: engines.Hnsw | None = None
     """Parameters of the graph index, where the engine has one."""
-    retire: Retire
+    strategy: steps.Strategy
+    """How queries move to a new version."""
+    burn_in: steps.BurnIn
+    """How long a promoted version is watched."""
+    retire: steps.Retire
     """What becomes of an index that no longer serves."""
     check: Check
     """How often the serving index is compared with its snapshot."""
@@ -133,6 +160,8 @@ def effective(spec: Spec) -> Effective:
     database = getattr(spec.backend, spec.backend.engine)
     return Effective(
         hnsw=getattr(database, "hnsw", None),
+        strategy=spec.strategy,
+        burn_in=spec.burn_in,
         retire=spec.retire,
         check=spec.check,
         max_lag=spec.max_lag,
@@ -147,6 +176,17 @@ class CursorStatus(base.Fact):
     """The last snapshot that it holds whole."""
     sequence: int
     """The last entry of the change log that it holds."""
+
+
+class Weight(base.Fact):
+    """A share of the queries, in percent: what is wanted, what every gateway serves, what was answered."""
+
+    desired: int = 0
+    """What the route says."""
+    accepted: int | None = None
+    """What all gateways that are ready serve; None where they serve different routes, or none is known."""
+    measured: int | None = None
+    """The share of the queries that it answered since the gateways serve the route; None where there were none."""
 
 
 class IndexStatus(base.Fact):
@@ -174,6 +214,8 @@ class IndexStatus(base.Fact):
     """When a scan last proved it."""
     progress: Progress | None = None
     """How far the loading under way has come."""
+    weight: Weight | None = None
+    """Its share of the queries; None for an index that is not on the route."""
 
 
 class RollbackStatus(base.Fact):
@@ -189,15 +231,72 @@ class RollbackStatus(base.Fact):
     """When the index is retired."""
 
 
-class RouteStatus(base.Fact):
-    """What the ConfigMap of direct clients says."""
+class StepStatus(base.Fact):
+    """The stage under way, on the road to the target."""
 
-    revision: int = 0
-    """Counts the switches; it only grows."""
-    index: str = ""
-    """The collection or table that answers."""
-    weight: int = 0
-    """Its share of the queries, in percent."""
+    name: str
+    """Embed, Build, Verify, Follow, Gates, Shadow, Weight, Pause, Approval, BurnIn or Retire."""
+    index: int | None = None
+    """Which of the spec's steps, counted from 1."""
+    of: int | None = None
+    """How many steps the spec has."""
+    hash: str = ""
+    """The steps, as a digest."""
+    started_at: datetime | None = None
+    """When it began."""
+    deadline: datetime | None = None
+    """When it is given up."""
+    waiting_for: str = ""
+    """What it waits for, as a clause."""
+
+
+class GateStatus(base.Fact):
+    """What a gate said last."""
+
+    name: str
+    """The gate, as the claim that is true when it passes."""
+    verdict: Verdict
+    """What it says."""
+    version: str = ""
+    """The version that it is about."""
+    value: str = ""
+    """What was measured."""
+    wanted: str = ""
+    """What was wanted."""
+    interval: str = ""
+    """Between what and what the true value is, 95 times of 100."""
+    samples: int = 0
+    """Over how many queries, groups or rows."""
+    measured_at: datetime | None = None
+    """When."""
+    message: str = ""
+    """All of it, as a clause."""
+
+
+class RejectedStatus(base.Fact):
+    """A version that was tried and refused."""
+
+    version: str
+    """The version."""
+    recipe: str = ""
+    """Its recipe."""
+    reason: str
+    """Why, in a word for machines."""
+    message: str = ""
+    """Why, with the evidence."""
+    at: datetime
+    """When."""
+    retry: str = ""
+    """The value of spec.retry then; another one tries it again."""
+
+
+class WriterStatus(base.Fact):
+    """Which operator wrote this."""
+
+    holder: str = ""
+    """Its name in the lease."""
+    epoch: int = 0
+    """Counts the operators; it only grows."""
 
 
 class Promotion(base.Fact):
@@ -226,17 +325,27 @@ class DeploymentStatus(base.Fact):
     """The settings in force, with every default filled in."""
     serving_version: str = ""
     """The version that answers."""
+    serving_index: str = ""
+    """Its collection or table."""
     target_version: str = ""
     """The version that must serve."""
-    step: str = ""
-    """The step under way to the target: Embed, Build, Verify, Follow or Retire; empty at rest."""
+    step: StepStatus | None = None
+    """The stage under way to the target; none at rest."""
     weight: str = ""
     """The share of the queries by version."""
     rollback: RollbackStatus | None = None
     """Where a rollback would lead."""
-    route: RouteStatus | None = None
-    """What direct clients are told."""
-    indexes: Annotated[list[IndexStatus], base.keyed("name"), Field(max_length=MOST_INDEXES)] = []
+    route: routes.RouteStatus | None = None
+    """What gateways serve."""
+    gates: Annotated[list[GateStatus], base.keyed("name"), Field(max_length=16)] = []
+    """What the gates said last."""
+    rejected: Annotated[list[RejectedStatus], base.atomic(), Field(max_length=16)] = []
+    """The versions that were tried and refused, the last ones."""
+    plan_hash: str = ""
+    """What an Approval must name: from where, to what, by which steps and gates."""
+    writer: WriterStatus | None = None
+    """Which operator wrote this."""
+    indexes: Annotated[list[IndexStatus], base.keyed("name"), Field(max_length=routes.MOST_INDEXES)] = []
     """The indexes, by name: the serving one, what is retained, what is built, what is removed. At most the first 64."""
     history: Annotated[list[Promotion], Field(max_length=64)] = []
     """The switches that happened, the last ones."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pointsman.api import base, dataset, deployment, queryset
+from pointsman.api import approval, base, dataset, deployment, queryset
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +79,13 @@ INDEX_DEPLOYMENT = Kind(
         Column("Serving", ".status.servingVersion", "The version that answers."),
         Column("Target", ".spec.version", "The version that must serve."),
         Column("Phase", ".status.phase", "What is going on."),
-        Column("Step", ".status.step", "The step under way; empty at rest."),
+        Column("Step", ".status.step.name", "The stage under way; empty at rest."),
         Column("Weight", ".status.weight", "The share of the queries by version."),
         _READY,
         _condition("Rollback", "RollbackReady", "status", "Whether going back is one switch."),
         _AGE,
         Column("Dataset", ".spec.datasetRef.name", "The dataset.", is_wide=True),
-        Column("Index", ".status.route.index", "The collection or table that answers.", is_wide=True),
+        Column("Index", ".status.servingIndex", "The collection or table that answers.", is_wide=True),
         _MESSAGE,
     ),
 )
@@ -109,5 +109,26 @@ QUERY_SET = Kind(
     ),
 )
 
-KINDS = (EMBEDDING_DATASET, INDEX_DEPLOYMENT, QUERY_SET)
+APPROVAL = Kind(
+    name="Approval",
+    singular="approval",
+    plural="approvals",
+    short="apv",
+    description="A person's decision about a deployment: lets a step pass, refuses or aborts a version, accepts a lag.",
+    spec=approval.Spec,
+    status=approval.ApprovalStatus,
+    columns=(
+        Column("Target", ".spec.target.name", "The deployment."),
+        Column("Decision", ".spec.decision", "What was decided."),
+        Column("Answers", ".spec.answers", "The step or gate that is answered."),
+        Column("Version", ".spec.version", "The version that it is about."),
+        Column("By", ".spec.approvedBy", "Who decided."),
+        _condition("Counts", "Ready", "status", "Whether it counts."),
+        Column("Expires", ".spec.expiresAt", "When it stops counting.", "date"),
+        _AGE,
+        _MESSAGE,
+    ),
+)
+
+KINDS = (EMBEDDING_DATASET, INDEX_DEPLOYMENT, QUERY_SET, APPROVAL)
 """All kinds, in the order of the reference."""

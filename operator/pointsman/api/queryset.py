@@ -57,6 +57,17 @@ class Judgements(base.Model):
     has one relevant document, of grade 1, or the set is refused."""
 
 
+class Schedule(base.Model):
+    """How often."""
+
+    model_config = base.rules(
+        base.rule("duration(self.every) >= duration('1m')", "every must be 1m or more, since each run asks all queries")
+    )
+
+    every: base.Duration
+    """The time between two evaluations."""
+
+
 class Spec(base.Model):
     """What a user declares of a query set."""
 
@@ -70,6 +81,8 @@ class Spec(base.Model):
     """Their answers."""
     refresh: Refresh = Refresh(every="1h")
     """When the files are read again."""
+    schedule: Schedule | None = None
+    """When the deployments whose gates name this set are evaluated, beside what their migrations ask for."""
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:

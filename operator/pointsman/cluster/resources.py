@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol
 
 from pointsman.api.conditions import Reason
@@ -17,7 +18,13 @@ from pointsman.plan.tasks import Key
 DATASET = "EmbeddingDataset"
 DEPLOYMENT = "IndexDeployment"
 QUERY_SET = "QuerySet"
-PLURALS: Mapping[str, str] = {DATASET: "embeddingdatasets", DEPLOYMENT: "indexdeployments", QUERY_SET: "querysets"}
+APPROVAL = "Approval"
+PLURALS: Mapping[str, str] = {
+    DATASET: "embeddingdatasets",
+    DEPLOYMENT: "indexdeployments",
+    QUERY_SET: "querysets",
+    APPROVAL: "approvals",
+}
 MANAGED_BY: Mapping[str, str] = {"app.kubernetes.io/managed-by": "pointsman"}
 """The label of what we make, by which we know it again."""
 FINALIZER = "pointsman.dev/cleanup"
@@ -64,6 +71,23 @@ class Secret:
         return f"Secret(name={self.name!r})"
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What a Lease says of its holder. Two are equal where they say the same, whatever their versions are."""
+
+    holder: str
+    """Empty once it was given back."""
+    transitions: int
+    """Grows with every change of holder."""
+    seconds: int
+    """How long it lasts without being renewed."""
+    acquired: datetime | None
+    renewed: datetime | None
+    """By the holder's clock, which nobody compares with their own."""
+    version: str = field(default="", compare=False)
+    """The resourceVersion that this was read at; empty for one that is not there yet."""
+
+
 class Cluster(Protocol):
     """The Kubernetes API. Raises Retryable(CLUSTER_UNREACHABLE), and Conflict where somebody else wrote first."""
 
@@ -101,6 +125,14 @@ class Cluster(Protocol):
 
     def secret(self, namespace: str, name: str) -> Secret | None:
         """Return a Secret by name, or None."""
+        ...
+
+    def lease(self, namespace: str, name: str, within: float) -> Lease | None:
+        """Return a Lease, or None. Neither connecting nor reading may take more than so many seconds."""
+        ...
+
+    def write_lease(self, namespace: str, name: str, lease: Lease, within: float) -> Lease:
+        """Replace a Lease if it is still at its version, or create it where that is empty; return it as it is now."""
         ...
 
     def event(self, about: Resource, is_warning: bool, reason: str, message: str) -> None:

@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 from pointsman.api import base
 from pointsman.api import conditions as conditions_api
 from pointsman.api import deployment as api
+from pointsman.api import routes as routes_api
 from pointsman.api.conditions import Condition, ConditionType, Reason
 from pointsman.api.deployment import Role
-from pointsman.plan import indexes, words
+from pointsman.plan import indexes, routes, words
 from pointsman.plan.facts import Facts, Index
 from pointsman.plan.indexes import Target
 from pointsman.plan.observed import Deployment, Presence
@@ -21,7 +22,7 @@ State = tuple[ConditionType, Reason, str]
 
 
 def status(
-    seen: Deployment, facts: Facts, state: State, now: datetime, under_way: api.Step | None = None
+    seen: Deployment, facts: Facts, state: State, now: datetime, under_way: api.Stage | None = None
 ) -> api.DeploymentStatus:
     """Return the whole status, as it will be true once the plan's actions have been carried out."""
     serving = facts.serving
@@ -37,17 +38,18 @@ def status(
         effective=api.effective(seen.spec),
         phase=_phase(state),
         serving_version=serving.version if serving else "",
+        serving_index=serving.name if serving else "",
         target_version=seen.spec.version,
-        step=under_way or "",
+        step=None if under_way is None else api.StepStatus(name=under_way),
         weight=f"{serving.version} 100" if serving else "",
         rollback=rollback,
-        route=api.RouteStatus(revision=facts.route, index=serving.name, weight=100) if serving else None,
+        route=routes.for_gateways(seen, facts),
         indexes=[_index(seen, index) for index in _listed(facts)],
         history=[api.Promotion(version=p.version, index=p.index, snapshot=p.snapshot, at=p.at) for p in facts.history],
     )
 
 
-def step(seen: Deployment, facts: Facts, target: Target | str, work: Sequence[IndexTask]) -> api.Step | None:
+def step(seen: Deployment, facts: Facts, target: Target | str, work: Sequence[IndexTask]) -> api.Stage | None:
     """Return the step under way to the version that must serve; None at rest, or where only an edit leads on.
 
     The switch itself is none: it is over before anything is said.
@@ -55,20 +57,20 @@ def step(seen: Deployment, facts: Facts, target: Target | str, work: Sequence[In
     serving = facts.serving
     if isinstance(target, str):
         _, _, kind = indexes.why_no_target(seen, target)
-        return api.Step.EMBED if kind is ConditionType.RECONCILING else None
+        return api.Stage.EMBED if kind is ConditionType.RECONCILING else None
     wanted = indexes.find(seen, facts, target)
     if wanted is None or wanted == serving:
-        return api.Step.RETIRE if any(index.role is Role.RETIRING for index in facts.indexes) else None
+        return api.Stage.RETIRE if any(index.role is Role.RETIRING for index in facts.indexes) else None
     if wanted.role is Role.CANDIDATE and indexes.is_suspended(seen, facts):
         return None
     tried = (tried.task for tried in seen.work if tried.task.subject == f"index {wanted.name}")
     match next((task for task in work if task.index == wanted.name), None) or next(tried, None):
         case Build():
-            return api.Step.BUILD
+            return api.Stage.BUILD
         case Check() | Repair():
-            return api.Step.VERIFY
+            return api.Stage.VERIFY
         case _:
-            return api.Step.FOLLOW
+            return api.Stage.FOLLOW
 
 
 def _phase(state: State) -> str:
@@ -156,7 +158,7 @@ def _listed(facts: Facts) -> list[Index]:
     def rank(index: Index) -> tuple[int, float]:
         return order.index(index.role), -index.since.timestamp() if index.since else 0.0
 
-    return sorted(facts.indexes, key=rank)[: api.MOST_INDEXES]
+    return sorted(facts.indexes, key=rank)[: routes_api.MOST_INDEXES]
 
 
 def _index(seen: Deployment, index: Index) -> api.IndexStatus:

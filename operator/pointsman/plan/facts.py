@@ -7,6 +7,7 @@ restored or created again under the same name takes up where they left off.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,8 +18,24 @@ from pointsman.core.rows import Cursor
 from pointsman.errors import Terminal
 
 FORMAT = 1
-_TIMES = frozenset({"at", "since", "verified_at", "checked_at", "read_at"})
+_TIMES = frozenset(
+    {
+        "at",
+        "since",
+        "verified_at",
+        "checked_at",
+        "read_at",
+        "proven_at",
+        "begun_at",
+        "accepted_at",
+        "done_at",
+        "suspended_at",
+        "measured_at",
+    }
+)
 HISTORY = 20
+REJECTED = 16
+USED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +54,69 @@ class Index:
     """When it got its role."""
     address: str = ""
     """Where it was last found; empty until it was, and in facts that know no addresses."""
+    proven_at: datetime | None = None
+    """When its burn-in was over; going back to it later needs neither steps nor gates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A migration under way: one candidate on its way through the steps."""
+
+    index: str
+    """The candidate."""
+    plan: str
+    """From where, to what, by which steps and gates, as a digest: what an Approval names."""
+    begun_at: datetime
+    since: datetime
+    """When the step was entered."""
+    step: int = 0
+    """How many steps were entered; the last of them is the one under way."""
+    steps: str = ""
+    """The steps, as a digest: an edit of them is placed anew."""
+    weight: int = 0
+    """The candidate's share of the queries, in percent."""
+    accepted_at: datetime | None = None
+    """When all gateways were first seen to serve the step's route."""
+    done_at: datetime | None = None
+    """When the step had nothing left to wait for."""
+    suspended_at: datetime | None = None
+    """Since when the spec suspends it; such time does not count."""
+    answered: tuple[str, ...] = ()
+    """The steps and gates that Approvals let pass."""
+    held: str = ""
+    """Why the weights stay as they are, as a clause, where the spec wants no way back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """An index that a share of the queries also goes to, off their path."""
+
+    index: str
+    percent: int
+
+
+@dataclass(frozen=True, slots=True)
+class BurnIn:
+    """The watched time after a promotion."""
+
+    index: str
+    since: datetime
+    """When all gateways were seen to serve it, or the switch where there are none."""
+    accepted_at: datetime | None = None
+    queries: int = 0
+    """How many queries it had answered when that began."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A recipe that was tried and refused: it stays so until `retry` or the recipe changes."""
+
+    version: str
+    recipe: str
+    reason: Reason
+    message: str
+    at: datetime
+    retry: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +137,37 @@ class Facts:
     made: int = 0
     """How many indexes were ever made; names count up and are never reused."""
     route: int = 0
-    """The revision of the route; it moves with every switch."""
+    """The revision of the route; it moves with every change of it."""
     history: tuple[Promotion, ...] = ()
+    rollout: Rollout | None = None
+    burn_in: BurnIn | None = None
+    shadow: Shadow | None = None
+    rejected: tuple[Rejection, ...] = ()
+    used: tuple[str, ...] = ()
+    """The UIDs of the Approvals that have let something pass: each counts once."""
+    epoch: int = 0
+    """Of the operator that wrote these facts last."""
+    holder: str = ""
+    """That operator's name."""
 
     @property
     def serving(self) -> Index | None:
         """The index that answers queries."""
         return next((index for index in self.indexes if index.role is Role.SERVING), None)
+
+    @property
+    def weights(self) -> Mapping[str, int]:
+        """The share of the queries of each index that gets any, in percent: they sum to 100 where anything serves."""
+        serving, rollout = self.serving, self.rollout
+        if serving is None:
+            return {}
+        if rollout is None or rollout.weight == 0:
+            return {serving.name: 100}
+        return {rollout.index: rollout.weight, serving.name: 100 - rollout.weight}
+
+    def is_rejected(self, recipe: str, retry: str) -> Rejection | None:
+        """Return why a recipe was refused, if it was under this value of `retry`."""
+        return next((r for r in self.rejected if (r.recipe, r.retry) == (recipe, retry)), None)
 
     def get(self, name: str) -> Index | None:
         """Return the index of a name."""
@@ -86,7 +190,22 @@ class Facts:
             facts = facts.put(dataclasses.replace(before, role=Role.RETAINED, since=now))
         facts = facts.put(dataclasses.replace(to, role=Role.SERVING, since=now))
         promotion = Promotion(version=to.version, index=to.name, snapshot=snapshot, at=now)
-        return dataclasses.replace(facts, route=facts.route + 1, history=(*facts.history, promotion)[-HISTORY:])
+        history = (*facts.history, promotion)[-HISTORY:]
+        return dataclasses.replace(
+            facts, route=facts.route + 1, history=history, rollout=None, burn_in=None, shadow=None
+        )
+
+    def refused(self, rejection: Rejection) -> Facts:
+        """Return the facts with a recipe refused, and its migration over."""
+        kept = tuple(r for r in self.rejected if (r.recipe, r.retry) != (rejection.recipe, rejection.retry))
+        rejected = (*kept, rejection)[-REJECTED:]
+        return dataclasses.replace(self.called_off(), rejected=rejected)
+
+    def called_off(self) -> Facts:
+        """Return the facts without the migration under way: all queries go to what serves."""
+        if self.rollout is None:
+            return self
+        return dataclasses.replace(self, rollout=None, shadow=None, route=self.route + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,40 +241,68 @@ class QuerySetRecord:
 
 def to_json(facts: Facts) -> dict[str, Any]:
     """Return facts as the value that the store keeps."""
-    return {"format": FORMAT, **_plain(dataclasses.asdict(facts))}
+    return plain(facts)
 
 
 def from_json(value: dict[str, Any]) -> Facts:
     """Read facts back; raises Terminal(STORE_UNREACHABLE) for a format that this release does not know."""
-    known = _known(Facts, value)
-    indexes = tuple(Index(**_known(Index, index) | {"role": Role(index["role"])}) for index in known["indexes"])
-    history = tuple(Promotion(**_known(Promotion, entry)) for entry in known["history"])
-    return Facts(**known | {"indexes": indexes, "history": history})
+    found = known(Facts, value)
+    rollout, burn_in, shadow = found.get("rollout"), found.get("burn_in"), found.get("shadow")
+    parts = {
+        "indexes": tuple(_index(index) for index in found["indexes"]),
+        "history": tuple(Promotion(**known(Promotion, entry)) for entry in found["history"]),
+        "rollout": None if rollout is None else Rollout(**known(Rollout, rollout) | _tuples(rollout, "answered")),
+        "shadow": None if shadow is None else Shadow(**known(Shadow, shadow)),
+        "burn_in": None if burn_in is None else BurnIn(**known(BurnIn, burn_in)),
+        "rejected": tuple(
+            Rejection(**known(Rejection, entry) | {"reason": Reason(entry["reason"])})
+            for entry in found.get("rejected", ())
+        ),
+        "used": tuple(found.get("used", ())),
+    }
+    return Facts(**found | parts)
+
+
+def _index(value: dict[str, Any]) -> Index:
+    found = known(Index, value) | {"role": Role(value["role"])}
+    if "proven_at" not in value and found["role"] in (Role.SERVING, Role.RETAINED):
+        # Written by a release that knew no burn-in: what served then is trusted.
+        found["proven_at"] = found["since"]
+    return Index(**found)
+
+
+def _tuples(value: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: tuple(value.get(name, ())) for name in names}
 
 
 def record_to_json(record: IndexRecord) -> dict[str, Any]:
     """Return an index's record as the value that the store keeps."""
-    return {"format": FORMAT, **_plain(dataclasses.asdict(record))}
+    return plain(record)
 
 
 def record_from_json(value: dict[str, Any]) -> IndexRecord:
     """Read an index's record back; raises as `from_json` does."""
-    known = _known(IndexRecord, value)
-    cursor = known["cursor"]
-    return IndexRecord(**known | {"cursor": None if cursor is None else Cursor(**_known(Cursor, cursor))})
+    found = known(IndexRecord, value)
+    cursor = found["cursor"]
+    return IndexRecord(**found | {"cursor": None if cursor is None else Cursor(**known(Cursor, cursor))})
 
 
 def query_set_to_json(record: QuerySetRecord) -> dict[str, Any]:
     """Return a query set's record as the value that the store keeps."""
-    return {"format": FORMAT, **_plain(dataclasses.asdict(record))}
+    return plain(record)
 
 
 def query_set_from_json(value: dict[str, Any]) -> QuerySetRecord:
     """Read a query set's record back; raises as `from_json` does."""
-    return QuerySetRecord(**_known(QuerySetRecord, value))
+    return QuerySetRecord(**known(QuerySetRecord, value))
 
 
-def _known(kind: type[Any], value: dict[str, Any]) -> dict[str, Any]:
+def plain(record: Any) -> dict[str, Any]:
+    """Return a record of dataclasses as the value that the store keeps."""
+    return {"format": FORMAT, **_plain(dataclasses.asdict(record))}
+
+
+def known(kind: type[Any], value: dict[str, Any]) -> dict[str, Any]:
     """Return the fields that a class has, with times read: a later release adds some, which are not for us."""
     found = value.get("format", FORMAT)
     if found != FORMAT:

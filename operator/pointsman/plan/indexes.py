@@ -148,6 +148,13 @@ def may_serve(seen: Deployment, index: Index) -> bool:
     return physical.presence is Presence.PRESENT and is_whole and cursor(seen, index) is not None
 
 
+def may_answer(seen: Deployment, index: Index) -> bool:
+    """Return whether an index holds something worth asking: it was whole once, and is there."""
+    record = seen.records.get(index.name)
+    is_whole = record is not None and record.verified_at is not None and not record.differences
+    return is_whole and presence(seen, index.name) is Presence.PRESENT
+
+
 def may_take_over(seen: Deployment, facts: Facts, index: Index, now: datetime) -> bool:
     """Return whether a switch to an index would be safe: it may serve, and nothing that serves now is lost by it.
 

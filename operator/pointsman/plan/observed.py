@@ -8,11 +8,13 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Generic, TypeVar
 
+from pointsman.api import approval as approval_api
 from pointsman.api import dataset as dataset_api
 from pointsman.api import deployment as deployment_api
 from pointsman.api import queryset as queryset_api
 from pointsman.api.conditions import Reason
 from pointsman.core.recipes import Recipe
+from pointsman.plan import measured
 from pointsman.plan.actions import Action
 from pointsman.plan.facts import Facts, IndexRecord, QuerySetRecord
 from pointsman.plan.tasks import Key, Work
@@ -133,6 +135,43 @@ class DatasetView:
 
 
 @dataclass(frozen=True, slots=True)
+class Approval:
+    """A person's decision about a deployment."""
+
+    name: str
+    uid: str
+    spec: approval_api.Spec
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """What one gateway said of a deployment when it was last asked."""
+
+    name: str
+    is_ready: bool
+    """Whether queries are sent to it."""
+    epoch: int = 0
+    revision: int = 0
+    answered: Mapping[str, int] = field(default_factory=dict)
+    """Queries answered under that revision, by index."""
+    problem: str = ""
+    """Why it said nothing, or cannot serve, as a clause."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueriesView:
+    """What a deployment needs to know of a query set that its gates name."""
+
+    exists: bool
+    record: QuerySetRecord | None = None
+    problem: str = ""
+    """Why it is not usable, as a clause."""
+    every: str = ""
+    """How often its schedule asks for an evaluation; empty where it does not."""
+
+
+@dataclass(frozen=True, slots=True)
 class Deployment:
     """All that is known of an IndexDeployment."""
 
@@ -159,6 +198,18 @@ class Deployment:
     deadline: timedelta
     problem: Problem | None = None
     """What kept every index from being looked at."""
+    approvals: tuple[Approval, ...] = ()
+    gateways: tuple[Gateway, ...] = ()
+    """Every gateway that there is, whether or not it answers."""
+    query_sets: Mapping[str, QueriesView] = field(default_factory=dict)
+    """Those that the gates name."""
+    evaluation: measured.Evaluation | None = None
+    stable: measured.Evaluation | None = None
+    canaries: measured.Canaries | None = None
+    epoch: int = 0
+    """Of the operator that looks."""
+    holder: str = ""
+    """Its name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,91 @@
-"""What direct clients are told: one ConfigMap that names the collection together with the model that embeds for it."""
+"""What clients are told: gateways by a route in the status, direct clients by one ConfigMap.
+
+Both name an index together with the model that embeds for it, from the facts alone.
+"""
 
 from __future__ import annotations
 
+from pointsman.api import routes as api
+from pointsman.api.deployment import Role
+from pointsman.core import recipes
+from pointsman.core.recipes import Recipe
 from pointsman.plan import actions, indexes
-from pointsman.plan.facts import Facts
+from pointsman.plan.facts import Facts, Index
 from pointsman.plan.observed import Deployment
+
+MOST_BETWEEN = api.MOST_INDEXES - 2
+"""How many indexes without weight a route has room for, the youngest."""
+
+
+def for_gateways(seen: Deployment, facts: Facts) -> api.RouteStatus | None:
+    """Return the route that gateways must serve, or None where nothing serves."""
+    serving = facts.serving
+    if serving is None:
+        return None
+    entries = [
+        _entry(seen, index, recipe, facts.weights.get(index.name, 0))
+        for index in _live(seen, facts, serving)
+        if (recipe := _recipe(seen, index)) is not None
+    ]
+    shadow = facts.shadow
+    return api.RouteStatus(
+        epoch=facts.epoch,
+        revision=facts.route,
+        salt=_salt(facts),
+        shadow=None if shadow is None else api.ShadowStatus(index=shadow.index, percent=shadow.percent),
+        entries=entries,
+        dataset=seen.spec.dataset_ref.name,
+        engine=seen.engine,
+        address=serving.address or seen.address,
+    )
+
+
+def _entry(seen: Deployment, index: Index, recipe: Recipe, weight: int) -> api.RouteEntry:
+    held, space = indexes.held(seen, index), recipe.space
+    return api.RouteEntry(
+        index=index.name,
+        version=index.version,
+        weight=weight,
+        snapshot=0 if held is None else held.snapshot,
+        recipe=index.recipe,
+        space=space.key,
+        provider=space.provider,
+        model=space.model,
+        revision=space.revision,
+        dimensions=space.dimensions,
+        metric=space.metric,
+        query_prefix=space.query_prefix,
+        document_prefix=space.document_prefix,
+    )
+
+
+def _live(seen: Deployment, facts: Facts, serving: Index) -> list[Index]:
+    """Return the indexes that may be searched, in the order in which the weights are cut.
+
+    A candidate comes first and the one that serves last: as the weight grows, a session moves at most once.
+    """
+    candidate = facts.get(facts.rollout.index) if facts.rollout is not None else None
+    ends = [candidate, serving]
+    between = [
+        i for i in facts.indexes if i not in ends and i.role is not Role.RETIRING and indexes.may_answer(seen, i)
+    ]
+    return [index for index in (candidate, *between[-MOST_BETWEEN:], serving) if index is not None]
+
+
+def _salt(facts: Facts) -> str:
+    """Return what sessions are hashed with: another for each migration, so that not always the same ones go first."""
+    rollout = facts.rollout
+    return "" if rollout is None else recipes.digest([rollout.index, rollout.begun_at.isoformat()])
+
+
+def _recipe(seen: Deployment, index: Index) -> Recipe | None:
+    return next((recipe for recipe in seen.dataset.pins.values() if recipe.key == index.recipe), None)
 
 
 def route(seen: Deployment, facts: Facts) -> dict[str, str] | None:
     """Return what the ConfigMap must say, or None where nothing serves."""
     serving = facts.serving
-    recipe = next((r for r in seen.dataset.pins.values() if serving and r.key == serving.recipe), None)
+    recipe = None if serving is None else _recipe(seen, serving)
     if serving is None or recipe is None:
         return None
     # An index that moves is named by the snapshot that it moves from.

@@ -151,12 +151,64 @@ class Repair:
         return f"index {self.index}"
 
 
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One index that answers queries, with the model that embeds them for it."""
+
+    index: str
+    version: str
+    recipe: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluate:
+    """Ask an index, and where there is one another beside it, all judged queries, and write down how well it answers.
+
+    Both are at one snapshot. Nothing is written where that is no longer so once all queries were asked.
+    """
+
+    owner: Key
+    dataset: str
+    gate: str
+    """Which gate asks: `evaluation`, or `stable` for what is retained."""
+    query_set: str
+    metric: str
+    candidate: Side
+    serving: Side | None
+    snapshot: int
+
+    @property
+    def subject(self) -> str:
+        """What it is done to."""
+        return f"{self.gate} of {self.owner}"
+
+
+@dataclass(frozen=True, slots=True)
+class AskCanaries:
+    """Ask an index, and where there is one another beside it, the canary queries, and write down what it finds."""
+
+    owner: Key
+    dataset: str
+    query_set: str
+    k: int
+    candidate: Side
+    serving: Side | None
+    snapshot: int
+
+    @property
+    def subject(self) -> str:
+        """What it is done to."""
+        return f"canaries of {self.owner}"
+
+
 IndexTask = Build | Follow | Check | Repair
+AnswersTask = Evaluate | AskCanaries
 DatasetTask = Refresh | Embed | Clean
-Task = DatasetTask | IndexTask | ReadQueries
+Task = DatasetTask | IndexTask | AnswersTask | ReadQueries
 
 TASKS: Mapping[str, type[Task]] = {
-    kind.__name__: kind for kind in (Refresh, Embed, Clean, ReadQueries, Build, Follow, Check, Repair)
+    kind.__name__: kind
+    for kind in (Refresh, Embed, Clean, ReadQueries, Build, Follow, Check, Repair, Evaluate, AskCanaries)
 }
 """Every kind of task by its name."""
 

@@ -28,16 +28,20 @@ from pointsman.core.recipes import Recipe, Space
 from pointsman.errors import PointsmanError, Terminal
 from pointsman.plan.tasks import (
     TASKS,
+    AnswersTask,
+    AskCanaries,
     Build,
     Check,
     Clean,
     Embed,
+    Evaluate,
     Follow,
     IndexTask,
     Key,
     ReadQueries,
     Refresh,
     Repair,
+    Side,
     Task,
 )
 from pointsman.store.dataset import DatasetStore
@@ -72,19 +76,21 @@ class Job:
     dataset: dataset_api.Spec | None = None
     """The dataset's spec, for tasks that read its source or reach its models."""
     backend: engines.Backend | None = None
-    """The database, for tasks on an index."""
+    """The database, for tasks on an index and those that ask it."""
     query_set: queryset_api.Spec | None = None
-    """The query set, for the task that reads it."""
+    """The query set, for tasks that read it."""
     uid: str = ""
     """The UID of the deployment, for the index's marker."""
     serving: str = ""
     """The index whose queries a bulk load must not slow down."""
     credentials: Credentials = field(default_factory=dict, repr=False)
-    """Of the source, of the queries or of the database."""
+    """Of the source or of the database."""
+    query_credentials: Credentials = field(default_factory=dict, repr=False)
+    """Of the queries."""
     judgement_credentials: Credentials = field(default_factory=dict, repr=False)
     """Of the judgements, which may lie elsewhere than the queries."""
-    api_key: str | None = field(default=None, repr=False)
-    """Of the model's endpoint."""
+    api_keys: Credentials = field(default_factory=dict, repr=False)
+    """Of the models' endpoints, by their names; an endpoint that wants none has none."""
 
 
 def carry_out(job: Job, doors: Doors, now: Callable[[], datetime], report: Report) -> None:
@@ -112,6 +118,8 @@ def carry_out(job: Job, doors: Doors, now: Callable[[], datetime], report: Repor
             queries.read(_required(job.query_set), _query_sources(job, doors), log, job.task.source, now(), report)
         case Build() | Follow() | Check() | Repair():
             _on_index(job, job.task, store, doors, now, report)
+        case Evaluate() | AskCanaries():
+            _on_answers(job, job.task, store, doors, now, report)
         case _:
             assert_never(job.task)
 
@@ -119,15 +127,27 @@ def carry_out(job: Job, doors: Doors, now: Callable[[], datetime], report: Repor
 def _embed(
     job: Job, task: Embed, dataset: DatasetStore, doors: Doors, now: Callable[[], datetime], report: Report
 ) -> None:
-    spec = _required(job.dataset)
-    recipe = _recipe(dataset, task.version, task.recipe)
-    model = model_of(spec, task.version, recipe.space)
-    endpoint = endpoint_of(spec, model)
-    embedder = doors.embedder(recipe.space, endpoint, job.api_key, job.access, model)
+    recipe = recipe_of(dataset, task.version, task.recipe)
+    embedder = _embedder(job, task.version, recipe.space, doors)
     try:
         embed.embed(dataset, task.version, recipe, task.snapshot, embedder, now, report)
     finally:
         embedder.close()
+
+
+def _on_answers(
+    job: Job, task: AnswersTask, store: Store, doors: Doors, now: Callable[[], datetime], report: Report
+) -> None:
+    raise NotImplementedError
+
+
+def _embedder(job: Job, version: str, space: Space, doors: Doors) -> ports.Embedder:
+    """Open the model of a space as a version, or any other one, says that it is reached."""
+    spec = _required(job.dataset)
+    model = model_of(spec, version, space)
+    endpoint = endpoint_of(spec, model)
+    key = None if endpoint is None else job.api_keys.get(endpoint.name)
+    return doors.embedder(space, endpoint, key, job.access, model)
 
 
 def _query_sources(job: Job, doors: Doors) -> tuple[ports.Source, ports.Source] | None:
@@ -138,7 +158,7 @@ def _query_sources(job: Job, doors: Doors) -> tuple[ports.Source, ports.Source] 
     asked = dataset_api.Source(files=spec.queries.files, id_field="id")
     answers = dataset_api.Source(files=spec.judgements.files, id_field="query")
     return (
-        doors.source(asked, job.credentials, job.access),
+        doors.source(asked, job.query_credentials, job.access),
         doors.source(answers, job.judgement_credentials, job.access),
     )
 
@@ -148,7 +168,7 @@ def _on_index(
 ) -> None:
     spec = _required(job.backend)
     dataset = store.dataset(task.owner.namespace, task.dataset)
-    recipe = _recipe(dataset, task.version, task.recipe)
+    recipe = recipe_of(dataset, task.version, task.recipe)
     hnsw = backends.index_parameters(spec)
     marker = ports.Marker(
         owner=str(task.owner),
@@ -214,6 +234,11 @@ def facts_log(owner: Key) -> tuple[str, ...]:
     return "deployments", owner.namespace, owner.name, "facts"
 
 
+def answers_log(owner: Key, gate: str) -> tuple[str, ...]:
+    """Return where what was measured for a gate of a deployment is in the store."""
+    return "deployments", owner.namespace, owner.name, "answers", gate
+
+
 def query_set_log(owner: Key) -> tuple[str, ...]:
     """Return where the record of a query set is in the store."""
     return "querysets", owner.namespace, owner.name
@@ -248,7 +273,8 @@ def endpoint_of(spec: dataset_api.Spec, model: dataset_api.ModelChoice) -> datas
     return found
 
 
-def _recipe(dataset: DatasetStore, version: str, key: str) -> Recipe:
+def recipe_of(dataset: DatasetStore, version: str, key: str) -> Recipe:
+    """Return a recipe by its key; raises Terminal(VERSION_NOT_FOUND) where no version is pinned to it."""
     found = next((recipe for recipe in dataset.pins().values() if recipe.key == key), None)
     if found is None:
         raise Terminal(Reason.VERSION_NOT_FOUND, f"the recipe of {version} is not pinned in the store")
@@ -277,8 +303,9 @@ def to_json(job: Job) -> dict[str, Any]:
         "uid": job.uid,
         "serving": job.serving,
         "credentials": dict(job.credentials),
+        "query_credentials": dict(job.query_credentials),
         "judgement_credentials": dict(job.judgement_credentials),
-        "api_key": job.api_key,
+        "api_keys": dict(job.api_keys),
     }
 
 
@@ -289,6 +316,9 @@ def from_json(value: Mapping[str, Any]) -> Job:
     for name in ("keep", "recipes"):
         if name in task:
             task[name] = tuple(task[name])
+    for name in ("candidate", "serving"):
+        if task.get(name) is not None:
+            task[name] = Side(**task[name])
     dataset, backend, query_set = value["dataset"], value["backend"], value["query_set"]
     return Job(
         task=TASKS[value["kind"]](**task),
@@ -301,8 +331,9 @@ def from_json(value: Mapping[str, Any]) -> Job:
         uid=value["uid"],
         serving=value["serving"],
         credentials=value["credentials"],
+        query_credentials=value["query_credentials"],
         judgement_credentials=value["judgement_credentials"],
-        api_key=value["api_key"],
+        api_keys=value["api_keys"],
     )
 
 

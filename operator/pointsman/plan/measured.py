@@ -1,0 +1,137 @@
+"""What workers measured of an index's answers: numbers, never contents. Each is written after it was measured."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pointsman.plan import facts
+
+HISTORY = 50
+"""How many earlier measurements a record keeps in short."""
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """An earlier measurement in short."""
+
+    measured_at: datetime
+    version: str
+    value: float
+    against: str = ""
+    """The version that it was compared with."""
+    difference: float | None = None
+    low: float | None = None
+    """The one-sided lower bound of the difference."""
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How well an index answers judged queries, beside another one on the same snapshot."""
+
+    query_set: str
+    digest: str
+    """The content of the query set."""
+    metric: str
+    candidate: str
+    """The index that is asked about."""
+    version: str
+    serving: str
+    """The index that it is compared with; empty where it was measured alone."""
+    against: str
+    """That one's version."""
+    snapshot: int
+    """Of both."""
+    documents: int
+    """Of the snapshot."""
+    queries: int
+    groups: int
+    value: float
+    """The candidate's mean over groups."""
+    measured_at: datetime
+    other: float | None = None
+    """The mean of the one that it is compared with."""
+    difference: float | None = None
+    standard_error: float | None = None
+    low: float | None = None
+    """The one-sided lower bound of the difference at this look."""
+    high: float | None = None
+    """The one-sided upper bound of the difference at this look."""
+    interval: tuple[float, float] | None = None
+    """Two-sided, 95 %."""
+    nonzero: int = 0
+    spread: float | None = None
+    """The standard deviation of the group means of the difference."""
+    look: int = 1
+    """The how manieth comparison of these two indexes on this query set it is."""
+    judged: float | None = None
+    """The share of the first k that is judged."""
+    other_judged: float | None = None
+    condensed_high: float | None = None
+    """The upper bound of the difference where unjudged documents are passed over; Pooled judgements only."""
+    recall: float | None = None
+    """The share of what exact search over the stored vectors finds that the index finds too."""
+    other_recall: float | None = None
+    model_distance: float | None = None
+    """How far the model's vectors of the pinned texts have moved."""
+    pooled: bool = False
+    """Whether an unjudged document is unknown rather than not relevant."""
+    history: tuple[Earlier, ...] = ()
+    """What was measured before, the last ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Canaries:
+    """Whether an index finds what it must."""
+
+    query_set: str
+    digest: str
+    k: int
+    candidate: str
+    version: str
+    serving: str
+    against: str
+    snapshot: int
+    documents: int
+    queries: int
+    found: int
+    """Queries whose expected documents all stand within the first k."""
+    measured_at: datetime
+    overlap: float | None = None
+    """The mean share of the first k that both find; None across spaces."""
+    history: tuple[Earlier, ...] = ()
+
+
+def to_json(record: Evaluation | Canaries) -> dict[str, Any]:
+    """Return a record as the value that the store keeps."""
+    return facts.plain(record)
+
+
+def evaluation_from_json(value: dict[str, Any]) -> Evaluation:
+    """Read a record back; raises as `facts.from_json` does."""
+    found = facts.known(Evaluation, value)
+    interval = found.get("interval")
+    return Evaluation(**found | {"interval": None if interval is None else tuple(interval), "history": _history(found)})
+
+
+def canaries_from_json(value: dict[str, Any]) -> Canaries:
+    """Read a record back; raises as `facts.from_json` does."""
+    found = facts.known(Canaries, value)
+    return Canaries(**found | {"history": _history(found)})
+
+
+def with_history(record: Evaluation, before: Evaluation | None) -> Evaluation:
+    """Return a record that remembers the one before it, and those that it remembered."""
+    if before is None:
+        return record
+    short = Earlier(
+        before.measured_at, before.version, before.value, before.against, before.difference, before.low, before.high
+    )
+    return dataclasses.replace(record, history=(*before.history, short)[-HISTORY:])
+
+
+def _history(value: dict[str, Any]) -> tuple[Earlier, ...]:
+    return tuple(Earlier(**facts.known(Earlier, entry)) for entry in value.get("history", ()))
