@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import assert_never
 
 from pointsman import logs
@@ -10,12 +11,27 @@ from pointsman.api import deployment as deployment_api
 from pointsman.api import queryset as queryset_api
 from pointsman.api.conditions import Reason
 from pointsman.cluster import credentials
-from pointsman.cluster.resources import DEPLOYMENT, FINALIZER, Resource
+from pointsman.cluster.resources import DATASET, DEPLOYMENT, FINALIZER, QUERY_SET, Resource
 from pointsman.controller import observe
 from pointsman.controller.world import World
+from pointsman.core.recipes import Recipe
 from pointsman.errors import Conflict, Terminal
 from pointsman.plan import actions, facts
-from pointsman.plan.tasks import Build, Check, Clean, Embed, Follow, Key, ReadQueries, Refresh, Repair, Task
+from pointsman.plan.tasks import (
+    AnswersTask,
+    AskCanaries,
+    Build,
+    Check,
+    Clean,
+    Embed,
+    Evaluate,
+    Follow,
+    Key,
+    ReadQueries,
+    Refresh,
+    Repair,
+    Task,
+)
 from pointsman.ports import Backend
 from pointsman.work import jobs
 from pointsman.work.jobs import Job
@@ -114,9 +130,7 @@ def _job(task: Task, resource: Resource, world: World) -> Job:
         case Embed():
             dataset = dataset_api.Spec(**resource["spec"])
             recipe = world.store.dataset(namespace, task.owner.name).pins()[task.version]
-            endpoint = jobs.endpoint_of(dataset, jobs.model_of(dataset, task.version, recipe.space))
-            key = credentials.of_endpoint(cluster, namespace, endpoint, access)
-            return _with(job, dataset=dataset, api_key=key)
+            return _with(job, dataset=dataset, api_keys=_api_keys(namespace, dataset, {task.version: recipe}, world))
         case Clean():
             return job
         case ReadQueries():
@@ -124,7 +138,7 @@ def _job(task: Task, resource: Resource, world: World) -> Job:
             return _with(
                 job,
                 query_set=asked,
-                credentials=credentials.of_files(cluster, namespace, asked.queries.files, access),
+                query_credentials=credentials.of_files(cluster, namespace, asked.queries.files, access),
                 judgement_credentials=credentials.of_files(cluster, namespace, asked.judgements.files, access),
             )
         case Build() | Follow() | Check() | Repair():
@@ -139,8 +153,48 @@ def _job(task: Task, resource: Resource, world: World) -> Job:
                 uid=resource["metadata"]["uid"],
                 serving=serving.name if serving is not None and is_other else "",
             )
+        case Evaluate() | AskCanaries():
+            return _asking(job, task, deployment_api.Spec(**resource["spec"]), world)
         case _:
             assert_never(task)
+
+
+def _asking(job: Job, task: AnswersTask, deployment: deployment_api.Spec, world: World) -> Job:
+    """Return what it takes to ask indexes the queries of a set: the database, the models of both sides, the set."""
+    cluster, access, namespace = world.cluster, world.access, task.owner.namespace
+    dataset = dataset_api.Spec(**_named(DATASET, namespace, task.dataset, Reason.DATASET_NOT_FOUND, world)["spec"])
+    asked = queryset_api.Spec(**_named(QUERY_SET, namespace, task.query_set, Reason.QUERY_SET_NOT_FOUND, world)["spec"])
+    store = world.store.dataset(namespace, task.dataset)
+    sides = [task.candidate] if task.serving is None else [task.candidate, task.serving]
+    recipes = {side.version: jobs.recipe_of(store, side.version, side.recipe) for side in sides}
+    return _with(
+        job,
+        dataset=dataset,
+        backend=deployment.backend,
+        query_set=asked,
+        credentials=credentials.of_backend(cluster, namespace, deployment.backend, access),
+        query_credentials=credentials.of_files(cluster, namespace, asked.queries.files, access),
+        judgement_credentials=credentials.of_files(cluster, namespace, asked.judgements.files, access),
+        api_keys=_api_keys(namespace, dataset, recipes, world),
+    )
+
+
+def _named(kind: str, namespace: str, name: str, missing: Reason, world: World) -> Resource:
+    found = world.cluster.get(kind, namespace, name)
+    if found is None:
+        raise Terminal(missing, f"{kind} {name} is not in namespace {namespace}; create it, or name another")
+    return found
+
+
+def _api_keys(namespace: str, dataset: dataset_api.Spec, recipes: Mapping[str, Recipe], world: World) -> dict[str, str]:
+    """Return the API keys of the endpoints at which the models of recipes, by version, are reached."""
+    found = {}
+    for version, recipe in recipes.items():
+        endpoint = jobs.endpoint_of(dataset, jobs.model_of(dataset, version, recipe.space))
+        key = credentials.of_endpoint(world.cluster, namespace, endpoint, world.access)
+        if endpoint is not None and key is not None:
+            found[endpoint.name] = key
+    return found
 
 
 def _with(job: Job, **changes: object) -> Job:

@@ -18,10 +18,12 @@ from pointsman import logs
 from pointsman.api.conditions import Reason
 from pointsman.errors import PointsmanError, Retryable, Terminal
 from pointsman.plan.tasks import (
+    AskCanaries,
     Build,
     Check,
     Clean,
     Embed,
+    Evaluate,
     Failure,
     Follow,
     Key,
@@ -146,9 +148,10 @@ class PooledRunner:
         self, carrier: Carrier, now: Callable[[], datetime], wake: Callable[[Key], None], workers: int = 2
     ) -> None:
         self._carrier, self._now, self._wake = carrier, now, wake
+        sizes = {"dataset": workers, "build": workers, "check": 1, "follow": 2, "queries": 1, "answers": 2}
         self._lanes = {
             lane: futures.ThreadPoolExecutor(threads, thread_name_prefix=f"work-{lane}")
-            for lane, threads in (("dataset", workers), ("build", workers), ("check", 1), ("follow", 2), ("queries", 1))
+            for lane, threads in sizes.items()
         }
         self._lock = threading.Lock()
         self._running: dict[tuple[Key, str], _Running] = {}
@@ -267,6 +270,8 @@ def _lane(task: Task) -> str:
             return "build"
         case ReadQueries():
             return "queries"
+        case Evaluate() | AskCanaries():
+            return "answers"
         case Refresh() | Embed() | Clean():
             return "dataset"
         case _:
