@@ -82,6 +82,14 @@ class Settings(BaseSettings):
     """The seconds after which everything is reconciled though nothing has called for it."""
     work_timeout: Annotated[Span, Field(gt=timedelta(0), le=timedelta(days=30))] = timedelta(hours=6)
     """How long one piece of work may take before it is stopped and started again, such as `90m`."""
+    lease_namespace: str = ""
+    """The namespace of the Lease that keeps two operators apart; empty for that of the operator's pod, and for
+    `default` outside of a cluster."""
+    lease_name: Annotated[str, Field(min_length=1)] = "pointsman-operator"
+    """The name of that Lease. Operators with other namespaces to look after and another store need another."""
+    lease_seconds: Annotated[int, Field(ge=3, le=600)] = 15
+    """The seconds after which a Lease that is not renewed is taken over by an operator that stands by. Its holder ends
+    itself after two thirds of that time."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe events that are logged."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from pointsman.api.conditions import Reason
 from pointsman.cluster.kube import Kube
 from pointsman.cluster.memory import MemoryCluster
-from pointsman.cluster.resources import DATASET, DEPLOYMENT, MANAGED_BY, QUERY_SET, Cluster
+from pointsman.cluster.resources import DATASET, DEPLOYMENT, MANAGED_BY, QUERY_SET, Cluster, Lease
 from pointsman.controlplane import admin, plane
 from pointsman.errors import Conflict, Terminal
 from pointsman.plan.tasks import Key
@@ -32,6 +33,7 @@ class Bench:
     apply: Callable[[dict[str, Any]], None]
     put_secret: Callable[[str, dict[str, bytes]], None]
     put_config_map: Callable[[str], None]
+    delete_lease: Callable[[str], None]
 
     def queries(self, name: str) -> None:
         self.apply(
@@ -63,6 +65,7 @@ def memory() -> Bench:
         cluster.apply,
         lambda name, values: cluster.put_secret("search", name, values, {}),
         lambda name: cluster.put_config_map("search", name),
+        lambda name: cluster.delete_lease("search", name),
     )
 
 
@@ -84,8 +87,11 @@ def real(control_plane: plane.ControlPlane, namespace: str) -> Iterator[Bench]:
     def put_config_map(name: str) -> None:
         administrator.create(f"{path}/configmaps", {"metadata": {"name": name}, "data": {"theirs": "yes"}})
 
+    def delete_lease(name: str) -> None:
+        administrator.delete(f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{name}")
+
     with kubernetes.client.ApiClient(configuration) as client:
-        yield Bench(Kube(client, page_size=2), namespace, apply, put_secret, put_config_map)
+        yield Bench(Kube(client, page_size=2), namespace, apply, put_secret, put_config_map, delete_lease)
 
 
 @pytest.fixture(params=["memory", pytest.param("real", marks=pytest.mark.controlplane)])
@@ -169,6 +175,59 @@ def test_a_config_map_of_somebody_else_is_neither_read_nor_replaced_nor_removed(
         "ConfigMap papers-serving is somebody else's, wanted it free or with the label "
         "app.kubernetes.io/managed-by=pointsman; remove it, or declare the deployment under another name"
     )
+
+
+MOMENT = datetime(2026, 3, 1, 12, 0, 0, 125, tzinfo=UTC)
+
+
+def test_a_lease_says_what_was_written_and_whether_it_has_moved(bench: Bench) -> None:
+    assert bench.cluster.lease(bench.namespace, "operator", 5.0) is None
+    first = Lease("one", 1, 15, MOMENT, MOMENT)
+
+    taken = bench.cluster.write_lease(bench.namespace, "operator", first, 5.0)
+    assert taken == first == bench.cluster.lease(bench.namespace, "operator", 5.0)
+
+    later = replace(taken, renewed=MOMENT + timedelta(microseconds=1_500_000))
+    renewed = bench.cluster.write_lease(bench.namespace, "operator", later, 5.0)
+    assert renewed == later != taken
+    given_back = bench.cluster.write_lease(bench.namespace, "operator", replace(renewed, holder=""), 5.0)
+    assert given_back.holder == ""
+
+
+def test_of_two_who_want_the_same_lease_one_gets_it(bench: Bench) -> None:
+    first, second = Lease("one", 1, 15, MOMENT, MOMENT), Lease("two", 1, 15, MOMENT, MOMENT)
+
+    taken = bench.cluster.write_lease(bench.namespace, "operator", first, 5.0)
+    with pytest.raises(Conflict):
+        bench.cluster.write_lease(bench.namespace, "operator", second, 5.0)
+    renewed = replace(taken, renewed=MOMENT + timedelta(seconds=2))
+    bench.cluster.write_lease(bench.namespace, "operator", renewed, 5.0)
+    with pytest.raises(Conflict):
+        bench.cluster.write_lease(bench.namespace, "operator", replace(second, version=taken.version), 5.0)
+
+    assert bench.cluster.lease(bench.namespace, "operator", 5.0) == renewed
+
+
+def test_a_lease_that_is_gone_is_created_by_whoever_renews_it_unless_another_was_faster(bench: Bench) -> None:
+    taken = bench.cluster.write_lease(bench.namespace, "operator", Lease("one", 1, 15, MOMENT, MOMENT), 5.0)
+
+    bench.delete_lease("operator")
+    bench.cluster.write_lease(bench.namespace, "operator", taken, 5.0)
+    assert bench.cluster.lease(bench.namespace, "operator", 5.0) == taken
+
+    bench.delete_lease("operator")
+    bench.cluster.write_lease(bench.namespace, "operator", Lease("two", 2, 15, MOMENT, MOMENT), 5.0)
+    with pytest.raises(Conflict):
+        bench.cluster.write_lease(bench.namespace, "operator", taken, 5.0)
+
+
+def test_a_lease_of_a_whole_second_is_taken_as_well(bench: Bench) -> None:
+    second = MOMENT.replace(microsecond=0)
+
+    taken = bench.cluster.write_lease(bench.namespace, "operator", Lease("one", 1, 15, second, second), 5.0)
+
+    assert taken.renewed is not None
+    assert abs(taken.renewed - second) <= timedelta(microseconds=1)
 
 
 def test_a_secret_with_a_binary_value_keeps_its_texts(bench: Bench) -> None:

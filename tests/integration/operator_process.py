@@ -229,11 +229,10 @@ class Stage:
         return [state for state in states if state["metadata"]["name"] == name]
 
     def resource_versions(self) -> dict[str, str]:
-        """Return the version of every object in the namespace that the operator could write."""
+        """Return the version of every object in the namespace that the operator could write, but for its Lease."""
         core, ours = f"/api/v1/namespaces/{self.namespace}", f"/apis/{GROUP}/namespaces/{self.namespace}"
         lists = [f"{core}/{plural}" for plural in ("configmaps", "events", "secrets")]
         lists += [f"{ours}/{plural}" for plural in PLURALS.values()]
-        lists.append(f"/apis/coordination.k8s.io/v1/namespaces/{self.namespace}/leases")
         return {
             f"{path}/{item['metadata']['name']}": item["metadata"]["resourceVersion"]
             for path in lists
@@ -321,6 +320,9 @@ def running(control_plane: plane.ControlPlane, folder: Path, **settings: str) ->
         "POINTSMAN_ALLOW_MEMORY_BACKEND": "true",
         # What only the resync notices is a lost wake-up.
         "POINTSMAN_RESYNC_SECONDS": "3600",
+        "POINTSMAN_LEASE_NAMESPACE": namespace,
+        # Whoever is started after a killed one waits so long.
+        "POINTSMAN_LEASE_SECONDS": "6",
         **{f"POINTSMAN_{name.upper()}": value for name, value in settings.items()},
     }
     stage = Stage(namespace, folder, control_plane, Operator(folder, environment), administrator)

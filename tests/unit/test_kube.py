@@ -6,7 +6,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from pointsman.cluster.kube import Kube
-from pointsman.cluster.resources import MANAGED_BY, PLURALS
+from pointsman.cluster.resources import MANAGED_BY, PLURALS, Lease
 from pointsman.errors import Retryable, Terminal
 from pointsman.plan.tasks import Key
 
@@ -98,6 +98,9 @@ def test_the_rules_in_the_readme_are_all_that_is_used_and_no_more(api: Api, kube
     meta = {"name": name, "namespace": "search", "uid": "u", "resourceVersion": "1", "labels": dict(MANAGED_BY)}
     api.answers[f"{core}/configmaps/papers"] = (200, {"metadata": meta, "data": {}})
     api.answers[f"{core}/configmaps/new"] = (404, {})
+    leases = "/apis/coordination.k8s.io/v1/namespaces/pointsman/leases"
+    for path in (leases, f"{leases}/pointsman-operator"):
+        api.answers[path] = (200, {"metadata": {"resourceVersion": "1"}, "spec": {}})
     api.answers[f"{core}/secrets/papers"] = (200, {"metadata": meta, "data": {}})
 
     for kind in PLURALS:
@@ -114,6 +117,10 @@ def test_the_rules_in_the_readme_are_all_that_is_used_and_no_more(api: Api, kube
     kube.delete_config_map("search", name)
     kube.secret("search", name)
     kube.endpoints()
+    lease = Lease("operator-1", 1, 15, None, None)
+    kube.lease("pointsman", "pointsman-operator", within=5.0)
+    kube.write_lease("pointsman", "pointsman-operator", lease, within=5.0)
+    kube.write_lease("pointsman", "pointsman-operator", replace(lease, version="1"), within=5.0)
     watched = {("pointsman.dev", plural, "watch") for plural in PLURALS.values()}
 
     assert {right(*asked) for asked in api.asked} | watched == granted()

@@ -7,6 +7,7 @@ import builtins
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,7 +17,7 @@ import urllib3
 
 from pointsman.api import base
 from pointsman.api.conditions import Reason
-from pointsman.cluster.resources import MANAGED_BY, PLURALS, Identity, Resource, Secret, foreign
+from pointsman.cluster.resources import MANAGED_BY, PLURALS, Identity, Lease, Resource, Secret, foreign
 from pointsman.errors import Conflict, Retryable, Terminal
 from pointsman.plan.tasks import Key
 
@@ -24,6 +25,8 @@ TIMEOUT = (5, 30)
 """Seconds to connect and to read."""
 PAGE = 500
 """How many resources are listed by one call."""
+OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+"""Where a pod finds the name of its namespace."""
 
 
 def connect(kubeconfig: str | None = None, context: str | None = None) -> Kube:
@@ -50,6 +53,13 @@ def connect(kubeconfig: str | None = None, context: str | None = None) -> Kube:
     return Kube(kubernetes.client.ApiClient(configuration))
 
 
+def own_namespace() -> str:
+    """Return the namespace of the pod that this process runs in, or `default` outside of a cluster."""
+    with contextlib.suppress(OSError):
+        return OWN_NAMESPACE.read_text().strip() or "default"
+    return "default"
+
+
 class Kube:
     """The API of one cluster. One client for all threads; every call has a deadline."""
 
@@ -58,6 +68,7 @@ class Kube:
         # Any: plain dicts go in and come out; the client's own types cover too little of what it accepts.
         self._objects: Any = kubernetes.client.CustomObjectsApi(client)
         self._core: Any = kubernetes.client.CoreV1Api(client)
+        self._coordination: Any = kubernetes.client.CoordinationV1Api(client)
         self._discovery: Any = kubernetes.client.DiscoveryV1Api(client)
 
     @property
@@ -213,6 +224,30 @@ class Kube:
         values = {key: base64.b64decode(value) for key, value in (found.data or {}).items()}
         return Secret.of(name, values, found.metadata.annotations or {})
 
+    def lease(self, namespace: str, name: str, within: float) -> Lease | None:
+        """Return a Lease, or None."""
+        limits = (within, within)
+        found = _found(lambda: self._coordination.read_namespaced_lease(name, namespace, _request_timeout=limits))
+        return None if found is None else _lease(found)
+
+    def write_lease(self, namespace: str, name: str, lease: Lease, within: float) -> Lease:
+        """Create a Lease, or replace it if it is still at its version."""
+        meta: dict[str, Any] = {"name": name, "labels": dict(MANAGED_BY)}
+        spec = {
+            "holderIdentity": lease.holder,
+            "leaseTransitions": lease.transitions,
+            "leaseDurationSeconds": lease.seconds,
+            "acquireTime": _with_fraction(lease.acquired),
+            "renewTime": _with_fraction(lease.renewed),
+        }
+        body, limits = {"metadata": meta, "spec": spec}, (within, within)
+        with _mapped():
+            if not lease.version:
+                return _lease(self._coordination.create_namespaced_lease(namespace, body, _request_timeout=limits))
+            meta["resourceVersion"] = lease.version
+            # The API server creates what is put, if it is gone by now: for Leases alone of all that we write.
+            return _lease(self._coordination.replace_namespaced_lease(name, namespace, body, _request_timeout=limits))
+
     def event(self, about: Resource, is_warning: bool, reason: str, message: str) -> None:
         """Post an Event. Best effort: a lost Event is no error."""
         meta, now = about["metadata"], datetime.now(UTC).isoformat()
@@ -241,6 +276,23 @@ def _is_ours(meta: Any) -> bool:
     labels = meta.labels or {}
     is_labelled = all(labels.get(name) == value for name, value in MANAGED_BY.items())
     return is_labelled or any(ref.api_version.startswith(f"{base.GROUP}/") for ref in meta.owner_references or ())
+
+
+def _lease(found: Any) -> Lease:
+    spec = found.spec
+    return Lease(
+        holder=spec.holder_identity or "",
+        transitions=spec.lease_transitions or 0,
+        seconds=spec.lease_duration_seconds or 0,
+        acquired=spec.acquire_time,
+        renewed=spec.renew_time,
+        version=found.metadata.resource_version,
+    )
+
+
+def _with_fraction(time: datetime | None) -> datetime | None:
+    """Return a time with a fraction of a second: the client drops one of 0, without which the API server refuses it."""
+    return None if time is None else time.replace(microsecond=time.microsecond or 1)
 
 
 def _found(call: Callable[[], Any]) -> Any:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from pointsman.cluster.resources import Resource, Secret, foreign
+from pointsman.cluster.resources import Lease, Resource, Secret, foreign
 from pointsman.errors import Conflict
 from pointsman.plan.tasks import Key
 
@@ -24,6 +25,7 @@ class MemoryCluster:
         self._foreign_maps: set[tuple[str, str]] = set()
         self._owners: dict[tuple[str, str], Key] = {}
         self._secrets: dict[tuple[str, str], Secret] = {}
+        self._leases: dict[tuple[str, str], Lease] = {}
         self.events: list[tuple[Key, bool, str, str]] = []
         self.writes = 0
 
@@ -126,6 +128,25 @@ class MemoryCluster:
     def secret(self, namespace: str, name: str) -> Secret | None:
         """Return a Secret by name, or None."""
         return self._secrets.get((namespace, name))
+
+    def lease(self, namespace: str, name: str, within: float) -> Lease | None:
+        """Return a Lease, or None."""
+        return self._leases.get((namespace, name))
+
+    def write_lease(self, namespace: str, name: str, lease: Lease, within: float) -> Lease:
+        """Create a Lease, or replace it if it is still at its version."""
+        with self._lock:
+            there = self._leases.get((namespace, name))
+            if there is not None and lease.version != there.version:
+                raise Conflict(f"Lease {namespace}/{name} was changed in between")
+            if there == lease:
+                return there
+            written = self._leases[namespace, name] = dataclasses.replace(lease, version=self._next())
+            return written
+
+    def delete_lease(self, namespace: str, name: str) -> None:
+        """Remove a Lease as a user would."""
+        del self._leases[namespace, name]
 
     def event(self, about: Resource, is_warning: bool, reason: str, message: str) -> None:
         """Remember an Event."""

@@ -132,7 +132,10 @@ class Cluster(Protocol):
         ...
 
     def write_lease(self, namespace: str, name: str, lease: Lease, within: float) -> Lease:
-        """Replace a Lease if it is still at its version, or create it where that is empty; return it as it is now."""
+        """Replace a Lease if it is still at its version, or create one where there is none; return it as it is now.
+
+        Raises Conflict where there is one at another version.
+        """
         ...
 
     def event(self, about: Resource, is_warning: bool, reason: str, message: str) -> None:

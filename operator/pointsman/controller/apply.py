@@ -41,6 +41,7 @@ log = logs.logger()
 
 def action(todo: actions.Action, resource: Resource, world: World) -> None:
     """Carry out one action that was planned for a resource."""
+    world.fence.check()
     match todo:
         case actions.AddFinalizer(owner):
             _set_finalizers(owner, resource, world, add=True)
@@ -52,7 +53,9 @@ def action(todo: actions.Action, resource: Resource, world: World) -> None:
         case actions.PinRecipe(owner, version, recipe):
             world.store.dataset(owner.namespace, owner.name).pin(version, recipe)
         case actions.StartWork(task, generation):
-            world.runner.start(_job(task, resource, world), generation)
+            job = _job(task, resource, world)
+            world.fence.check()
+            world.runner.start(job, generation)
         case actions.CancelWork(owner, subject):
             world.runner.cancel(owner, subject)
         case actions.RecordFacts(owner, known, after):
@@ -103,19 +106,24 @@ def _delete_index(owner: Key, index: str, resource: Resource, world: World) -> N
     if marker is not None and marker.owner != str(owner):
         message = f"index {index} is marked as {marker.owner}'s, wanted {owner}; it is left alone"
         raise Terminal(Reason.COLLECTION_FOREIGN, message)
+    world.fence.check()
     backend.drop(index)
 
 
 def _forget(owner: Key, world: World) -> None:
     """Remove the records of the indexes, then the facts: a crash in between leaves facts that say there is no index."""
     for name in world.store.logs("deployments", owner.namespace, owner.name, "indexes"):
+        world.fence.check()
         world.store.log(*jobs.index_log(owner, name)).forget()
+    world.fence.check()
     world.store.log(*jobs.facts_log(owner)).forget()
 
 
 def _backend(owner: Key, resource: Resource, world: World) -> Backend:
     spec = deployment_api.Spec(**resource["spec"])
-    return world.database(owner, spec.backend, observe.deleting_since(resource, world) is not None)
+    backend = world.database(owner, spec.backend, observe.deleting_since(resource, world) is not None)
+    world.fence.check()
+    return backend
 
 
 def _job(task: Task, resource: Resource, world: World) -> Job:

@@ -39,6 +39,7 @@ def reconcile(key: Key, world: World, now: datetime) -> timedelta | None:
         world.databases.forget(key)
         if key.kind == QUERY_SET and (record := world.store.log(*jobs.query_set_log(key))).read() is not None:
             # Numbers are all that is kept of a query set, and they can be found again.
+            world.fence.check()
             record.forget()
         return None
     try:

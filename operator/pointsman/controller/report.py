@@ -37,8 +37,10 @@ def status(resource: Resource, before: AnyStatus, after: AnyStatus, world: World
     if not same:
         raise Conflict(f"{key} was edited in between")
     version = latest["metadata"]["resourceVersion"]
+    world.fence.check()
     world.cluster.write_status(key.kind, key.namespace, key.name, dump(after), version)
     for message, (is_warning, reason) in announced(before.conditions, after.conditions).items():
+        world.fence.check()
         world.cluster.event(latest, is_warning, reason, message)
 
 

@@ -18,6 +18,7 @@ from pointsman.errors import Retryable, Terminal
 from pointsman.plan.tasks import Key
 from pointsman.ports import Backend
 from pointsman.store.root import Store
+from pointsman.work.fence import Fence, Unfenced
 from pointsman.work.jobs import Credentials
 from pointsman.work.runners import Runner
 
@@ -139,6 +140,15 @@ class World:
     """How long a finalizer may wait for what does not answer."""
     started: datetime = datetime(1970, 1, 1, tzinfo=UTC)
     """When this operator began: while none was there, no finalizer has waited for anything."""
+    fence: Fence = field(default_factory=Unfenced)
+    """Stands before every effect: an operator that another has replaced must have none."""
+    holder: str = ""
+    """Who this operator is, in the Lease and in every status."""
+    epoch: int = 0
+    """Grows with every operator that takes the Lease: what carries a smaller one is older."""
+    taken_over: datetime | None = None
+    """When the Lease was last taken from one that had not given it back, by this operator or one before it. What that
+    one's workers had sent to a database may have arrived since. None where it never was."""
 
     def database(self, owner: Key, spec: engines.Backend, is_deleting: bool) -> Backend:
         """Return the database of a deployment.

@@ -2,11 +2,13 @@
 
 The protocol is one JSON object a line. In: a job. Out: `{"done", "total"}` while it runs, then `{"ended": true}` or
 `{"reason", "message", "terminal", "retry_after"}`. The worker ends itself when its standard input ends, which also
-happens when the operator is killed, so that no orphan writes beside a new operator's workers.
+happens when the operator is killed, and when its operator's deadline has passed, which it has when the operator is
+frozen, so that nobody's orphan writes beside a new operator's workers.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import queue
 import subprocess
@@ -15,13 +17,15 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import orjson
 
 from pointsman.api.conditions import Reason
 from pointsman.errors import PointsmanError, Retryable, Terminal, unforeseen
+from pointsman.ports import Backend
 from pointsman.work import jobs
+from pointsman.work.fence import Deadline, Fence, Unfenced
 from pointsman.work.jobs import Doors, Job
 from pointsman.work.progress import Report
 
@@ -29,15 +33,27 @@ IDLE = 60.0
 """Seconds that an idle worker is kept."""
 REPORT_EVERY = 0.5
 """Seconds between two lines of progress."""
+ORPHANED = 3
+"""The exit code of a worker without an operator."""
 
 
 class Processes:
     """A pool of worker processes; each carries out one job at a time."""
 
-    def __init__(self, longest: timedelta, command: tuple[str, ...] = (), idle: float = IDLE) -> None:
-        """`longest` is what one job may take, `idle` how many seconds a worker without one is kept."""
+    def __init__(
+        self,
+        longest: timedelta,
+        command: tuple[str, ...] = (),
+        idle: float = IDLE,
+        deadline: Deadline | None = None,
+    ) -> None:
+        """`longest` is what one job may take, `idle` how many seconds a worker without one is kept.
+
+        No worker outlives the `deadline`, wherever its job is.
+        """
         self._longest, self._idle_seconds = longest, idle
         self._command = command or (sys.executable, "-m", "pointsman.cli.main", "worker")
+        self._inherited = () if deadline is None else (deadline.descriptor,)
         self._lock = threading.Lock()
         self._idle: list[tuple[float, subprocess.Popen[bytes]]] = []
         self._all: set[subprocess.Popen[bytes]] = set()
@@ -65,6 +81,11 @@ class Processes:
         for process in processes:
             self._end(process)
 
+    def kill(self) -> None:
+        """End all workers without a word and without waiting: this process is about to end itself."""
+        for process in tuple(self._all):
+            process.kill()
+
     def _take(self) -> subprocess.Popen[bytes]:
         with self._lock:
             if self._is_closed:
@@ -75,7 +96,8 @@ class Processes:
                     return process
                 self._all.discard(process)
             # Nothing of the job is in the arguments or the environment: both can be read by others.
-            process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            command = [*self._command, *(f"--deadline={descriptor}" for descriptor in self._inherited)]
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=self._inherited)
             self._all.add(process)
             return process
 
@@ -194,12 +216,20 @@ class Either:
         self._workers.close()
 
 
-def serve(stdin: IO[bytes], stdout: IO[bytes], doors: Doors, now: Callable[[], datetime]) -> None:
+def serve(
+    stdin: IO[bytes],
+    stdout: IO[bytes],
+    doors: Doors,
+    now: Callable[[], datetime],
+    fence: Fence | None = None,
+) -> None:
     """Carry out the jobs that come in, one after the other, until the input ends.
 
     A thread reads the input while a job runs: its end means that the operator is gone, and then this process ends at
-    once, wherever the job is.
+    once, wherever the job is. The fence is asked before every job, every batch and whatever is asked of a database.
     """
+    fence = fence or Unfenced()
+    fenced = dataclasses.replace(doors, backend=lambda *how: Guarded.of(doors.backend(*how), fence))
     incoming: queue.Queue[bytes | None] = queue.Queue()
     is_busy = threading.Event()
 
@@ -207,7 +237,7 @@ def serve(stdin: IO[bytes], stdout: IO[bytes], doors: Doors, now: Callable[[], d
         for line in stdin:
             incoming.put(line)
         if is_busy.is_set():
-            os._exit(3)
+            os._exit(ORPHANED)
         incoming.put(None)
 
     threading.Thread(target=read, daemon=True).start()
@@ -220,14 +250,16 @@ def serve(stdin: IO[bytes], stdout: IO[bytes], doors: Doors, now: Callable[[], d
 
     def report(done: int, total: int) -> None:
         nonlocal last
+        fence.check()
         if time.monotonic() - last >= REPORT_EVERY:
             last = time.monotonic()
             answer({"done": done, "total": total})
 
     while (line := incoming.get()) is not None:
         is_busy.set()
+        fence.check()
         try:
-            jobs.carry_out(jobs.from_json(orjson.loads(line)), doors, now, report)
+            jobs.carry_out(jobs.from_json(orjson.loads(line)), fenced, now, report)
             answer({"ended": True})
         except PointsmanError as error:
             answer(_told(error.reason, error.message, isinstance(error, Terminal), error.retry_after))
@@ -235,6 +267,22 @@ def serve(stdin: IO[bytes], stdout: IO[bytes], doors: Doors, now: Callable[[], d
             said = unforeseen(error)
             answer(_told(said.reason, said.message, False, None))
         is_busy.clear()
+
+
+class Guarded:
+    """A database of which nothing is asked but through a fence."""
+
+    def __init__(self, backend: Backend, fence: Fence) -> None:
+        self._backend, self._fence = backend, fence
+
+    @staticmethod
+    def of(backend: Backend, fence: Fence) -> Backend:
+        """Return a database behind a fence."""
+        return cast(Backend, Guarded(backend, fence))
+
+    def __getattr__(self, name: str) -> Any:
+        self._fence.check()
+        return getattr(self._backend, name)
 
 
 def _told(reason: Reason, message: str, is_terminal: bool, retry_after: float | None) -> dict[str, Any]:
