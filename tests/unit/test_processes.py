@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -16,8 +18,10 @@ from tests.unit.waiting import wait_until
 
 from pointsman import errors
 from pointsman.api.conditions import Reason
+from pointsman.backends.memory import Memory
 from pointsman.plan.tasks import Clean, Key
 from pointsman.work import jobs, processes
+from pointsman.work.fence import Deadline, clock
 from pointsman.work.jobs import Doors, Job
 
 JOB = Job(Clean(Key("EmbeddingDataset", "team", "papers"), (), ()), "/nowhere")
@@ -122,6 +126,95 @@ def test_nothing_is_started_once_the_operator_stops() -> None:
     workers.close()
     with pytest.raises(errors.Retryable, match="stopping"):
         carried_out(workers)
+
+
+@contextlib.contextmanager
+def worker(deadline: Deadline) -> Iterator[subprocess.Popen[bytes]]:
+    """Start the real program as a frozen operator leaves it behind: its input stays open and says nothing."""
+    command = [sys.executable, "-m", "pointsman.cli.main", "worker", f"--deadline={deadline.descriptor}"]
+    inherited = [deadline.descriptor]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=inherited) as process:
+        yield process
+        process.kill()
+
+
+def test_a_worker_ends_by_itself_when_the_deadline_of_its_operator_passes() -> None:
+    deadline = Deadline()
+    deadline.move(clock() + 1.0)
+    with worker(deadline) as process:
+        assert process.wait(30) == processes.ORPHANED
+
+
+def test_a_worker_that_was_frozen_too_begins_nothing_after_the_deadline() -> None:
+    deadline = Deadline()
+    deadline.move(clock() + 600.0)
+    with worker(deadline) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(b"{}\n")
+        process.stdin.flush()
+        assert b"KeyError" in process.stdout.readline(), "it began what it could not read"
+
+        deadline.move(clock() - 1.0)
+        process.stdin.write(b"{}\n")
+        process.stdin.flush()
+
+        assert process.wait(30) == processes.ORPHANED
+        assert process.stdout.read() == b""
+
+
+def test_a_worker_sees_the_deadline_of_its_operator() -> None:
+    deadline = Deadline()
+    deadline.move(12345.5)
+    body = """
+    import mmap, struct
+    seen = mmap.mmap(int(sys.argv[1].partition("=")[2]), 8, access=mmap.ACCESS_READ)
+    print(json.dumps({"done": struct.unpack_from("d", seen)[0], "total": 1}), flush=True)
+    print('{"ended": true}', flush=True)
+"""
+    workers = processes.Processes(HOUR, (sys.executable, "-c", ANSWERS.format(body=body)), deadline=deadline)
+    assert carried_out(workers) == [(12345.5, 1)]
+    deadline.move(23456.5)
+    assert carried_out(workers) == [(23456.5, 1)]
+    workers.close()
+
+
+def test_all_workers_are_killed_where_they_stand() -> None:
+    workers, before = pool("time.sleep(600)"), children()
+
+    def carry_out() -> None:
+        with pytest.raises(errors.Retryable, match="without an answer"):
+            carried_out(workers)
+
+    lost = threading.Thread(target=carry_out)
+    lost.start()
+    wait_until(lambda: children() > before)
+    workers.kill()
+    lost.join()
+    assert children() == before
+
+
+class Ended(BaseException):
+    """The process has ended itself."""
+
+
+class Shut:
+    """A fence that lets some through."""
+
+    def __init__(self, open_for: int) -> None:
+        self.open_for = open_for
+
+    def check(self) -> None:
+        self.open_for -= 1
+        if self.open_for < 0:
+            raise Ended
+
+
+def test_nothing_is_asked_of_a_database_but_through_the_fence() -> None:
+    memory = Memory()
+    guarded = processes.Guarded.of(memory, Shut(open_for=1))
+    assert guarded.names("pm_") == []
+    with pytest.raises(Ended):
+        guarded.names("pm_")
 
 
 def served(store: Callable[..., Any]) -> list[dict[str, Any]]:

@@ -66,6 +66,7 @@ def action(todo: actions.Action, resource: Resource, world: World) -> None:
             world.cluster.delete_config_map(owner.namespace, observe.config_map_name(owner.name))
         case actions.PublishAlias(owner, alias, index):
             _backend(owner, resource, world).publish(alias, index)
+            world.fence.check()
             world.cluster.event(resource, True, Reason.ALIAS_MOVED, _of_alias(owner, alias, index))
         case actions.WithdrawAlias(owner, alias):
             _backend(owner, resource, world).unpublish(alias, str(owner))
@@ -92,6 +93,7 @@ def _set_finalizers(owner: Key, resource: Resource, world: World, add: bool) -> 
     wanted = [*others, FINALIZER] if add else others
     # A list is replaced whole by a merge, so the version is tested: a finalizer of somebody else's must not be lost.
     patch = {"metadata": {"finalizers": wanted, "resourceVersion": meta["resourceVersion"]}}
+    world.fence.check()
     world.cluster.patch(owner.kind, owner.namespace, owner.name, patch)
 
 

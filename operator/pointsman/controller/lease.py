@@ -78,18 +78,18 @@ class Candidate:
 
     def acquire(self, sleep: Callable[[float], None]) -> Term:
         """Return once this process holds the Lease; until then stand by."""
-        told = ""
+        told: str | None = None
         while True:
             problem: Retryable | None = None
             try:
                 term = self.attempt()
-                said = self._seen.holder if self._seen is not None else ""
+                said = "nobody that is known" if self._seen is None else self._seen.holder or "nobody"
             except Retryable as error:
                 problem, term, said = error, None, error.message
             if term is not None:
                 log.info(logs.Event.LEASE_TAKEN, holder=term.holder, epoch=term.epoch)
                 return term
-            if problem is not None and said != told:
+            if said != told and problem is not None:
                 log.warning(logs.Event.LEASE_AWAITED, error=problem)
             elif said != told:
                 log.info(logs.Event.LEASE_AWAITED, holder=said)

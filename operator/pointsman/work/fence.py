@@ -80,10 +80,10 @@ class Fenced:
         if self._deadline.left <= 0:
             self._lost("it was not renewed in time, and another may act by now")
 
-    def watch(self) -> None:
+    def watch(self, sleep: Callable[[float], None] = time.sleep) -> None:
         """End the process when the deadline passes, whatever it is doing then. For a thread of its own."""
         while (left := self._deadline.left) > 0:
-            time.sleep(left)
+            sleep(left)
         self.check()
 
 
