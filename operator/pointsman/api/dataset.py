@@ -310,7 +310,7 @@ class Progress(base.Fact):
     """Units finished."""
     total: int
     """Units in all; 0 while it is not known."""
-    unit: Literal["documents", "texts", "rows"]
+    unit: Literal["documents", "texts", "rows", "queries"]
     """What is counted."""
     rate: Annotated[str, Field(max_length=32)] = ""
     """Units a second, over the last while."""

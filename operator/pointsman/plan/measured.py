@@ -26,6 +26,13 @@ class Earlier:
     low: float | None = None
     """The one-sided lower bound of the difference."""
     high: float | None = None
+    digest: str = ""
+    """The content of the query set."""
+    candidate: str = ""
+    """The index that was asked about."""
+    serving: str = ""
+    """The index that it was compared with."""
+    look: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,10 @@ class Evaluation:
     interval: tuple[float, float] | None = None
     """Two-sided, 95 %."""
     nonzero: int = 0
+    losing: int = 0
+    """Groups in which the candidate is worse."""
+    winning: int = 0
+    """Groups in which the candidate is better."""
     spread: float | None = None
     """The standard deviation of the group means of the difference."""
     look: int = 1
@@ -75,8 +86,11 @@ class Evaluation:
     recall: float | None = None
     """The share of what exact search over the stored vectors finds that the index finds too."""
     other_recall: float | None = None
+    recall_queries: int = 0
+    """How many queries, drawn from all, that is of."""
     model_distance: float | None = None
     """How far the model's vectors of the pinned texts have moved."""
+    other_model_distance: float | None = None
     pooled: bool = False
     """Whether an unjudged document is unknown rather than not relevant."""
     history: tuple[Earlier, ...] = ()
@@ -127,9 +141,31 @@ def with_history(record: Evaluation, before: Evaluation | None) -> Evaluation:
     """Return a record that remembers the one before it, and those that it remembered."""
     if before is None:
         return record
-    short = Earlier(
-        before.measured_at, before.version, before.value, before.against, before.difference, before.low, before.high
+    return dataclasses.replace(record, history=(*before.history, in_short(before))[-HISTORY:])
+
+
+def in_short(record: Evaluation) -> Earlier:
+    """Return what is remembered of a measurement once there is another."""
+    return Earlier(
+        measured_at=record.measured_at,
+        version=record.version,
+        value=record.value,
+        against=record.against,
+        difference=record.difference,
+        low=record.low,
+        high=record.high,
+        digest=record.digest,
+        candidate=record.candidate,
+        serving=record.serving,
+        look=record.look,
     )
+
+
+def canaries_with_history(record: Canaries, before: Canaries | None) -> Canaries:
+    """Return a record that remembers the one before it; the value of that is the share that it found."""
+    if before is None:
+        return record
+    short = Earlier(before.measured_at, before.version, before.found / before.queries, before.against)
     return dataclasses.replace(record, history=(*before.history, short)[-HISTORY:])
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pointsman.api import dataset as dataset_api
 from pointsman.api.conditions import Condition, ConditionType, Reason, Status
-from pointsman.plan.tasks import Embed, Failure, Phase, Refresh, Work
+from pointsman.plan.tasks import AskCanaries, Embed, Evaluate, Failure, Phase, Refresh, Work
 
 AT_REST = timedelta(minutes=5)
 """When to look again where nothing is under way."""
@@ -31,12 +31,14 @@ def duration(span: timedelta) -> str:
 
 def progress(work: Work) -> dataset_api.Progress:
     """Return how far a piece of work has come, at a precision that does not flicker."""
-    unit: Literal["documents", "texts", "rows"]
+    unit: Literal["documents", "texts", "rows", "queries"]
     match work.task:
         case Embed():
             unit = "texts"
         case Refresh():
             unit = "documents"
+        case Evaluate() | AskCanaries():
+            unit = "queries"
         case _:
             unit = "rows"
     rate, remaining = "", ""

@@ -100,6 +100,20 @@ def embed(
 
 def check_model(dataset: DatasetStore, recipe: Recipe, embedder: ports.Embedder) -> None:
     """Raise Terminal(MODEL_CHANGED) where the model's vectors of the pinned texts are not those of the first day."""
+    moved = distance(dataset, recipe, embedder)
+    if moved > drift.LIMIT:
+        raise Terminal(
+            Reason.MODEL_CHANGED,
+            f"{recipe.space.model} moved the pinned texts by a cosine distance of {moved:.3f}, {drift.LIMIT} is "
+            "allowed; bring the old model back, or declare a new version for the new one",
+        )
+
+
+def distance(dataset: DatasetStore, recipe: Recipe, embedder: ports.Embedder) -> float:
+    """Return how far the model's vectors of the pinned texts have moved since the first day: a cosine distance, 0 to 2.
+
+    Raises Terminal(MODEL_CHANGED) where the model itself says that it is another one.
+    """
     space = recipe.space
     now = pipeline.embedded(embedder, recipe, list(drift.PROBES))
     revision = embedder.identity().revision
@@ -110,14 +124,7 @@ def check_model(dataset: DatasetStore, recipe: Recipe, embedder: ports.Embedder)
             f"the recipe wants {space.revision or 'unknown'}; declare a new version for it",
         )
     # Pinned under the same name as the vectors are stored, so that whoever adds to those is compared with them.
-    pinned = dataset.pin_probes(space.document_side, now)
-    moved = drift.distance(pinned, now)
-    if moved > drift.LIMIT:
-        raise Terminal(
-            Reason.MODEL_CHANGED,
-            f"{space.model} moved the pinned texts by a cosine distance of {moved:.3f}, {drift.LIMIT} is allowed; "
-            "bring the old model back, or declare a new version for the new one",
-        )
+    return drift.distance(dataset.pin_probes(space.document_side, now), now)
 
 
 def _difference(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +28,8 @@ from pointsman.store.dataset import DatasetStore
 from pointsman.store.log import RecordLog
 from pointsman.store.vectors import VectorReader
 from pointsman.work.progress import Report
+
+T = TypeVar("T")
 
 BATCH = 2_048
 """Rows written at a time outside the bulk path."""
@@ -285,7 +288,7 @@ class Pace:
         self._last = clock()
         self._usual = min(self._timed() for _ in range(5))
 
-    def over(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def over(self, batches: Iterable[T]) -> Iterator[T]:
         """Yield the batches, each when the serving index is at its usual speed."""
         for batch in batches:
             yield batch

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -48,11 +49,13 @@ from pointsman.plan.tasks import (
 )
 from pointsman.store.dataset import DatasetStore
 from pointsman.store.root import Store
-from pointsman.work import embed, indexing, queries, refresh
-from pointsman.work.progress import Report
+from pointsman.work import asking, canaries, embed, evaluate, indexing, queries, refresh
+from pointsman.work.progress import Report, nowhere
 
 Credentials = Mapping[str, str]
 T = TypeVar("T")
+CANARIES = "canaries"
+"""The gate under which the answers of canaries are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,43 @@ def _embed(
 def _on_answers(
     job: Job, task: AnswersTask, store: Store, doors: Doors, now: Callable[[], datetime], report: Report
 ) -> None:
-    raise NotImplementedError
+    spec, namespace = _required(job.query_set), task.owner.namespace
+    found = queries.load(spec, _query_sources(job, doors), nowhere)
+    dataset = store.dataset(namespace, task.dataset)
+    with ExitStack() as opened:
+        backend = doors.backend(_required(job.backend), job.credentials, job.access)
+        opened.callback(backend.close)
+        embedders: dict[str, ports.Embedder] = {}
+
+        def answering(side: Side) -> asking.Answering:
+            recipe = recipe_of(dataset, side.version, side.recipe)
+            if recipe.space.key not in embedders:
+                embedders[recipe.space.key] = _embedder(job, side.version, recipe.space, doors)
+                opened.callback(embedders[recipe.space.key].close)
+            log = store.log(*index_log(task.owner, side.index))
+            return asking.Answering(side.index, side.version, recipe, embedders[recipe.space.key], log)
+
+        room = asking.Room(
+            dataset=dataset,
+            corpus=task.dataset,
+            snapshot=task.snapshot,
+            backend=backend,
+            candidate=answering(task.candidate),
+            serving=None if task.serving is None else answering(task.serving),
+            name=task.query_set,
+            queries=found,
+            set_log=store.log(*query_set_log(Key("QuerySet", namespace, task.query_set))),
+            now=now,
+            report=report,
+        )
+        match task:
+            case Evaluate():
+                log = store.log(*answers_log(task.owner, task.gate))
+                evaluate.evaluate(room, task.metric, spec.judgements.kind, log)
+            case AskCanaries():
+                canaries.ask(room, task.k, store.log(*answers_log(task.owner, CANARIES)))
+            case _:
+                assert_never(task)
 
 
 def _embedder(job: Job, version: str, space: Space, doors: Doors) -> ports.Embedder:

@@ -312,6 +312,12 @@ def embedded(embedder: ports.Embedder, recipe: Recipe, texts: list[str]) -> port
     return _checked(embedder.embed(_prefixed(recipe, texts)), len(texts), recipe)
 
 
+def asked(embedder: ports.Embedder, recipe: Recipe, texts: list[str]) -> ports.Vectors:
+    """Embed texts as queries of a recipe's space; raises as `embedded` does."""
+    prefix = recipe.space.query_prefix
+    return _checked(embedder.embed([prefix + text for text in texts]), len(texts), recipe)
+
+
 def _prefixed(recipe: Recipe, texts: list[str]) -> list[str]:
     prefix = recipe.space.document_prefix
     return [prefix + text for text in texts] if prefix else texts

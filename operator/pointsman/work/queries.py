@@ -32,20 +32,8 @@ def read(
     now: datetime,
     report: Report,
 ) -> None:
-    """Read a set, from its two sources or from the spec itself, and write its record.
-
-    Raises what the sources raise, and Terminal(SOURCE_INVALID) for a set that cannot judge anything.
-    """
-    if spec.queries.inline is not None:
-        found = judgements.inline(spec.queries.inline, spec.judgements.kind)
-    else:
-        assert sources is not None, "the API's rules ask for files of both kinds"
-        queries, judged = sources
-        found = judgements.load(
-            _rows(queries, "queries", "id", report),
-            _rows(judged, "judgements", "query", report),
-            spec.judgements.kind,
-        )
+    """Read a set and write its record; raises as `load` does."""
+    found = load(spec, sources, report)
     record = facts.QuerySetRecord(
         source=digest,
         queries=len(found.queries),
@@ -56,6 +44,22 @@ def read(
     )
     before = log.read()
     log.write(facts.query_set_to_json(record), after=0 if before is None else before.revision)
+
+
+def load(spec: api.Spec, sources: tuple[ports.Source, ports.Source] | None, report: Report) -> judgements.QuerySet:
+    """Return a set, from its two sources or from the spec itself.
+
+    Raises what the sources raise, and Terminal(SOURCE_INVALID) for a set that cannot judge anything.
+    """
+    if spec.queries.inline is not None:
+        return judgements.inline(spec.queries.inline, spec.judgements.kind)
+    assert sources is not None, "the API's rules ask for files of both kinds"
+    queries, judged = sources
+    return judgements.load(
+        _rows(queries, "queries", "id", report),
+        _rows(judged, "judgements", "query", report),
+        spec.judgements.kind,
+    )
 
 
 def _rows(source: ports.Source, what: str, id_field: str, report: Report) -> Iterator[dict[str, Any]]:
