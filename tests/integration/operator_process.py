@@ -81,6 +81,23 @@ class Operator:
         self.process.wait()
         return workers
 
+    def freeze(self, with_workers: bool = False) -> list[psutil.Process]:
+        """Stop it by SIGSTOP, which it cannot notice, and its workers too if asked to; return those."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        workers = self.workers()
+        if with_workers:
+            for worker in workers:
+                worker.suspend()
+        return workers
+
+    def thaw(self, workers: Collection[psutil.Process] = ()) -> None:
+        """Let it, and workers of its, go on by SIGCONT."""
+        assert self.process is not None
+        for worker in workers:
+            worker.resume()
+        self.process.send_signal(signal.SIGCONT)
+
     def stop(self) -> int:
         """End it as Kubernetes does; return its exit code. A process that does not listen is killed after a while."""
         assert self.process is not None
@@ -94,6 +111,12 @@ class Operator:
     def is_running(self) -> bool:
         """Return whether it runs."""
         return self.process is not None and self.process.poll() is None
+
+
+def are_gone(workers: list[psutil.Process]) -> bool:
+    """Return whether no worker is left that could write; one that the operator has yet to bury cannot."""
+    gone = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    return not any(worker.is_running() and worker.status() not in gone for worker in workers)
 
 
 @dataclass

@@ -7,23 +7,17 @@ from __future__ import annotations
 
 import os
 import random
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-import psutil
 import pytest
 from tests.integration import databases
-from tests.integration.databases import Database
-from tests.integration.operator_process import DATASET, DEPLOYMENT, Object, Stage, papers, running
-from tests.servers.openai_server import MODEL, OpenAIServer
+from tests.integration.operator_process import DATASET, DEPLOYMENT, Object, are_gone, papers, running
+from tests.integration.setting import Model, Setting
+from tests.servers.openai_server import OpenAIServer
 
 from pointsman.controlplane import plane
-from pointsman.core import digests, drift
-from pointsman.embedders.wordllama import Wordllama
 from pointsman.plan.tasks import Key
 from pointsman.work import jobs
 
@@ -31,61 +25,6 @@ pytestmark = pytest.mark.server
 
 Eventually = Callable[..., None]
 SEEDS = os.environ.get("SIGKILL_SEEDS", "1").split()
-PREFIX = "passage: "
-
-
-@dataclass
-class Model:
-    """A model that remembers the texts that reach it, one call at a time."""
-
-    sent: list[str] = field(default_factory=list)
-    texts_per_second: float = float("inf")
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def embed(self, texts: Sequence[str]) -> np.ndarray:
-        with self._lock:
-            self.sent.extend(texts)
-            time.sleep(len(texts) / self.texts_per_second)
-            return Wordllama().embed(texts)
-
-    def documents(self) -> list[str]:
-        """Return the texts of documents that reached it, prefixes included."""
-        probes = {prefix + probe for probe in drift.PROBES for prefix in ("", PREFIX)}
-        return [text for text in list(self.sent) if text not in probes]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What the stories happen on."""
-
-    stage: Stage
-    database: Database
-    model: Model
-    url: str
-
-    def version(self, name: str) -> Object:
-        """Return v7, or v8, which sends every text with a prefix and so anew."""
-        choice: Object = {"openai": {"endpoint": "main", "model": MODEL, "dimensions": 256}}
-        prefix = {"documentPrefix": PREFIX} if name == "v8" else {}
-        text = {"template": "{title}. {text}", "metadataFields": ["year"]}
-        return {"name": name, "model": {**choice, **prefix}, "text": text}
-
-    def declare(self, name: str, rows: list[Object]) -> None:
-        """Declare a dataset of v7."""
-        endpoints = [{"name": "main", "baseURL": self.url}]
-        self.stage.declare(name, self.stage.write(rows, name), self.version("v7"), endpoints=endpoints)
-
-    def stored(self, name: str) -> set[str]:
-        """Return the texts that reached the model and whose vectors are stored."""
-        found: set[str] = set()
-        dataset = self.stage.store().dataset(self.stage.namespace, name)
-        for recipe in dataset.pins().values():
-            prefix, side = recipe.space.document_prefix, recipe.space.document_side
-            texts = {t.removeprefix(prefix) for t in self.model.documents() if t.startswith(PREFIX) == bool(prefix)}
-            keys = {digests.content_key(side, text): text for text in texts}
-            missing = dataset.vectors(side, recipe.space.dimensions).missing(digests.content_keys(side, list(texts)))
-            found |= {prefix + keys[key] for key in keys.keys() - set(missing.to_pylist())}
-        return found
 
 
 @pytest.fixture(scope="module")
@@ -183,12 +122,6 @@ def undisturbed(setting: Setting) -> tuple[list[Object], list[float]]:
         set(),
     ]
     return states, seconds
-
-
-def are_gone(workers: list[psutil.Process]) -> bool:
-    """Return whether no worker is left that could write; one that the operator has yet to bury cannot."""
-    gone = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-    return not any(worker.is_running() and worker.status() not in gone for worker in workers)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -1,0 +1,188 @@
+"""Two real operators at once: one acts, the other stands by, and a frozen one that has been replaced is harmless."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.integration import databases
+from tests.integration.databases import Database
+from tests.integration.operator_process import (
+    DATASET,
+    DEPLOYMENT,
+    Object,
+    Operator,
+    Stage,
+    are_gone,
+    papers,
+    running,
+    wordllama,
+)
+from tests.integration.setting import Model, Setting
+from tests.servers.openai_server import OpenAIServer
+
+from pointsman.cli.operator import LOST
+from pointsman.controlplane import plane
+
+pytestmark = pytest.mark.server
+
+Eventually = Callable[..., None]
+V7, V8 = wordllama("v7", 64), wordllama("v8", 256)
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    with databases.pgvector(tmp_path_factory.mktemp("postgres")) as database:
+        yield database
+
+
+@pytest.fixture
+def setting(control_plane: plane.ControlPlane, database: Database, tmp_path: Path) -> Iterator[Setting]:
+    model = Model()
+    with (
+        OpenAIServer(embed=model.embed) as server,
+        running(control_plane, tmp_path / "stage", resync_seconds="1") as stage,
+    ):
+        database.let_in(stage)
+        yield Setting(stage, database, model, server.url)
+
+
+@contextlib.contextmanager
+def second(stage: Stage) -> Iterator[tuple[Operator, Operator]]:
+    """Start another operator of the same settings beside the first; yield both. What is left of them is killed."""
+    stage.wait(lambda: bool(events(stage.operator, "lease_taken")), "the first to begin")
+    folder = stage.folder / "second"
+    folder.mkdir()
+    operators = stage.operator, Operator(folder, stage.operator.environment)
+    operators[1].start()
+    try:
+        yield operators
+    finally:
+        for operator in operators:
+            if operator.is_running():
+                operator.kill()
+
+
+def events(operator: Operator, event: str) -> list[Object]:
+    """Return what an operator logged of one event."""
+    return [line for line in operator.lines() if line["event"] == event]
+
+
+def stored_files(stage: Stage) -> dict[str, tuple[int, int]]:
+    """Return every file of the store with what changes when it is written; probes and locks aside."""
+    files = [path for path in (stage.folder / "store").rglob("*") if path.is_file()]
+    return {
+        str(path): (path.stat().st_mtime_ns, path.stat().st_size)
+        for path in files
+        if not {"probes", "locks"} & set(path.parts)
+    }
+
+
+def wait_for_rest(stage: Stage, settled: Callable[[], bool]) -> None:
+    """Wait until the operator has looked at everything twice and written nothing."""
+
+    def is_at_rest() -> bool:
+        before = stage.writes()
+        stage.wait_for_resyncs(2)
+        return settled() and stage.writes() == before
+
+    stage.wait(is_at_rest, "the operator to rest")
+
+
+def test_of_two_operators_one_acts_until_it_is_gone_and_the_other_goes_on(setting: Setting) -> None:
+    stage, database = setting.stage, setting.database
+    with second(stage) as (one, two):
+        stage.wait(lambda: bool(events(two, "lease_awaited")), "the second to stand by")
+        (taken,) = events(one, "lease_taken")
+        assert [line["holder"] for line in events(two, "lease_awaited")] == [taken["holder"]]
+        stage.declare("shared", stage.write(papers(60), "shared"), V7)
+        stage.deploy("shared", database.spec)
+        stage.wait(lambda: stage.serves("shared", "v7"), "v7 to serve")
+        assert events(two, "action_applied") == []
+
+        one.kill()
+        stage.operator = two
+        stage.edit(DATASET, "shared", versions=[V7, V8])
+        stage.edit(DEPLOYMENT, "shared", version="v8")
+        stage.wait(lambda: stage.serves("shared", "v8"), "v8 to serve")
+
+        assert [line["epoch"] for line in events(two, "lease_taken")] == [taken["epoch"] + 1]
+        assert two.stop() == 0
+        assert events(two, "lease_given_back")
+
+
+def test_an_operator_that_stands_by_is_told_to_stop_like_any_other(setting: Setting) -> None:
+    with second(setting.stage) as (one, two):
+        setting.stage.wait(lambda: bool(events(two, "lease_awaited")), "the second to stand by")
+
+        assert two.stop() == 0
+
+        assert two.lines()[-1]["event"] == "operator_stopped"
+        assert one.is_running()
+
+
+def test_the_next_operator_need_not_wait_for_one_that_was_stopped_in_good_order(setting: Setting) -> None:
+    with second(setting.stage) as (one, two):
+        setting.stage.wait(lambda: bool(events(two, "lease_awaited")), "the second to stand by")
+
+        assert one.stop() == 0
+        setting.stage.operator = two
+        setting.stage.wait(lambda: bool(events(two, "lease_taken")), "the second to take over")
+
+        assert "nobody" not in [line["holder"] for line in events(two, "lease_awaited")]
+
+
+@pytest.mark.parametrize("with_workers", [False, True], ids=["alone", "with its workers"])
+@pytest.mark.parametrize("moment", ["first build", "migration"])
+def test_a_frozen_operator_is_replaced_where_it_was_and_has_no_effect_once_thawed(
+    setting: Setting, eventually: Eventually, moment: str, with_workers: bool
+) -> None:
+    stage, model, version = setting.stage, setting.model, "v7" if moment == "first build" else "v8"
+    rows = papers(2500)
+    with second(stage) as (one, two):
+        # So slow that finished vectors are stored long before the last text is sent.
+        model.texts_per_second = 300.0 if version == "v7" else float("inf")
+        setting.declare("frozen", rows)
+        stage.deploy("frozen", setting.database.spec)
+        if version == "v8":
+            stage.wait(lambda: stage.serves("frozen", "v7"), "v7 to serve")
+            model.texts_per_second = 300.0
+            stage.edit(DATASET, "frozen", versions=[setting.version("v7"), setting.version("v8")])
+            stage.edit(DEPLOYMENT, "frozen", version="v8")
+        before = setting.stored("frozen")
+        stage.wait(lambda: len(setting.stored("frozen")) > len(before), "the first batch to be stored")
+
+        workers = one.freeze(with_workers)
+        assert workers
+        stage.operator = two
+        stage.wait(lambda: bool(events(two, "lease_taken")), "the second to take over")
+        if with_workers:
+            one.thaw(workers)
+        # Nobody has told them to end: their operator is frozen, or was when its time was up.
+        eventually(lambda: are_gone(workers), within_seconds=60)
+        stored, sent = setting.stored("frozen"), len(model.sent)
+        model.texts_per_second = float("inf")
+        stage.wait(lambda: stage.serves("frozen", version), f"{version} to serve")
+        again = stored & set(model.sent[sent:])
+        assert len(stored) > len(before)
+        assert not again, f"{len(again)} texts were sent again whose vectors were stored"
+        wait_for_rest(stage, lambda: stage.is_ready(DATASET, "frozen"))
+        versions, files, writes = stage.resource_versions(), stored_files(stage), stage.writes()
+        content = setting.database.content(stage.route("frozen")["collection"])
+
+        assert one.process is not None
+        if not with_workers:
+            assert one.is_running()
+            one.thaw()
+        assert one.process.wait(30) == LOST
+
+        stage.wait_for_resyncs(2)
+        assert (stage.resource_versions(), stored_files(stage), stage.writes()) == (versions, files, writes)
+        assert setting.database.content(stage.route("frozen")["collection"]) == content
+        assert len(content) == len(rows)
+        assert len(events(one, "lease_lost")) == 1
+        taken = events(two, "lease_taken")[0]
+        late = [line for line in events(one, "action_applied") if line["timestamp"] > taken["timestamp"]]
+        assert late == []
