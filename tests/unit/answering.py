@@ -112,10 +112,10 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 def document(number: int) -> dict[str, Any]:
-    """A document of two chunks or three, whose topic its first words do not tell."""
-    place = PLACES[number % len(PLACES)]
-    texts = [f"{place} of all things there is one.", f"its topic{number % TOPICS} is kind{number % 7} indeed."]
-    return {"id": f"doc-{number}", "text": " ".join(texts + [f"more of topic{number % TOPICS}."] * (number % 2))}
+    """A document of two chunks or three, whose topic its first words do not tell; no two chunks are equally near."""
+    place, topic = PLACES[number % len(PLACES)], f"topic{number % TOPICS}"
+    texts = [f"{place} of all things there is number{number}.", f"its {topic} is kind{number % 7} indeed of {number}."]
+    return {"id": f"doc-{number}", "text": " ".join(texts + [f"more of {topic} for {number}."] * (number % 2))}
 
 
 def question(number: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pointsman.core import digests
 from pointsman.errors import Conflict, Retryable, Terminal
 from pointsman.plan.measured import Canaries, Earlier
 
-CANARIES = 5
+CANARIES, K = 5, 10
 
 
 @pytest.fixture
@@ -37,11 +37,11 @@ def remove(stage: Stage, version: str, document: str) -> None:
 
 
 def test_every_canary_finds_its_documents_within_enough_places(stage: Stage) -> None:
-    stage.ask_canaries("v7", "worse", k=5)
+    stage.ask_canaries("v7", "worse", k=K)
     assert found(stage) == Canaries(
         query_set="papers-eval",
         digest=stage.read_set().digest,
-        k=5,
+        k=K,
         candidate="pm_papers_v7",
         version="v7",
         serving="pm_papers_worse",
@@ -57,27 +57,28 @@ def test_every_canary_finds_its_documents_within_enough_places(stage: Stage) -> 
 
 def test_a_canary_that_misses_one_of_its_documents_is_not_found(stage: Stage) -> None:
     remove(stage, "v7", "doc-3")
-    stage.ask_canaries("v7", k=5)
+    stage.ask_canaries("v7", k=K)
     assert (found(stage).found, found(stage).queries) == (CANARIES - 1, CANARIES)
 
 
 def test_inside_one_space_the_same_index_overlaps_whole(stage: Stage) -> None:
-    stage.ask_canaries("v7", "v7", k=5)
+    stage.ask_canaries("v7", "v7", k=K)
     assert found(stage).overlap == 1
 
 
 def test_what_the_candidate_does_not_find_lowers_the_overlap(stage: Stage) -> None:
-    # Two indexes of one recipe, one of which lacks the documents of a canary.
+    # Two indexes of one recipe, one of which lacks the documents of the canary.
+    stage.queries, stage.judgements = stage.queries[3:4], stage.judgements[6:8]
     stage.publish("again")
     remove(stage, "again", "doc-3")
     remove(stage, "again", f"doc-{3 + TOPICS}")
-    stage.ask_canaries("again", "v7", k=5)
-    assert found(stage).overlap == pytest.approx(1 - 2 / 5 / CANARIES)
-    assert found(stage).found == CANARIES - 1
+    stage.ask_canaries("again", "v7", k=K)
+    assert found(stage).overlap == 1 - 2 / K
+    assert found(stage).found == 0
 
 
 def test_across_spaces_nothing_is_compared(stage: Stage) -> None:
-    stage.ask_canaries("worse", "v7", k=5)
+    stage.ask_canaries("worse", "v7", k=K)
     assert found(stage).overlap is None
     assert found(stage).found < CANARIES
 
@@ -88,18 +89,18 @@ def test_documents_that_the_two_recipes_cut_otherwise_are_left_out(stage: Stage)
         stage.documents[number]["text"] = f"topic{number} in short."
         stage.documents[number + TOPICS]["text"] = f"topic{number} at length, {'and so on ' * 5}until it ends."
     stage.publish("v7", "longer")
-    stage.ask_canaries("longer", "v7", k=5)
+    stage.ask_canaries("longer", "v7", k=K)
     assert found(stage).overlap == 1
     remove(stage, "longer", "doc-3")
-    stage.ask_canaries("longer", "v7", k=5)
-    assert found(stage).overlap == pytest.approx(1 - 1 / 5 / CANARIES)
+    stage.ask_canaries("longer", "v7", k=K)
+    assert found(stage).overlap == pytest.approx(1 - 1 / K / CANARIES)
 
 
 def test_where_all_documents_are_cut_otherwise_nothing_is_compared(stage: Stage) -> None:
     for number in range(2 * TOPICS):
         stage.documents[number]["text"] = f"topic{number % TOPICS} at length, {'and so on ' * 5}until it ends."
     stage.publish("v7", "longer")
-    stage.ask_canaries("longer", "v7", k=5)
+    stage.ask_canaries("longer", "v7", k=K)
     assert found(stage).overlap is None
 
 
@@ -117,7 +118,7 @@ def test_canaries_for_other_documents_are_refused(stage: Stage) -> None:
         row["document"] = "elsewhere-" + row["document"]
     stage.read_queries()
     with pytest.raises(Terminal) as error:
-        stage.ask_canaries("v7", k=5)
+        stage.ask_canaries("v7", k=K)
     assert error.value.message.startswith("0 of 10 relevant documents of query set papers-eval are in papers@1")
 
 
@@ -136,7 +137,7 @@ def test_nothing_is_written_while_a_model_is_down(stage: Stage) -> None:
 
 
 def test_what_was_found_before_is_remembered_in_short(stage: Stage) -> None:
-    stage.ask_canaries("worse", "v7", k=5)
+    stage.ask_canaries("worse", "v7", k=K)
     before = found(stage)
-    stage.ask_canaries("v7", k=5)
+    stage.ask_canaries("v7", k=K)
     assert found(stage).history == (Earlier(AT, "worse", before.found / CANARIES, "v7"),)

@@ -6,10 +6,11 @@ import dataclasses
 from pathlib import Path
 
 import orjson
+import pytest
 
 from pointsman.access import Access
 from pointsman.api import queryset
-from pointsman.plan.tasks import Key, ReadQueries, Refresh
+from pointsman.plan.tasks import AskCanaries, Evaluate, Key, ReadQueries, Refresh, Side, Task
 from pointsman.work import jobs
 from pointsman.work.jobs import Job
 
@@ -46,9 +47,27 @@ def test_queries_and_judgements_each_arrive_with_their_own_credentials() -> None
         ReadQueries(Key("QuerySet", "search", "papers-eval"), "digest"),
         "/store",
         query_set=queryset.Spec.model_validate({"queries": {"files": files}, "judgements": {"files": files}}),
-        credentials={"accessKeyID": "of the queries"},
+        query_credentials={"accessKeyID": "of the queries"},
         judgement_credentials={"accessKeyID": "of the judgements"},
     )
 
     assert crossed(sent) == sent
     assert "of the" not in repr(sent)
+
+
+CANDIDATE, SERVING = Side("pm_papers_2", "v8", "recipe-8"), Side("pm_papers_1", "v7", "recipe-7")
+DEPLOYMENT = Key("IndexDeployment", "search", "papers")
+
+
+@pytest.mark.parametrize("serving", [SERVING, None], ids=["beside another", "alone"])
+@pytest.mark.parametrize("kind", [Evaluate, AskCanaries])
+def test_whoever_asks_two_indexes_arrives_with_the_keys_of_both_models(
+    kind: type[Evaluate | AskCanaries], serving: Side | None
+) -> None:
+    task: Task = AskCanaries(DEPLOYMENT, "papers", "papers-eval", 5, CANDIDATE, serving, 12)
+    if kind is Evaluate:
+        task = Evaluate(DEPLOYMENT, "papers", "stable", "papers-eval", "nDCG@10", CANDIDATE, serving, 12)
+    sent = Job(task, "/store", api_keys={"main": "of main", "side": "of side"})
+
+    assert crossed(sent) == sent
+    assert "of main" not in repr(sent)

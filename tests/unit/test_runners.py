@@ -12,16 +12,19 @@ from tests.unit.waiting import wait_until
 from pointsman import errors
 from pointsman.api.conditions import Reason
 from pointsman.plan.tasks import (
+    AskCanaries,
     Build,
     Check,
     Clean,
     Embed,
+    Evaluate,
     Failure,
     Follow,
     Key,
     Phase,
     ReadQueries,
     Refresh,
+    Side,
     Task,
     Work,
 )
@@ -162,6 +165,8 @@ def test_no_kind_of_work_waits_for_another(runner: runners.PooledRunner, carrier
         on_index(Follow, "three"),
         on_index(Follow, "four"),
         ReadQueries(Key("QuerySet", "team", "questions"), "digest"),
+        Evaluate(DEPLOYMENT, "papers", "evaluation", "questions", "nDCG@10", Side("one", "v1", "recipe"), None, 1),
+        AskCanaries(DEPLOYMENT, "papers", "canaries", 5, Side("one", "v1", "recipe"), None, 1),
     ]
     for task in tasks:
         carrier.hold(task.subject)
