@@ -17,8 +17,8 @@ from pointsman.cluster.resources import DATASET, DEPLOYMENT, QUERY_SET
 from pointsman.plan.actions import IRREVERSIBLE, Action
 
 VOLATILE = {
-    "lastTransitionTime", "verifiedAt", "checkedAt", "refreshedAt", "refreshHandled", "at", "until", "embedded",
-    "reused", "readAt",
+    "lastTransitionTime", "verifiedAt", "checkedAt", "measuredAt", "startedAt", "deadline", "refreshedAt",
+    "refreshHandled", "at", "until", "embedded", "reused", "readAt",
 }  # fmt: skip
 
 

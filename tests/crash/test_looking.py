@@ -16,7 +16,7 @@ from pointsman.api.conditions import Reason
 from pointsman.api.dataset import DatasetStatus
 from pointsman.backends.memory import Memory
 from pointsman.cluster.resources import DATASET, DEPLOYMENT
-from pointsman.controller import observe
+from pointsman.controller import observe, reading
 from pointsman.controller.world import Databases, World
 from pointsman.errors import Retryable
 from pointsman.plan import observed
@@ -214,11 +214,11 @@ def test_what_cannot_be_read_of_a_status_does_not_take_the_rest_with_it(
     told(stage, stories.declare)
     resource = stage.cluster.get(DATASET, NAMESPACE, "papers")
     assert resource is not None
-    before = observe.status(DatasetStatus, resource)
+    before = reading.status(DatasetStatus, resource)
     assert before.refresh_handled and before.refreshed_at
 
     harm(resource["status"])
-    after = observe.status(DatasetStatus, resource)
+    after = reading.status(DatasetStatus, resource)
 
     assert after.conditions == before.conditions
     assert (after.refresh_handled, after.refreshed_at) == (before.refresh_handled, before.refreshed_at)

@@ -102,7 +102,7 @@ TRANSITIONS: dict[str, tuple[Deployment, list[str], tuple[ConditionType, Reason,
     "a verified candidate takes over in one switch": (
         migrating(**complete()),
         ["RecordFacts", "PublishRoute"],
-        (READY, Reason.UP_TO_DATE, "serving v8@12"),
+        (READY, Reason.BURNING_IN, "serving v8@12, burning in for 24h"),
     ),
     "A to B to A before B is built: the work on B stops, B stays on the books": (
         b.deployment(b.serving(), b.candidate(), work=(b.running(b.build()),)),
@@ -169,7 +169,7 @@ TRANSITIONS: dict[str, tuple[Deployment, list[str], tuple[ConditionType, Reason,
     "a fix passes what serves and is broken": (
         migrating(**{**complete(), "physical": {"v8": b.present(), "v7": b.UNKNOWN}}),
         ["RecordFacts", "PublishRoute"],
-        (READY, Reason.UP_TO_DATE, "serving v8@12"),
+        (READY, Reason.BURNING_IN, "serving v8@12, burning in for 24h"),
     ),
     "a candidate is not counted while it is loaded, and does not take over": (
         migrating(physical={"v8": b.UNCOUNTED}, work=(b.running(b.build()),)),
@@ -974,7 +974,7 @@ STEPS: dict[str, tuple[Deployment, str]] = {
         b.deployment(b.serving("v8", b.V8), b.retained(), spec=b.spec("v7"), records={"v7": b.record(differences=3)}),
         "Verify",
     ),
-    "the switch is over when it is said": (migrating(**complete()), ""),
+    "the switch is over when it is said": (migrating(**complete()), "BurnIn"),
     "an index is removed": (b.deployment(b.serving("v8", b.V8), b.retiring(), spec=b.spec("v8")), "Retire"),
     "what serves follows, which is routine": (
         b.deployment(**complete("v7", 11), published=b.route(snapshot="11"), work=(b.running(b.follow()),)),

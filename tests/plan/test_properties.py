@@ -370,6 +370,9 @@ def test_spec_edits_end_where_a_direct_apply_of_the_last_ends(steps: list[Step])
         is_served(model)
     model.edit(suspend=False)
     rest(model)
+    # What was promoted proves itself.
+    model.wait(timedelta(hours=25))
+    rest(model)
     direct = Model(spec=dict(model.spec), parameters=model.parameters, now=model.now)
     direct.snapshots, direct.read, direct.source = list(model.snapshots), model.read, model.source
     rest(direct)

@@ -22,6 +22,12 @@ class ConditionType(StrEnum):
     """Something serves: an index of ours, or for a dataset a snapshot."""
     ROLLBACK_READY = "RollbackReady"
     """A retained index is complete and current: going back is one switch."""
+    AWAITING_APPROVAL = "AwaitingApproval"
+    """A person is waited for. Neither good nor bad."""
+    TRAFFIC_VERIFIED = "TrafficVerified"
+    """Every gateway that is ready serves the route, by its own counts too."""
+    UNGUARDED = "Unguarded"
+    """No gate evaluates answers: a worse version would go through. Bad when True."""
     SOURCE_REACHABLE = "SourceReachable"
     """The dataset's source could be read when it was last tried."""
 
@@ -55,6 +61,32 @@ class Reason(StrEnum):
     """An index is catching up with a newer snapshot."""
     WAITING_FOR_DATASET = "WaitingForDataset"
     """The dataset has no snapshot of the version yet."""
+    GATES_UNDECIDED = "GatesUndecided"
+    """A gate has neither passed nor failed."""
+    SHADOWING = "Shadowing"
+    """Queries also go to the candidate, whose answers are thrown away."""
+    SHIFTING = "Shifting"
+    """Queries are being shifted to the candidate."""
+    ROUTE_NOT_ACCEPTED = "RouteNotAccepted"
+    """A gateway does not serve the route."""
+    ROUTE_ACCEPTED = "RouteAccepted"
+    """All gateways that are ready serve the route."""
+    NO_GATEWAY = "NoGateway"
+    """No gateway is known to the operator."""
+    PAUSED = "Paused"
+    """A pause that the steps ask for."""
+    AWAITING_APPROVAL = "AwaitingApproval"
+    """A person is asked."""
+    NOBODY_IS_ASKED = "NobodyIsAsked"
+    """No person is waited for."""
+    BURNING_IN = "BurningIn"
+    """A promoted version is being watched."""
+    EVALUATION_GATE = "EvaluationGate"
+    """A gate evaluates answers."""
+    NO_EVALUATION_GATE = "NoEvaluationGate"
+    """The spec names no gate that evaluates answers."""
+    COUNTS = "Counts"
+    """An Approval is as it must be to count."""
     DELETING = "Deleting"
     """The resource is being removed."""
     SERVING = "Serving"
@@ -99,6 +131,22 @@ class Reason(StrEnum):
     """A host's name does not resolve."""
     QUERY_SET_NOT_FOUND = "QuerySetNotFound"
     """The named query set does not exist in this namespace."""
+
+    # Migrations.
+    GATE_FAILED = "GateFailed"
+    """A gate found the candidate worse than it may be."""
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    """A step took longer than it may."""
+    REJECTED_BY_A_PERSON = "RejectedByAPerson"
+    """An Approval refuses the version."""
+    TARGET_REJECTED = "TargetRejected"
+    """The version that the spec wants was tried and refused."""
+    TARGET_ABORTED = "TargetAborted"
+    """An Approval keeps queries off the version that the spec wants."""
+    HELD = "Held"
+    """A migration stands still after a failure, as the spec wants."""
+    DOES_NOT_COUNT = "DoesNotCount"
+    """An Approval is not as it must be to count."""
 
     # Sources.
     SOURCE_UNREACHABLE = "SourceUnreachable"
@@ -177,6 +225,19 @@ ROUTINE = frozenset(
         Reason.RETAINED_INDEX_IS_BEHIND,
         Reason.NOTHING_RETAINED,
         Reason.SUSPENDED,
+        Reason.GATES_UNDECIDED,
+        Reason.SHADOWING,
+        Reason.SHIFTING,
+        Reason.ROUTE_NOT_ACCEPTED,
+        Reason.ROUTE_ACCEPTED,
+        Reason.NO_GATEWAY,
+        Reason.PAUSED,
+        Reason.AWAITING_APPROVAL,
+        Reason.NOBODY_IS_ASKED,
+        Reason.BURNING_IN,
+        Reason.EVALUATION_GATE,
+        Reason.NO_EVALUATION_GATE,
+        Reason.COUNTS,
     }
 )
 """The reasons that tell of progress or rest; every other one is a fault."""

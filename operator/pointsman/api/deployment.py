@@ -246,8 +246,12 @@ class StepStatus(base.Fact):
     """When it began."""
     deadline: datetime | None = None
     """When it is given up."""
+    until: datetime | None = None
+    """When it is over by itself."""
     waiting_for: str = ""
     """What it waits for, as a clause."""
+    estimate: str = ""
+    """How long the way to all queries takes at least, as a sum."""
 
 
 class GateStatus(base.Fact):

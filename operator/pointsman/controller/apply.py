@@ -12,7 +12,7 @@ from pointsman.api import queryset as queryset_api
 from pointsman.api.conditions import Reason
 from pointsman.cluster import credentials
 from pointsman.cluster.resources import DATASET, DEPLOYMENT, FINALIZER, QUERY_SET, Resource
-from pointsman.controller import observe
+from pointsman.controller import observe, reading
 from pointsman.controller.world import World
 from pointsman.core.recipes import Recipe
 from pointsman.errors import Conflict, Terminal
@@ -99,7 +99,7 @@ def _set_finalizers(owner: Key, resource: Resource, world: World, add: bool) -> 
 
 def _delete_index(owner: Key, index: str, resource: Resource, world: World) -> None:
     """Remove an index after reading again, from the store, that it retires, and from the database, that it is ours."""
-    known, _ = observe.facts_of(owner, world)
+    known, _ = reading.facts_of(owner, world)
     found = known.get(index)
     if found is None or found.role is not deployment_api.Role.RETIRING:
         raise Conflict(f"index {index} is not on record as retiring")
@@ -117,13 +117,16 @@ def _forget(owner: Key, world: World) -> None:
     for name in world.store.logs("deployments", owner.namespace, owner.name, "indexes"):
         world.fence.check()
         world.store.log(*jobs.index_log(owner, name)).forget()
+    for gate in world.store.logs("deployments", owner.namespace, owner.name, "answers"):
+        world.fence.check()
+        world.store.log(*jobs.answers_log(owner, gate)).forget()
     world.fence.check()
     world.store.log(*jobs.facts_log(owner)).forget()
 
 
 def _backend(owner: Key, resource: Resource, world: World) -> Backend:
     spec = deployment_api.Spec(**resource["spec"])
-    backend = world.database(owner, spec.backend, observe.deleting_since(resource, world) is not None)
+    backend = world.database(owner, spec.backend, reading.deleting_since(resource, world) is not None)
     world.fence.check()
     return backend
 
@@ -154,7 +157,7 @@ def _job(task: Task, resource: Resource, world: World) -> Job:
         case Build() | Follow() | Check() | Repair():
             deployment = deployment_api.Spec(**resource["spec"])
             secrets = credentials.of_backend(cluster, namespace, deployment.backend, access)
-            serving = observe.facts_of(Key(DEPLOYMENT, namespace, task.owner.name), world)[0].serving
+            serving = reading.facts_of(Key(DEPLOYMENT, namespace, task.owner.name), world)[0].serving
             is_other = serving is not None and serving.name != task.index
             return _with(
                 job,

@@ -13,7 +13,7 @@ from typing import Any
 import kopf
 
 from pointsman.api import base
-from pointsman.cluster.resources import DATASET, DEPLOYMENT, PLURALS, QUERY_SET, Identity
+from pointsman.cluster.resources import APPROVAL, DATASET, DEPLOYMENT, PLURALS, QUERY_SET, Identity
 from pointsman.plan.tasks import Key
 
 Wake = Callable[[Key], None]
@@ -49,6 +49,13 @@ def registry(wake: Wake) -> kopf.OperatorRegistry:
     @kopf.on.event(base.GROUP, base.API_VERSION, PLURALS[QUERY_SET], registry=handlers)
     async def query_set(namespace: str | None, name: str | None, **_: Any) -> None:
         wake(Key(QUERY_SET, namespace or "", name or ""))
+
+    @kopf.on.event(base.GROUP, base.API_VERSION, PLURALS[APPROVAL], registry=handlers)
+    async def approval(namespace: str | None, name: str | None, spec: kopf.Spec, **_: Any) -> None:
+        wake(Key(APPROVAL, namespace or "", name or ""))
+        target = spec.get("target", {}).get("name")
+        if target:
+            wake(Key(DEPLOYMENT, namespace or "", target))
 
     return handlers
 

@@ -6,11 +6,8 @@ done, or not at all, and never as half.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-from pydantic import ValidationError
 
 from pointsman.api import dataset as dataset_api
 from pointsman.api import deployment as deployment_api
@@ -19,7 +16,14 @@ from pointsman.api.conditions import Reason
 from pointsman.api.deployment import Role
 from pointsman.backends import registry as backends
 from pointsman.cluster import credentials
-from pointsman.cluster.resources import DATASET, DEPLOYMENT, FINALIZER, REFRESH_ANNOTATION, Resource
+from pointsman.cluster.resources import (
+    DATASET,
+    DEPLOYMENT,
+    FINALIZER,
+    REFRESH_ANNOTATION,
+    Resource,
+)
+from pointsman.controller import judging, reading
 from pointsman.controller.world import World
 from pointsman.core import chunking
 from pointsman.core.recipes import Recipe, digest
@@ -38,8 +42,8 @@ from pointsman.work import jobs
 
 def dataset(resource: Resource, world: World) -> observed.Dataset:
     """Return all that is known of a dataset."""
-    meta, key = resource["metadata"], key_of(resource)
-    spec = _valid(dataset_api.Spec, resource)
+    meta, key = resource["metadata"], reading.key_of(resource)
+    spec = reading.valid(dataset_api.Spec, resource)
     work = world.runner.work(key)
     store = world.store.dataset(key.namespace, key.name)
     pins, snapshots = store.pins(), store.snapshots()
@@ -48,9 +52,9 @@ def dataset(resource: Resource, world: World) -> observed.Dataset:
         uid=meta["uid"],
         generation=meta["generation"],
         spec=spec,
-        status=status(dataset_api.DatasetStatus, resource),
+        status=reading.status(dataset_api.DatasetStatus, resource),
         has_finalizer=FINALIZER in meta.get("finalizers", ()),
-        deleting_since=deleting_since(resource, world),
+        deleting_since=reading.deleting_since(resource, world),
         refresh_token=meta.get("annotations", {}).get(REFRESH_ANNOTATION, ""),
         source_digest=digest(spec.source.model_dump(mode="json")),
         snapshots=tuple(_snapshot(s) for s in snapshots),
@@ -65,10 +69,10 @@ def dataset(resource: Resource, world: World) -> observed.Dataset:
 
 def deployment(resource: Resource, world: World) -> observed.Deployment:
     """Return all that is known of a deployment."""
-    meta, key = resource["metadata"], key_of(resource)
-    spec = _valid(deployment_api.Spec, resource)
+    meta, key = resource["metadata"], reading.key_of(resource)
+    spec = reading.valid(deployment_api.Spec, resource)
     work = world.runner.work(key)
-    facts, revision = facts_of(key, world)
+    facts, revision = reading.facts_of(key, world)
     records = {index.name: record for index in facts.indexes if (record := _record(key, index.name, world))}
     published = world.cluster.config_map(key.namespace, config_map_name(key.name))
     physical, problem = _probe(resource, spec, facts, records, work, world)
@@ -77,9 +81,9 @@ def deployment(resource: Resource, world: World) -> observed.Deployment:
         uid=meta["uid"],
         generation=meta["generation"],
         spec=spec,
-        status=status(deployment_api.DeploymentStatus, resource),
+        status=reading.status(deployment_api.DeploymentStatus, resource),
         has_finalizer=FINALIZER in meta.get("finalizers", ()),
-        deleting_since=deleting_since(resource, world),
+        deleting_since=reading.deleting_since(resource, world),
         dataset=_view(key.namespace, spec.dataset_ref.name, spec.version, world),
         facts=facts,
         revision=revision,
@@ -92,46 +96,31 @@ def deployment(resource: Resource, world: World) -> observed.Deployment:
         work=work,
         deadline=world.deadline,
         problem=problem,
+        approvals=judging.approvals(key, world),
+        gateways=world.gateways.of(key),
+        query_sets={name: judging.queries(key.namespace, name, world) for name in judging.named(spec)},
+        evaluation=judging.evaluation(key, "evaluation", world),
+        stable=judging.evaluation(key, "stable", world) if spec.retire.stable is not None else None,
+        canaries=judging.canaries(key, world) if spec.gates.canaries is not None else None,
+        epoch=world.epoch,
+        holder=world.holder,
     )
 
 
 def query_set(resource: Resource, world: World) -> observed.QuerySet:
     """Return all that is known of a query set."""
-    key, spec = key_of(resource), _valid(queryset_api.Spec, resource)
+    key, spec = reading.key_of(resource), reading.valid(queryset_api.Spec, resource)
     work = world.runner.work(key)
     found = world.store.log(*jobs.query_set_log(key)).read()
     return observed.QuerySet(
         key=key,
         generation=resource["metadata"]["generation"],
         spec=spec,
-        status=status(queryset_api.QuerySetStatus, resource),
-        source_digest=digest([part.model_dump(mode="json") for part in (spec.queries, spec.judgements)]),
+        status=reading.status(queryset_api.QuerySetStatus, resource),
+        source_digest=judging.source_digest(spec),
         record=None if found is None else plan_facts.query_set_from_json(found.value),
         work=work,
     )
-
-
-def key_of(resource: Resource) -> Key:
-    """Return the key of a resource."""
-    return Key(resource["kind"], resource["metadata"]["namespace"], resource["metadata"]["name"])
-
-
-def status(kind: Callable[..., Any], resource: Resource) -> Any:
-    """Return a status without the conditions and fields that cannot be read, by whichever release they were written."""
-    found = dict(resource.get("status", {}))
-    try:
-        return kind(**found)
-    except ValidationError as error:
-        unread = {tuple(part["loc"][:2]) for part in error.errors()}
-    found["conditions"] = [c for n, c in enumerate(found.get("conditions", ())) if ("conditions", n) not in unread]
-    fields = {name for name, *_ in unread} - {"conditions"}
-    return kind(**{name: value for name, value in found.items() if name not in fields})
-
-
-def deleting_since(resource: Resource, world: World) -> datetime | None:
-    """Return since when a deleted resource is being removed; None where it is not deleted."""
-    deleted = _time(resource["metadata"].get("deletionTimestamp"))
-    return None if deleted is None else max(deleted, world.started)
 
 
 def config_map_name(deployment: str) -> str:
@@ -143,13 +132,7 @@ def users(dataset: Key, world: World) -> list[Resource]:
     """Return the deployments that rely on a dataset: those that are deleted need nothing of it any more."""
     found = world.cluster.list(DEPLOYMENT, dataset.namespace)
     named = [d for d in found if d.get("spec", {}).get("datasetRef", {}).get("name") == dataset.name]
-    return [deployment for deployment in named if deleting_since(deployment, world) is None]
-
-
-def facts_of(deployment: Key, world: World) -> tuple[Facts, int]:
-    """Return a deployment's facts and their revision; empty ones and 0 where there are none."""
-    found = world.store.log(*jobs.facts_log(deployment)).read()
-    return (Facts(), 0) if found is None else (plan_facts.from_json(found.value), found.revision)
+    return [deployment for deployment in named if reading.deleting_since(deployment, world) is None]
 
 
 def _probe(
@@ -161,9 +144,9 @@ def _probe(
     world: World,
 ) -> tuple[Mapping[str, Physical], Problem | None]:
     """Look at every index on the books. What goes wrong before the first is looked at is the problem of them all."""
-    key = key_of(resource)
+    key = reading.key_of(resource)
     try:
-        backend = world.database(key, spec.backend, deleting_since(resource, world) is not None)
+        backend = world.database(key, spec.backend, reading.deleting_since(resource, world) is not None)
         world.databases.probe(key, backend)
     except PointsmanError as error:
         return {}, _problem(error)
@@ -222,7 +205,7 @@ def _view(namespace: str, name: str, version: str, world: World) -> observed.Dat
         if version not in pins or not embedded[pins[version].key]:
             stalled = _stalled(resource, version, bool(snapshots), work, world)
     return observed.DatasetView(
-        exists=resource is not None and deleting_since(resource, world) is None,
+        exists=resource is not None and reading.deleting_since(resource, world) is None,
         declared=declared,
         pins=pins,
         snapshots=snapshots,
@@ -248,7 +231,7 @@ def _stalled(resource: Resource, version: str, is_read: bool, work: Sequence[Wor
     namespace = resource["metadata"]["namespace"]
     try:
         # The same that is asked for before work is started.
-        spec = _valid(dataset_api.Spec, resource)
+        spec = reading.valid(dataset_api.Spec, resource)
         if not is_read:
             credentials.of_source(world.cluster, namespace, spec.source, world.access)
         for declared in (declared for declared in spec.versions if declared.name == version):
@@ -263,8 +246,8 @@ def _stalled(resource: Resource, version: str, is_read: bool, work: Sequence[Wor
 
 
 def _user(resource: Resource, pins: Mapping[str, Recipe], world: World) -> observed.User:
-    key, spec = key_of(resource), resource["spec"]
-    facts, _ = facts_of(key, world)
+    key, spec = reading.key_of(resource), resource["spec"]
+    facts, _ = reading.facts_of(key, world)
     serving = facts.serving
     needs = [spec.get("version", ""), *([serving.version] if serving else [])]
     versions = [*needs, *(index.version for index in facts.indexes if index.role is Role.RETAINED)]
@@ -339,17 +322,3 @@ def _snapshot(record: Any) -> observed.Snapshot:
 
 def _problem(error: PointsmanError) -> Problem:
     return Problem(error.reason, error.message, isinstance(error, Terminal))
-
-
-def _valid(kind: Callable[..., Any], resource: Resource) -> Any:
-    """Read a spec. The API server has judged it by the same schema, but perhaps by that of another release."""
-    try:
-        return kind(**resource["spec"])
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise Terminal(Reason.INVALID_SPEC, f"spec.{where}: {first['msg']}") from error
-
-
-def _time(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)

@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pointsman.api import approval as approval_api
 from pointsman.api import dataset as dataset_api
 from pointsman.api import deployment as deployment_api
 from pointsman.api import queryset as queryset_api
 from pointsman.api.conditions import ROUTINE, Condition, ConditionType, Reason, Status, get
 from pointsman.cluster.resources import Resource
-from pointsman.controller.observe import key_of
+from pointsman.controller.reading import key_of
 from pointsman.controller.world import World
 from pointsman.errors import Conflict
 
-AnyStatus = dataset_api.DatasetStatus | deployment_api.DeploymentStatus | queryset_api.QuerySetStatus
+AnyStatus = (
+    dataset_api.DatasetStatus
+    | deployment_api.DeploymentStatus
+    | queryset_api.QuerySetStatus
+    | approval_api.ApprovalStatus
+)
 
 ANNOUNCED = frozenset(
     {ConditionType.READY, ConditionType.STALLED, ConditionType.AVAILABLE, ConditionType.SOURCE_REACHABLE}

@@ -14,6 +14,7 @@ from pointsman.api import engines
 from pointsman.api.conditions import Reason
 from pointsman.cluster import credentials
 from pointsman.cluster.resources import Cluster
+from pointsman.controller.gateways import Gateways, Nobody
 from pointsman.errors import Retryable, Terminal
 from pointsman.plan.tasks import Key
 from pointsman.ports import Backend
@@ -149,6 +150,9 @@ class World:
     taken_over: datetime | None = None
     """When the Lease was last taken from one that had not given it back, by this operator or one before it. What that
     one's workers had sent to a database may have arrived since. None where it never was."""
+
+    gateways: Gateways | Nobody = field(default_factory=Nobody)
+    """What serves the routes."""
 
     def database(self, owner: Key, spec: engines.Backend, is_deleting: bool) -> Backend:
         """Return the database of a deployment.

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from pointsman.api import base
+from pointsman.api import base, steps
 from pointsman.api import conditions as conditions_api
 from pointsman.api import deployment as api
 from pointsman.api import routes as routes_api
 from pointsman.api.conditions import Condition, ConditionType, Reason
 from pointsman.api.deployment import Role
-from pointsman.plan import indexes, routes, words
-from pointsman.plan.facts import Facts, Index
+from pointsman.plan import approvals, burn_in, gates, indexes, rollout, routes, traffic, words
+from pointsman.plan.facts import Facts, Index, Rejection, Rollout
 from pointsman.plan.indexes import Target
 from pointsman.plan.observed import Deployment, Presence
 from pointsman.plan.tasks import Build, Check, IndexTask, Repair
@@ -22,7 +22,7 @@ State = tuple[ConditionType, Reason, str]
 
 
 def status(
-    seen: Deployment, facts: Facts, state: State, now: datetime, under_way: api.Stage | None = None
+    seen: Deployment, facts: Facts, state: State, now: datetime, under_way: api.StepStatus | None = None
 ) -> api.DeploymentStatus:
     """Return the whole status, as it will be true once the plan's actions have been carried out."""
     serving = facts.serving
@@ -31,6 +31,9 @@ def status(
         *words.goal(state, seen.generation, now),
         _available(seen, serving, now),
         _rollback_ready(seen, facts, rollback, now),
+        _awaiting_approval(seen, facts, now),
+        _traffic_verified(seen, facts, now),
+        _unguarded(seen, now),
     ]
     return api.DeploymentStatus(
         observed_generation=seen.generation,
@@ -40,37 +43,87 @@ def status(
         serving_version=serving.version if serving else "",
         serving_index=serving.name if serving else "",
         target_version=seen.spec.version,
-        step=None if under_way is None else api.StepStatus(name=under_way),
-        weight=f"{serving.version} 100" if serving else "",
+        step=under_way,
+        weight=_weights(facts),
         rollback=rollback,
         route=routes.for_gateways(seen, facts),
-        indexes=[_index(seen, index) for index in _listed(facts)],
+        gates=_gates(seen, facts, now),
+        rejected=[_rejected(rejection) for rejection in facts.rejected],
+        plan_hash=_plan_hash(seen, facts),
+        writer=api.WriterStatus(holder=facts.holder, epoch=facts.epoch) if facts.epoch else None,
+        indexes=[_index(seen, facts, index) for index in _listed(facts)],
         history=[api.Promotion(version=p.version, index=p.index, snapshot=p.snapshot, at=p.at) for p in facts.history],
     )
 
 
-def step(seen: Deployment, facts: Facts, target: Target | str, work: Sequence[IndexTask]) -> api.Stage | None:
-    """Return the step under way to the version that must serve; None at rest, or where only an edit leads on.
+def stage(
+    seen: Deployment, facts: Facts, target: Target | str, work: Sequence[IndexTask], now: datetime
+) -> api.StepStatus | None:
+    """Return the stage under way to the version that must serve; None at rest, or where only an edit leads on.
 
     The switch itself is none: it is over before anything is said.
     """
     serving = facts.serving
     if isinstance(target, str):
         _, _, kind = indexes.why_no_target(seen, target)
-        return api.Stage.EMBED if kind is ConditionType.RECONCILING else None
+        return api.StepStatus(name=api.Stage.EMBED) if kind is ConditionType.RECONCILING else None
     wanted = indexes.find(seen, facts, target)
     if wanted is None or wanted == serving:
-        return api.Stage.RETIRE if any(index.role is Role.RETIRING for index in facts.indexes) else None
+        return _at_rest(seen, facts, now)
+    if facts.rollout is not None and facts.rollout.index == wanted.name:
+        return _on_the_road(seen, facts, facts.rollout, now)
+    if facts.is_rejected(target.recipe, seen.spec.retry) is not None and rollout.is_needed(seen, facts, wanted):
+        return _at_rest(seen, facts, now)
     if wanted.role is Role.CANDIDATE and indexes.is_suspended(seen, facts):
         return None
     tried = (tried.task for tried in seen.work if tried.task.subject == f"index {wanted.name}")
     match next((task for task in work if task.index == wanted.name), None) or next(tried, None):
         case Build():
-            return api.Stage.BUILD
+            name = api.Stage.BUILD
         case Check() | Repair():
-            return api.Stage.VERIFY
+            name = api.Stage.VERIFY
+        case None if indexes.may_serve(seen, wanted) and serving is None:
+            name = api.Stage.GATES
         case _:
-            return api.Stage.FOLLOW
+            name = api.Stage.FOLLOW
+    return api.StepStatus(name=name, estimate=rollout.estimate(seen) if seen.spec.strategy.steps else "")
+
+
+def _at_rest(seen: Deployment, facts: Facts, now: datetime) -> api.StepStatus | None:
+    burning = facts.burn_in
+    if burning is not None:
+        left = burn_in.left(seen, facts, now)
+        until = burn_in.ends(seen, facts)
+        return api.StepStatus(name=api.Stage.BURN_IN, started_at=burning.since, until=until, waiting_for=left)
+    if any(index.role is Role.RETIRING for index in facts.indexes):
+        return api.StepStatus(name=api.Stage.RETIRE, waiting_for=traffic.why_held(seen, facts))
+    return None
+
+
+def _on_the_road(seen: Deployment, facts: Facts, road: Rollout, now: datetime) -> api.StepStatus:
+    step, found = rollout.current(seen, road), rollout.wait(seen, facts, now)
+    match step:
+        case None:
+            name = api.Stage.GATES
+        case steps.Step(shadow=steps.Shadow()):
+            name = api.Stage.SHADOW
+        case steps.Step(pause=steps.Pause()):
+            name = api.Stage.PAUSE
+        case steps.Step(approval=steps.ApprovalStep()):
+            name = api.Stage.APPROVAL
+        case _:
+            name = api.Stage.WEIGHT
+    return api.StepStatus(
+        name=name,
+        index=road.step,
+        of=len(rollout.road(seen)),
+        hash=road.steps,
+        started_at=road.since,
+        deadline=None if found is None or road.held else found.deadline,
+        until=None if found is None or road.held else found.until,
+        waiting_for=road.held or ("" if found is None else found.message),
+        estimate=rollout.estimate(seen),
+    )
 
 
 def _phase(state: State) -> str:
@@ -78,6 +131,73 @@ def _phase(state: State) -> str:
     if kind is ConditionType.READY:
         return "Serving"
     return "Stalled" if kind is ConditionType.STALLED else str(reason)
+
+
+def _weights(facts: Facts) -> str:
+    """Return the shares of the queries by version: `v8 10, v7 90`."""
+    shares = ((facts.get(name), weight) for name, weight in facts.weights.items())
+    return ", ".join(f"{index.version} {weight}" for index, weight in shares if index is not None)
+
+
+def _gates(seen: Deployment, facts: Facts, now: datetime) -> list[api.GateStatus]:
+    """Return what the gates say of the candidate, or of what serves beside what served before."""
+    compared = rollout.pair(facts)
+    if compared is None:
+        return []
+    return [found.status(compared.index.version) for found in gates.findings(seen, facts, compared, now)]
+
+
+def _rejected(rejection: Rejection) -> api.RejectedStatus:
+    return api.RejectedStatus(
+        version=rejection.version,
+        recipe=rejection.recipe,
+        reason=rejection.reason,
+        message=rejection.message,
+        at=rejection.at,
+        retry=rejection.retry,
+    )
+
+
+def _plan_hash(seen: Deployment, facts: Facts) -> str:
+    target = indexes.target(seen)
+    return "" if isinstance(target, str) else approvals.plan_hash(seen, facts, target)
+
+
+def _awaiting_approval(seen: Deployment, facts: Facts, now: datetime) -> Condition:
+    found = rollout.wait(seen, facts, now)
+    if found is not None and found.is_for_a_person:
+        holds, reason, message = True, Reason.AWAITING_APPROVAL, found.message
+    elif facts.rollout is not None and facts.rollout.held:
+        holds, reason, message = True, Reason.HELD, facts.rollout.held
+    else:
+        holds, reason, message = False, Reason.NOBODY_IS_ASKED, "no person is waited for"
+    return words.condition(ConditionType.AWAITING_APPROVAL, holds, reason, message, seen.generation, now)
+
+
+def _traffic_verified(seen: Deployment, facts: Facts, now: datetime) -> Condition:
+    holds: bool | None
+    if not seen.gateways:
+        holds, reason = None, Reason.NO_GATEWAY
+        message = "no gateway is known to the operator; direct clients read the ConfigMap"
+    elif why := traffic.why_not(seen, facts):
+        holds, reason, message = False, Reason.ROUTE_NOT_ACCEPTED, why
+    else:
+        count = sum(gateway.is_ready for gateway in seen.gateways)
+        holds, reason = True, Reason.ROUTE_ACCEPTED
+        message = f"{count} {'gateway serves' if count == 1 else 'gateways serve'} {_weights(facts) or 'nothing'}"
+    return words.condition(ConditionType.TRAFFIC_VERIFIED, holds, reason, message, seen.generation, now)
+
+
+def _unguarded(seen: Deployment, now: datetime) -> Condition:
+    gate = seen.spec.gates.evaluation
+    if gate is None:
+        reason, message = (
+            Reason.NO_EVALUATION_GATE,
+            "spec.gates.evaluation is not there: a worse version would go through",
+        )
+    else:
+        reason, message = Reason.EVALUATION_GATE, f"{gate.query_set_ref.name} guards it by {gate.metric}"
+    return words.condition(ConditionType.UNGUARDED, gate is None, reason, message, seen.generation, now)
 
 
 def _available(seen: Deployment, serving: Index | None, now: datetime) -> Condition:
@@ -161,7 +281,7 @@ def _listed(facts: Facts) -> list[Index]:
     return sorted(facts.indexes, key=rank)[: routes_api.MOST_INDEXES]
 
 
-def _index(seen: Deployment, index: Index) -> api.IndexStatus:
+def _index(seen: Deployment, facts: Facts, index: Index) -> api.IndexStatus:
     record = seen.records.get(index.name)
     running = words.running(seen.work, f"index {index.name}")
     cursor = record.cursor if record is not None else None
@@ -177,4 +297,19 @@ def _index(seen: Deployment, index: Index) -> api.IndexStatus:
         verified_at=record.verified_at if record else None,
         checked_at=record.checked_at if record else None,
         progress=words.progress(running) if running is not None and running.total else None,
+        weight=_weight(seen, facts, index),
+    )
+
+
+def _weight(seen: Deployment, facts: Facts, index: Index) -> api.Weight | None:
+    """Return an index's share of the queries: wanted, accepted, and measured where a migration is under way."""
+    wanted = facts.weights.get(index.name, 0)
+    if not wanted and (facts.rollout is None or facts.rollout.index != index.name):
+        return None
+    is_accepted = bool(seen.gateways) and traffic.is_accepted(seen, facts)
+    measured = traffic.measured(seen, facts) if facts.rollout is not None and is_accepted else {}
+    return api.Weight(
+        desired=wanted,
+        accepted=wanted if is_accepted else None,
+        measured=round(measured.get(index.name, 0) / 5) * 5 if measured else None,
     )

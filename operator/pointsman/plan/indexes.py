@@ -155,12 +155,12 @@ def may_answer(seen: Deployment, index: Index) -> bool:
     return is_whole and presence(seen, index.name) is Presence.PRESENT
 
 
-def may_take_over(seen: Deployment, facts: Facts, index: Index, now: datetime) -> bool:
+def may_take_over(seen: Deployment, facts: Facts, index: Index, now: datetime, lag_is_accepted: bool = False) -> bool:
     """Return whether a switch to an index would be safe: it may serve, and nothing that serves now is lost by it.
 
     It need not be at the newest snapshot: a rollback does not wait for content that nobody has seen yet.
     """
-    return may_serve(seen, index) and is_no_step_back(seen, facts, index, now)
+    return may_serve(seen, index) and (lag_is_accepted or is_no_step_back(seen, facts, index, now))
 
 
 def held(seen: Deployment, index: Index) -> Cursor | None:
@@ -195,9 +195,13 @@ def is_suspended(seen: Deployment, facts: Facts) -> bool:
     return seen.spec.suspend and (facts.serving is None or not is_gone(seen, facts.serving))
 
 
-def work(seen: Deployment, facts: Facts, wanted: Target | str, now: datetime) -> list[IndexTask]:
+def wanted(seen: Deployment, facts: Facts, asked: Target | str) -> Index | None:
+    """Return the index that the spec asks for; None where it asks for none that could be there."""
+    return find(seen, facts, asked) if isinstance(asked, Target) else None
+
+
+def work(seen: Deployment, facts: Facts, chosen: Index | None, now: datetime) -> list[IndexTask]:
     """Return the tasks to start now: at most one for each index, none on an index that is being worked on."""
-    chosen = find(seen, facts, wanted) if isinstance(wanted, Target) else None
     tasks = []
     for index in facts.indexes:
         if presence(seen, index.name) is Presence.FOREIGN or words.running(seen.work, f"index {index.name}"):

@@ -155,6 +155,8 @@ class Gateway:
     revision: int = 0
     answered: Mapping[str, int] = field(default_factory=dict)
     """Queries answered under that revision, by index."""
+    totals: Mapping[str, int] = field(default_factory=dict)
+    """Queries answered since it started, by index."""
     problem: str = ""
     """Why it said nothing, or cannot serve, as a clause."""
 
@@ -227,7 +229,30 @@ class QuerySet:
     work: tuple[Work, ...]
 
 
-Status = TypeVar("Status", dataset_api.DatasetStatus, deployment_api.DeploymentStatus, queryset_api.QuerySetStatus)
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """All that is known of an Approval."""
+
+    key: Key
+    uid: str
+    generation: int
+    spec: approval_api.Spec
+    status: approval_api.ApprovalStatus
+    deployment: deployment_api.Spec | None
+    """The deployment that it is about; None where there is none."""
+    plan: str
+    """That one's plan, as its status says it."""
+    used: tuple[str, ...]
+    """The UIDs of the Approvals that have let something of it pass."""
+
+
+Status = TypeVar(
+    "Status",
+    dataset_api.DatasetStatus,
+    deployment_api.DeploymentStatus,
+    queryset_api.QuerySetStatus,
+    approval_api.ApprovalStatus,
+)
 
 
 @dataclass(frozen=True, slots=True)

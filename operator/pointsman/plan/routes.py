@@ -115,7 +115,8 @@ def publish(seen: Deployment, facts: Facts) -> list[actions.Action]:
     """Return what makes the published route equal the facts; the alias moves first, as the ConfigMap vouches for it."""
     wanted = route(seen, facts)
     before = dict(seen.published or {})
-    if wanted is None or wanted == before:
+    # Weights move without concern to those who read only what serves.
+    if wanted is None or wanted | {"routeRevision": ""} == before | {"routeRevision": ""}:
         return []
     # A lost index keeps its route until another serves: there is nothing better to say.
     if facts.serving is not None and indexes.is_gone(seen, facts.serving):

@@ -1,0 +1,104 @@
+"""What do gates judge by, and what have people decided? Read for the deployments that ask. Changes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+
+from pointsman.api import approval as approval_api
+from pointsman.api import deployment as deployment_api
+from pointsman.api import queryset as queryset_api
+from pointsman.cluster.resources import APPROVAL, DEPLOYMENT, QUERY_SET, Resource
+from pointsman.controller import reading
+from pointsman.controller.world import World
+from pointsman.core.recipes import digest
+from pointsman.errors import Terminal
+from pointsman.plan import facts as plan_facts
+from pointsman.plan import measured, observed
+from pointsman.plan.tasks import Key
+from pointsman.work import jobs
+
+
+def approval(resource: Resource, world: World) -> observed.Decision:
+    """Return all that is known of an Approval."""
+    meta, key = resource["metadata"], reading.key_of(resource)
+    spec = reading.valid(approval_api.Spec, resource)
+    deployment = world.cluster.get(DEPLOYMENT, key.namespace, spec.target.name)
+    facts, _ = reading.facts_of(Key(DEPLOYMENT, key.namespace, spec.target.name), world)
+    return observed.Decision(
+        key=key,
+        uid=meta["uid"],
+        generation=meta["generation"],
+        spec=spec,
+        status=reading.status(approval_api.ApprovalStatus, resource),
+        deployment=None if deployment is None else reading.valid(deployment_api.Spec, deployment),
+        plan=(deployment or {}).get("status", {}).get("planHash", ""),
+        used=facts.used,
+    )
+
+
+def approvals(deployment: Key, world: World) -> tuple[observed.Approval, ...]:
+    """Return the decisions about a deployment that can be read; the others say of themselves that they cannot."""
+    found = []
+    for resource in world.cluster.list(APPROVAL, deployment.namespace):
+        meta = resource["metadata"]
+        if resource.get("spec", {}).get("target", {}).get("name") != deployment.name or "deletionTimestamp" in meta:
+            continue
+        with contextlib.suppress(Terminal):
+            made = reading.time(meta.get("creationTimestamp")) or world.started
+            found.append(observed.Approval(meta["name"], meta["uid"], reading.valid(approval_api.Spec, resource), made))
+    return tuple(found)
+
+
+def askers(query_set: Key, world: World) -> list[Key]:
+    """Return the deployments whose gates name a query set."""
+    found = []
+    for resource in world.cluster.list(DEPLOYMENT, query_set.namespace):
+        with contextlib.suppress(Terminal):
+            if query_set.name in named(reading.valid(deployment_api.Spec, resource)):
+                found.append(reading.key_of(resource))
+    return found
+
+
+def named(spec: deployment_api.Spec) -> tuple[str, ...]:
+    """Return the query sets that a deployment's gates name."""
+    gates, stable = spec.gates, spec.retire.stable
+    refs = [gate.query_set_ref for gate in (gates.evaluation, gates.canaries, stable) if gate is not None]
+    return tuple(dict.fromkeys(ref.name for ref in refs))
+
+
+def queries(namespace: str, name: str, world: World) -> observed.QueriesView:
+    """Return what a deployment needs to know of a query set."""
+    key = Key(QUERY_SET, namespace, name)
+    resource = world.cluster.get(QUERY_SET, namespace, name)
+    found = world.store.log(*jobs.query_set_log(key)).read()
+    if resource is None:
+        return observed.QueriesView(exists=False)
+    try:
+        spec = reading.valid(queryset_api.Spec, resource)
+    except Terminal as error:
+        return observed.QueriesView(exists=True, problem=error.message)
+    record = None if found is None else plan_facts.query_set_from_json(found.value)
+    failure = next((work.failure for work in world.runner.work(key) if work.failure is not None), None)
+    return observed.QueriesView(
+        exists=True,
+        record=record if record is not None and record.source == source_digest(spec) else None,
+        problem="" if failure is None else failure.message,
+        every="" if spec.schedule is None else spec.schedule.every,
+    )
+
+
+def source_digest(spec: queryset_api.Spec) -> str:
+    """Return what a query set reads, as a digest: an edit of it is a reason to read again."""
+    return digest([part.model_dump(mode="json") for part in (spec.queries, spec.judgements)])
+
+
+def evaluation(deployment: Key, gate: str, world: World) -> measured.Evaluation | None:
+    """Return what was measured last for a gate, if it ever was."""
+    found = world.store.log(*jobs.answers_log(deployment, gate)).read()
+    return None if found is None else measured.evaluation_from_json(found.value)
+
+
+def canaries(deployment: Key, world: World) -> measured.Canaries | None:
+    """Return what the canaries found last, if they were ever asked."""
+    found = world.store.log(*jobs.answers_log(deployment, "canaries")).read()
+    return None if found is None else measured.canaries_from_json(found.value)

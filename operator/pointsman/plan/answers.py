@@ -1,0 +1,125 @@
+"""Which questions are asked of indexes now, so that the gates have something to judge by."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from pointsman.api import base
+from pointsman.plan import burn_in, gates, indexes, rollout, words
+from pointsman.plan.facts import Facts, Index
+from pointsman.plan.gates import Pair
+from pointsman.plan.measured import Evaluation
+from pointsman.plan.observed import Deployment, QueriesView
+from pointsman.plan.tasks import AnswersTask, AskCanaries, Evaluate, Phase, Side
+
+
+def work(seen: Deployment, facts: Facts, wanted: Index | None, now: datetime) -> list[AnswersTask]:
+    """Return what to ask now: of the pair that the gates are about, or of the one that is about to be it."""
+    pair = rollout.pair(facts)
+    if facts.rollout is None and wanted is not None and wanted != facts.serving:
+        # Asked as soon as the candidate can answer, so that the gates have their numbers when its road begins.
+        pair = Pair(wanted, facts.serving)
+    asked = [*_of_gates(seen, pair, now), *_of_retirement(seen, facts, now)]
+    return [task for task in asked if _may_start(seen, task, now)]
+
+
+def _of_gates(seen: Deployment, pair: Pair | None, now: datetime) -> list[AnswersTask]:
+    where = None if pair is None else _where(seen, pair)
+    if pair is None or where is None:
+        return []
+    tasks: list[AnswersTask] = []
+    canaries, evaluation = seen.spec.gates.canaries, seen.spec.gates.evaluation
+    view = None if canaries is None else _readable(seen, canaries.query_set_ref.name)
+    if canaries is not None and view is not None and gates.canaries_standing(seen, view, pair) is None:
+        name = canaries.query_set_ref.name
+        tasks.append(AskCanaries(seen.key, _dataset(seen), name, canaries.k, *_sides(pair), where))
+    view = None if evaluation is None else _readable(seen, evaluation.query_set_ref.name)
+    if evaluation is not None and view is not None:
+        stands = gates.standing(seen, evaluation.metric, view, pair, now)
+        if (pair.other is not None and stands is None) or _is_scheduled(view, seen.evaluation, pair.index, now):
+            name = evaluation.query_set_ref.name
+            tasks.append(
+                Evaluate(seen.key, _dataset(seen), "evaluation", name, evaluation.metric, *_sides(pair), where)
+            )
+    return tasks
+
+
+def _of_retirement(seen: Deployment, facts: Facts, now: datetime) -> list[AnswersTask]:
+    """Ask what serves beside what is retained, as long as `retire.stable` wants to know."""
+    stable, serving, retained = seen.spec.retire.stable, facts.serving, rollout.before(facts)
+    if stable is None or serving is None or retained is None or facts.rollout is not None:
+        return []
+    pair, view = Pair(serving, retained), _readable(seen, stable.query_set_ref.name)
+    where = _where(seen, pair)
+    if view is None or where is None:
+        return []
+    last = seen.stable
+    is_due = last is None or last.candidate != serving.name or now - last.measured_at >= burn_in.period(seen)
+    gate = seen.spec.gates.evaluation
+    metric = gate.metric if gate is not None else "nDCG@10"
+    task = Evaluate(seen.key, _dataset(seen), "stable", stable.query_set_ref.name, metric, *_sides(pair), where)
+    return [task] if is_due else []
+
+
+def _is_scheduled(view: QueriesView, last: Evaluation | None, index: Index, now: datetime) -> bool:
+    """Return whether the set's own schedule asks for an evaluation of what serves."""
+    if not view.every:
+        return False
+    return last is None or last.candidate != index.name or now - last.measured_at >= base.parse_duration(view.every)
+
+
+def _readable(seen: Deployment, name: str) -> QueriesView | None:
+    view = seen.query_sets.get(name)
+    return view if view is not None and view.exists and view.record is not None and view.record.queries else None
+
+
+def _where(seen: Deployment, pair: Pair) -> int | None:
+    """Return the snapshot that a pair is at, where both are whole, at the same one, and nothing moves either."""
+    found: set[int] = set()
+    for index in (pair.index, pair.other):
+        if index is None:
+            continue
+        cursor = indexes.cursor(seen, index)
+        is_busy = words.running(seen.work, f"index {index.name}") is not None
+        if cursor is None or is_busy or not indexes.may_answer(seen, index):
+            return None
+        found.add(cursor.snapshot)
+    return found.pop() if len(found) == 1 else None
+
+
+def _sides(pair: Pair) -> tuple[Side, Side | None]:
+    return _side(pair.index), None if pair.other is None else _side(pair.other)
+
+
+def _side(index: Index) -> Side:
+    return Side(index.name, index.version, index.recipe)
+
+
+def _dataset(seen: Deployment) -> str:
+    return seen.spec.dataset_ref.name
+
+
+def _may_start(seen: Deployment, task: AnswersTask, now: datetime) -> bool:
+    """Return whether nobody asks just now, and the last failure was waited out or the spec edited since."""
+    for done in seen.work:
+        if done.task.subject != task.subject:
+            continue
+        if done.phase is Phase.RUNNING:
+            return False
+        if done.failure is not None and done.generation == seen.generation and now < done.failure.retry_at:
+            return False
+    return True
+
+
+def due(seen: Deployment, facts: Facts, now: datetime) -> list[timedelta]:
+    """Return after which times something has to be asked again."""
+    waits: list[timedelta] = []
+    gate, found = seen.spec.gates.evaluation, seen.evaluation
+    if gate is not None and found is not None and facts.serving is not None:
+        view = seen.query_sets.get(gate.query_set_ref.name)
+        spans = [view.every] if view is not None and view.every else []
+        spans += [gate.max_age] if facts.rollout is not None or facts.burn_in is not None else []
+        waits += [found.measured_at + base.parse_duration(span) - now for span in spans]
+    if seen.spec.retire.stable is not None and seen.stable is not None:
+        waits.append(seen.stable.measured_at + burn_in.period(seen) - now)
+    return waits

@@ -1,0 +1,108 @@
+"""The watched time after a promotion: the gates go on, and what fails them goes back in one shift."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from pointsman.api import base
+from pointsman.api.conditions import Reason
+from pointsman.api.deployment import Verdict
+from pointsman.plan import gates, indexes, rollout, traffic
+from pointsman.plan.facts import Facts
+from pointsman.plan.gates import Finding, Pair
+from pointsman.plan.measured import Earlier, Evaluation
+from pointsman.plan.observed import Deployment
+
+
+def watched(seen: Deployment, facts: Facts, now: datetime) -> Facts:
+    """Return the facts with the burn-in under way accepted, over, or failed."""
+    burn_in, serving = facts.burn_in, facts.serving
+    if burn_in is None or serving is None or serving.name != burn_in.index:
+        return facts if burn_in is None else replace(facts, burn_in=None)
+    before = rollout.before(facts)
+    worse = failing(seen, facts, now)
+    if worse is not None and seen.spec.strategy.on_failure == "RollBack":
+        if before is not None and indexes.may_take_over(seen, facts, before, now):
+            rejected = rollout.rejection(seen, serving, Reason.GATE_FAILED, worse.message, now)
+            where = indexes.cursor(seen, before)
+            return facts.switched(before, 0 if where is None else where.snapshot, now).refused(rejected)
+        return facts
+    if burn_in.accepted_at is None and traffic.is_accepted(seen, facts):
+        facts = replace(facts, burn_in=replace(burn_in, accepted_at=now))
+    if worse is not None or left(seen, facts, now):
+        return facts
+    over = facts.put(replace(serving, proven_at=now))
+    return replace(over, burn_in=None, shadow=None, route=facts.route + (facts.shadow is not None))
+
+
+def failing(seen: Deployment, facts: Facts, now: datetime) -> Finding | None:
+    """Return the first gate that what serves fails beside what served before."""
+    serving = facts.serving
+    if serving is None:
+        return None
+    found = gates.findings(seen, facts, Pair(serving, rollout.before(facts)), now)
+    return next((f for f in found if f.verdict is Verdict.FAILED), None)
+
+
+def left(seen: Deployment, facts: Facts, now: datetime) -> str:
+    """Return what the burn-in under way still waits for, as a clause; empty where it is over."""
+    burn_in, spec = facts.burn_in, seen.spec.burn_in
+    if burn_in is None:
+        return ""
+    if burn_in.accepted_at is None:
+        return traffic.why_not(seen, facts)
+    ends = burn_in.accepted_at + base.parse_duration(spec.for_)
+    if now < ends:
+        return f"for {spec.for_}"
+    answered = traffic.answered(seen, burn_in.index)
+    if answered < spec.min_queries:
+        return f"until it has answered {spec.min_queries:,} queries, {answered:,} so far"
+    return ""
+
+
+def ends(seen: Deployment, facts: Facts) -> datetime | None:
+    """Return when the burn-in under way is over by time."""
+    burn_in = facts.burn_in
+    if burn_in is None or burn_in.accepted_at is None:
+        return None
+    return burn_in.accepted_at + base.parse_duration(seen.spec.burn_in.for_)
+
+
+def is_stable(seen: Deployment, facts: Facts, now: datetime) -> str:
+    """Return what keeps `retire.stable` from holding, as a clause; empty where it holds or is not asked for.
+
+    It holds where what serves was evaluated through the whole time, at least twice in each two periods of the
+    schedule, and was never worse than the policy allows.
+    """
+    wanted, serving, found = seen.spec.retire.stable, facts.serving, seen.stable
+    if wanted is None or serving is None:
+        return ""
+    span, policy = base.parse_duration(wanted.for_), _policy(seen)
+    looks: list[Earlier | Evaluation] = [] if found is None else [*found.history, found]
+    looks = [
+        look for look in looks if look.version == serving.version and now - look.measured_at <= span + period(seen)
+    ]
+    if not looks:
+        return f"{serving.version} was not evaluated on {wanted.query_set_ref.name} yet"
+    worse = [look for look in looks if look.high is not None and not look.high >= -policy]
+    if worse:
+        at = worse[-1].measured_at
+        return f"{serving.version} was worse at {at:%Y-%m-%d %H:%M} UTC, wanted no worse for {wanted.for_}"
+    times = [look.measured_at for look in looks]
+    if now - times[0] < span:
+        return f"it held since {times[0]:%Y-%m-%d %H:%M} UTC, wanted for {wanted.for_}"
+    gap = max((later - sooner for sooner, later in zip(times, [*times[1:], now], strict=True)), default=timedelta(0))
+    return "" if gap <= 2 * period(seen) else f"nothing was evaluated for {gap}, wanted every {period(seen)}"
+
+
+def period(seen: Deployment) -> timedelta:
+    """Return how often what serves is evaluated on the set that its retirement names."""
+    wanted = seen.spec.retire.stable
+    view = None if wanted is None else seen.query_sets.get(wanted.query_set_ref.name)
+    return base.parse_duration(view.every) if view is not None and view.every else timedelta(hours=24)
+
+
+def _policy(seen: Deployment) -> float:
+    gate = seen.spec.gates.evaluation
+    return float(gate.not_worse_by) if gate is not None else 0.02

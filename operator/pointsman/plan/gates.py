@@ -1,0 +1,265 @@
+"""May queries go to an index? Each gate is the claim that is true when it passes, with what was found.
+
+A gate reads what was measured and decides nothing else: what becomes of a verdict is the rollout's business. No data is
+Inconclusive, what could not be measured is an Error, and a number that is none is one too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from pointsman.api import base
+from pointsman.api import deployment as api
+from pointsman.api.deployment import Verdict
+from pointsman.core import drift, evaluation
+from pointsman.plan import indexes, words
+from pointsman.plan.facts import Facts, Index
+from pointsman.plan.measured import Canaries, Evaluation
+from pointsman.plan.observed import Deployment, QueriesView
+
+CHANGED = 0.01
+"""The share of the documents that may have changed since an evaluation that still stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An index that is asked about, and the one that it is compared with."""
+
+    index: Index
+    other: Index | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a gate found."""
+
+    gate: str
+    verdict: Verdict
+    message: str
+    value: str = ""
+    wanted: str = ""
+    interval: str = ""
+    samples: int = 0
+    measured_at: datetime | None = None
+
+    def status(self, version: str) -> api.GateStatus:
+        """Return the finding as a status shows it."""
+        return api.GateStatus(
+            name=self.gate,
+            verdict=self.verdict,
+            version=version,
+            value=self.value,
+            wanted=self.wanted,
+            interval=self.interval,
+            samples=self.samples,
+            measured_at=self.measured_at,
+            message=self.message,
+        )
+
+
+Gate = Callable[[Deployment, Pair, datetime], Finding | None]
+"""None is the answer of a gate that the spec does not ask for."""
+
+
+def every_document_is_indexed(seen: Deployment, pair: Pair, now: datetime) -> Finding | None:
+    """The index was verified by a full scan, and holds what its snapshot holds."""
+    record, found = seen.records.get(pair.index.name), seen.physical.get(pair.index.name)
+    rows = 0 if record is None else record.rows
+    at = None if record is None else record.checked_at or record.verified_at
+    if record is None or record.verified_at is None:
+        return Finding("parity", Verdict.INCONCLUSIVE, f"{pair.index.version} is not complete yet")
+    if found is not None and found.problem is not None:
+        return Finding("parity", Verdict.ERROR, found.problem.message, samples=rows, measured_at=at)
+    if record.differences:
+        message = f"{record.differences:,} of {rows:,} rows differ from the snapshot; they are being repaired"
+        return Finding(
+            "parity", Verdict.INCONCLUSIVE, message, f"{record.differences:,}", "0", samples=rows, measured_at=at
+        )
+    if found is not None and indexes.is_miscounted(record, found):
+        message = f"{found.rows:,} rows were counted, its snapshot has {rows:,}; they are being compared"
+        return Finding("parity", Verdict.INCONCLUSIVE, message, f"{found.rows:,}", f"{rows:,}", measured_at=at)
+    return Finding(
+        "parity", Verdict.PASSED, f"all {rows:,} rows are there", f"{rows:,}", f"{rows:,}", samples=rows, measured_at=at
+    )
+
+
+def model_is_unchanged(seen: Deployment, pair: Pair, now: datetime) -> Finding | None:
+    """The model's vectors of the pinned texts are what they were: asked before each snapshot and by each evaluation."""
+    found = _of_pair(seen.evaluation, pair)
+    embedded = indexes.newest(seen, pair.index.recipe)
+    if found is None or found.model_distance is None:
+        if embedded is None:
+            return Finding("model", Verdict.INCONCLUSIVE, f"{pair.index.version} is not embedded yet")
+        return Finding("model", Verdict.PASSED, f"it was unchanged when snapshot {embedded.snapshot} was embedded")
+    distance, wanted = found.model_distance, f"{drift.LIMIT:g}"
+    said = Finding("model", Verdict.PASSED, "", f"{distance:.4f}", wanted, "", len(drift.PROBES), found.measured_at)
+    if not math.isfinite(distance):
+        return replace(said, verdict=Verdict.ERROR, message="the distance of the pinned texts is not a number")
+    if distance > drift.LIMIT:
+        message = f"the model has changed: its pinned texts moved by {distance:.4f}, {wanted} is allowed"
+        return replace(said, verdict=Verdict.FAILED, message=message)
+    return replace(said, message=f"the pinned texts moved by {distance:.4f}, {wanted} is allowed")
+
+
+def answers_are_no_worse(seen: Deployment, pair: Pair, now: datetime) -> Finding | None:
+    """Judged queries are answered no worse than by the other index, with an interval."""
+    gate = seen.spec.gates.evaluation
+    if gate is None or pair.other is None:
+        return None
+    if _is_broken(seen, pair.other):
+        # What serves must not keep its own fix away.
+        return Finding("evaluation", Verdict.PASSED, f"{pair.other.name} is broken: nothing whole to compare with")
+    name, policy = gate.query_set_ref.name, float(gate.not_worse_by)
+    missing = _unusable("evaluation", seen, name)
+    if missing is not None:
+        return missing
+    view = seen.query_sets[name]
+    found = standing(seen, gate.metric, view, pair, now)
+    if found is None:
+        return _not_measured("evaluation", seen, f"{gate.metric} {said_before(view, policy)}", gate.not_worse_by)
+    return _judged(found, gate.metric, policy)
+
+
+def canaries_find_what_they_must(seen: Deployment, pair: Pair, now: datetime) -> Finding | None:
+    """Every canary query finds its documents, and inside one space nearly what the other index finds."""
+    gate = seen.spec.gates.canaries
+    if gate is None:
+        return None
+    name = gate.query_set_ref.name
+    missing = _unusable("canaries", seen, name)
+    if missing is not None:
+        return missing
+    found = canaries_standing(seen, seen.query_sets[name], pair)
+    if found is None:
+        return _not_measured("canaries", seen, "the canaries were not asked yet", "")
+    everything, least = f"{found.queries}", gate.min_overlap
+    said = Finding("canaries", Verdict.PASSED, "", f"{found.found}", everything, "", found.queries, found.measured_at)
+    if found.found < found.queries:
+        message = f"{found.found} of {everything} canaries find their documents in the first {found.k}, wanted all"
+        return replace(said, verdict=Verdict.FAILED, message=message)
+    if found.overlap is not None and not found.overlap >= float(least):
+        verdict = Verdict.ERROR if math.isnan(found.overlap) else Verdict.FAILED
+        message = f"the first {found.k} documents overlap by {found.overlap:.2f}, {least} is wanted"
+        return replace(said, verdict=verdict, message=message, value=f"{found.overlap:.2f}", wanted=least)
+    return replace(said, message=f"all {everything} canaries find their documents in the first {found.k}")
+
+
+PROMOTION: tuple[Gate, ...] = (
+    every_document_is_indexed,  # Never compare against a partial index.
+    model_is_unchanged,  # A swapped model poisons all that follows.
+    canaries_find_what_they_must,  # A handful of queries that nobody may lose, before the many.
+    answers_are_no_worse,  # Paired, with an interval; too few queries is Inconclusive.
+)
+"""What is asked before the first query goes to an index, and all the way."""
+
+
+def findings(seen: Deployment, facts: Facts, pair: Pair, now: datetime) -> tuple[Finding, ...]:
+    """Return what the gates say of a pair, in the order of the chain."""
+    return tuple(found for gate in PROMOTION if (found := gate(seen, pair, now)) is not None)
+
+
+def standing(seen: Deployment, metric: str, view: QueriesView, pair: Pair, now: datetime) -> Evaluation | None:
+    """Return the evaluation of a pair that still stands: of this set and metric, young, of nearly this content."""
+    gate, found = seen.spec.gates.evaluation, _of_pair(seen.evaluation, pair)
+    if gate is None or found is None or view.record is None:
+        return None
+    is_of_this = (found.metric, found.digest) == (metric, view.record.digest)
+    is_young = now - found.measured_at <= base.parse_duration(gate.max_age)
+    return found if is_of_this and is_young and not _has_changed(seen, pair.index, found) else None
+
+
+def canaries_standing(seen: Deployment, view: QueriesView, pair: Pair) -> Canaries | None:
+    """Return what the canaries found in a pair, where that still stands."""
+    gate, found = seen.spec.gates.canaries, seen.canaries
+    if gate is None or found is None or view.record is None:
+        return None
+    other = "" if pair.other is None else pair.other.name
+    is_of_this = (found.candidate, found.serving, found.digest) == (pair.index.name, other, view.record.digest)
+    return found if is_of_this and found.k == gate.k and not _has_changed(seen, pair.index, found) else None
+
+
+def said_before(view: QueriesView, policy: float) -> str:
+    """Return what a set can detect, before anything is built, as a clause."""
+    groups = 0 if view.record is None else view.record.groups
+    if groups < evaluation.MIN_GROUPS:
+        return f"needs {evaluation.MIN_GROUPS} groups of judged queries or more, the set has {groups}"
+    smallest = evaluation.detectable(evaluation.USUAL_SPREAD, groups)
+    if policy <= 0:
+        return f"by {groups} groups detects {smallest:.3f}; a policy of 0 needs no loss at all in sight"
+    needed = evaluation.groups_needed(policy)
+    lack = f"; {needed} would detect {policy:g}" if needed > groups else ""
+    return f"by {groups} groups detects a fall of {smallest:.3f} with 80 % power{lack}"
+
+
+def _judged(found: Evaluation, metric: str, policy: float) -> Finding:
+    """Return the verdict over an evaluation: passed and failed by the bounds, and by nothing in between."""
+    difference, low, high = found.difference, found.low, found.high
+    told = Finding("evaluation", Verdict.ERROR, f"the difference of {metric} is not a number")
+    told = replace(told, wanted=f"-{policy:g} or more", samples=found.groups, measured_at=found.measured_at)
+    if difference is None or low is None or high is None or not all(map(math.isfinite, (difference, low, high))):
+        return told
+    first, last = found.interval or (low, high)
+    interval = f"{first:+.3f} to {last:+.3f}"
+    told = replace(told, value=f"{difference:+.3f}", interval=interval, verdict=Verdict.INCONCLUSIVE)
+    moved = "fell" if difference < 0 else "rose"
+    said = f"{metric} {moved} by {abs(difference):.3f} ({interval}) over {found.groups} groups"
+    allowed = f"policy allows a fall of {policy:g}"
+    if found.groups < evaluation.MIN_GROUPS:
+        return replace(told, message=f"{said}; {evaluation.MIN_GROUPS} groups or more are wanted")
+    if low >= -policy:
+        return replace(told, verdict=Verdict.PASSED, message=f"{said}; {allowed}")
+    if high < -policy and not _holes(found, policy):
+        return replace(told, verdict=Verdict.FAILED, message=f"{said}, {allowed}")
+    if high < -policy:
+        return replace(told, message=f"{said}, but unjudged documents may explain it: judge what {found.version} finds")
+    smallest = 0.0 if found.standard_error is None else evaluation.detectable(found.standard_error, 1)
+    message = f"{said}; {allowed}, the set detects {smallest:.3f}: judge more queries, or approve `evaluation`"
+    return replace(told, message=message)
+
+
+def _holes(found: Evaluation, policy: float) -> bool:
+    """Return whether a fall may be one of judgements, not of answers (STATISTICS: HolesNotAnswers)."""
+    if not found.pooled or found.condensed_high is None or found.judged is None or found.other_judged is None:
+        return False
+    return found.condensed_high >= -policy and found.other_judged - found.judged > 0.05
+
+
+def _is_broken(seen: Deployment, other: Index) -> bool:
+    """Return whether an index is not what it should be, and mending it fails."""
+    record, found = seen.records.get(other.name), seen.physical.get(other.name)
+    if record is None or found is None or words.failure(seen.work, f"index {other.name}") is None:
+        return False
+    return bool(record.differences) or indexes.is_miscounted(record, found)
+
+
+def _unusable(gate: str, seen: Deployment, name: str) -> Finding | None:
+    view = seen.query_sets.get(name)
+    if view is None or not view.exists:
+        return Finding(gate, Verdict.ERROR, f"QuerySet {name} is not there; create it, or take the gate away")
+    if view.record is None:
+        if view.problem:
+            return Finding(gate, Verdict.ERROR, f"QuerySet {name}: {view.problem}")
+        return Finding(gate, Verdict.INCONCLUSIVE, f"QuerySet {name} is being read")
+    return None
+
+
+def _not_measured(gate: str, seen: Deployment, message: str, wanted: str) -> Finding:
+    failure = words.failure(seen.work, f"{gate} of {seen.key}")
+    if failure is not None:
+        return Finding(gate, Verdict.ERROR, failure.message, wanted=wanted)
+    return Finding(gate, Verdict.INCONCLUSIVE, f"not measured yet; {message}", wanted=wanted)
+
+
+def _of_pair(found: Evaluation | None, pair: Pair) -> Evaluation | None:
+    other = "" if pair.other is None else pair.other.name
+    return found if found is not None and (found.candidate, found.serving) == (pair.index.name, other) else None
+
+
+def _has_changed(seen: Deployment, index: Index, found: Evaluation | Canaries) -> bool:
+    """Return whether a hundredth of the documents or more changed since something was measured."""
+    later = [e for e in seen.dataset.embedded.get(index.recipe, ()) if e.snapshot > found.snapshot]
+    changed = sum(count for e in later for cause, count in e.changes.items() if cause != "unchanged")
+    return bool(later) and changed >= CHANGED * max(1, found.documents)

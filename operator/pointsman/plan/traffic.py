@@ -1,0 +1,62 @@
+"""What gateways serve, as they report it: set is not accepted, and accepted is not measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pointsman.plan.facts import Facts
+from pointsman.plan.observed import Deployment, Gateway
+
+
+def is_accepted(seen: Deployment, facts: Facts) -> bool:
+    """Return whether all gateways that are ready serve the route as the facts have it, by their own counts too.
+
+    Where no gateway is known, nobody has to: direct clients read the ConfigMap.
+    """
+    return not why_not(seen, facts)
+
+
+def why_not(seen: Deployment, facts: Facts) -> str:
+    """Return what keeps the route from being accepted, as a clause; empty where nothing does."""
+    if not seen.gateways:
+        return ""
+    ready = [gateway for gateway in seen.gateways if gateway.is_ready]
+    if not ready:
+        silent = next((gateway.problem for gateway in seen.gateways if gateway.problem), "none is ready")
+        return f"no gateway serves: {silent}"
+    return next((why for gateway in ready if (why := _why_not(gateway, facts))), "")
+
+
+def is_let_go(seen: Deployment, facts: Facts) -> bool:
+    """Return whether every gateway that there is, ready or not, serves the route: none can be at an older one."""
+    return all(not _why_not(gateway, facts) for gateway in seen.gateways)
+
+
+def why_held(seen: Deployment, facts: Facts) -> str:
+    """Return which gateway may be at an older route, as a clause; empty where none is."""
+    return next((why for gateway in seen.gateways if (why := _why_not(gateway, facts))), "")
+
+
+def measured(seen: Deployment, facts: Facts) -> Mapping[str, int]:
+    """Return the share of the queries that each index answered under the route, in percent; empty where none came."""
+    totals: dict[str, int] = {}
+    for gateway in seen.gateways:
+        if (gateway.epoch, gateway.revision) == (facts.epoch, facts.route):
+            for index, answered in gateway.answered.items():
+                totals[index] = totals.get(index, 0) + answered
+    everything = sum(totals.values())
+    return {index: round(100 * count / everything) for index, count in totals.items()} if everything else {}
+
+
+def _why_not(gateway: Gateway, facts: Facts) -> str:
+    if gateway.problem:
+        return f"gateway {gateway.name}: {gateway.problem}"
+    if (gateway.epoch, gateway.revision) != (facts.epoch, facts.route):
+        return f"gateway {gateway.name} serves route {gateway.revision}, wanted {facts.route}"
+    astray = [index for index, count in gateway.answered.items() if count and index not in facts.weights]
+    return f"gateway {gateway.name} sends queries to {astray[0]}, which has no weight" if astray else ""
+
+
+def answered(seen: Deployment, index: str) -> int:
+    """Return how many queries an index has answered, as far as the gateways that are there remember."""
+    return sum(gateway.totals.get(index, 0) for gateway in seen.gateways)
