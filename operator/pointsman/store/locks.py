@@ -1,8 +1,8 @@
 """Which process may write a dataset: one lock a dataset, for stores on a local disk.
 
-On an object store there is no such lock: a store belongs to one operator, and whoever deploys it sees to it that one
-runs. Of two, the slower writer of a record is refused, since records are put only if absent, and a table that another
-wrote meanwhile is written again: work is done twice, and nothing that a record names is lost.
+On an object store there is no such lock: a store belongs to one operator, and its Lease sees to it that one of them
+acts. Of two all the same, the slower writer of a record is refused, since records are put only if absent, and a table
+that another wrote meanwhile is written again: work is done twice, and nothing that a record names is lost.
 """
 
 from __future__ import annotations
