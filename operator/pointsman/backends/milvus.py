@@ -33,8 +33,13 @@ _FETCHED = 1024
 class Milvus:
     """The collections of one database of one server."""
 
-    def __init__(self, connection: milvus_connections.Connection) -> None:
+    def __init__(self, connection: milvus_connections.Connection, *, waits_for_writes: bool = True) -> None:
+        """A search that does not wait for writes may miss those of the last seconds, and is a fifth of a second faster.
+
+        See https://milvus.io/docs/consistency.md.
+        """
         self._connection = connection
+        self._consistency = "Strong" if waits_for_writes else "Bounded"
         self._client, self._timeout = connection.client, connection.timeout
 
     def probe(self) -> None:
@@ -182,7 +187,7 @@ class Milvus:
                 limit=most,
                 output_fields=["document", "ordinal", "text", "metadata"],
                 search_params={"metric_type": "COSINE", "params": {"ef": candidates}},
-                consistency_level="Strong",
+                consistency_level=self._consistency,
                 timeout=self._timeout,
             )[0]
         return [milvus_rows.hit(entity) for entity in found]

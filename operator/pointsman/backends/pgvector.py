@@ -157,21 +157,22 @@ class Pgvector:
     ) -> list[ports.Hit]:
         """Walk the graph until enough rows pass; look at all rows that pass where that found too few."""
         condition, parameters = ("TRUE", []) if where is None else pgvector_rows.where(where)
-        distance = f"embedding <=> %s::{_type(len(vector))}"
+        columns = "point_id, document, ordinal, text, metadata"
+        # The vector is sent once: with many dimensions, reading it takes the server longer than the search.
         statement = (
-            f"SELECT point_id, document, ordinal, text, metadata, 1 - ({distance}) "
-            f"FROM {self._quoted(name)} WHERE {condition} ORDER BY {distance} LIMIT %s"
+            f"SELECT {columns}, 1 - distance FROM (SELECT {columns}, "
+            f"embedding <=> %s::{_type(len(vector))} AS distance FROM {self._quoted(name)} "
+            f"WHERE {condition} ORDER BY distance LIMIT %s) AS nearest ORDER BY distance"
         )
-        literal = pgvector_rows.literal(vector)
-        arguments = (literal, *parameters, literal, limit)
-        with self._connections.transaction(name) as session:
-            session.execute(f"SET LOCAL hnsw.ef_search = {min(1000, max(100, 2 * limit))}")
-            session.execute("SET LOCAL hnsw.iterative_scan = strict_order")
-            found = session.execute(statement, arguments)
-            if len(found) < limit:
-                # The walk ends after hnsw.max_scan_tuples rows, however few of them passed.
+        arguments = (pgvector_rows.literal(vector), *parameters, limit)
+        candidates = min(1000, max(100, 2 * limit))
+        with self._connections.query(name, candidates) as session:
+            found = session.execute(statement, arguments, binary=True)
+        if len(found) < limit:
+            # The walk ends after hnsw.max_scan_tuples rows, however few of them passed.
+            with self._connections.transaction(name) as session:
                 session.execute("SET LOCAL enable_indexscan = off")
-                found = session.execute(statement, arguments)
+                found = session.execute(statement, arguments, binary=True)
         return [ports.Hit(row[0].bytes, row[1], row[2], float(row[5]), row[3], row[4]) for row in found]
 
     def publish(self, alias: str, name: str) -> None:

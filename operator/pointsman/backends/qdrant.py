@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 import uuid
@@ -48,13 +49,14 @@ _REFUSED = {
 }
 
 
-def connect(url: str, grpc_port: int, api_key: str | None) -> qdrant_client.QdrantClient:
+def connect(url: str, grpc_port: int, api_key: str | None, seconds: float = CALL_SECONDS) -> qdrant_client.QdrantClient:
     """Return a client that speaks gRPC to the host of a URL; nothing is sent yet."""
     return qdrant_client.QdrantClient(
         url=url,
         grpc_port=grpc_port,
         prefer_grpc=True,
-        timeout=CALL_SECONDS,
+        # The client takes whole seconds only.
+        timeout=math.ceil(seconds),
         # The same header as api_key sets, without its warning of plain http, which is the user's to choose.
         headers={"api-key": api_key} if api_key else None,
         check_compatibility=False,
@@ -67,9 +69,17 @@ def connect(url: str, grpc_port: int, api_key: str | None) -> qdrant_client.Qdra
 class Qdrant:
     """The collections of one server, or of one local folder."""
 
-    def __init__(self, client: qdrant_client.QdrantClient, shown: str, *, is_local: bool = False) -> None:
+    def __init__(
+        self,
+        client: qdrant_client.QdrantClient,
+        shown: str,
+        *,
+        is_local: bool = False,
+        call_seconds: float = CALL_SECONDS,
+    ) -> None:
         """`shown` is the address as people know it. A local client takes no indexes over the payload."""
         self._connected, self._shown, self._is_local = client, shown, is_local
+        self._call_seconds = call_seconds
         self._lock = threading.Lock()
         # What was seen to have an index, by collection: the extremes that filters may order by.
         self._ordered: dict[str, set[str]] = {}
@@ -364,7 +374,7 @@ class Qdrant:
     def _unreachable(self) -> errors.Retryable:
         return errors.Retryable(
             Reason.BACKEND_UNREACHABLE,
-            f"Qdrant at {self._shown} is unreachable or did not answer within {CALL_SECONDS} s",
+            f"Qdrant at {self._shown} is unreachable or did not answer within {self._call_seconds:g} s",
         )
 
     def _refused(self, what: str) -> errors.Terminal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import assert_never
 from urllib.parse import urlsplit, urlunsplit
 
@@ -13,6 +14,21 @@ from pointsman.core import recipes
 
 # Whoever adds one here is told by the type checker where else it is wanted.
 Engine = engines.QdrantBackend | engines.MilvusBackend | engines.PgvectorBackend | engines.MemoryBackend
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """How a database is called: patiently by work, and quickly by whoever has a person waiting."""
+
+    seconds: float = 30.0
+    """How long one call may take."""
+    at_once: int = 8
+    """How many threads call: so many connections are kept open."""
+    is_interactive: bool = False
+    """Whether a search may miss what was written in the last seconds, where the database would wait for it."""
+
+
+WORK = Calls()
 
 
 def engine(spec: engines.Backend) -> Engine:
@@ -26,6 +42,7 @@ def open_backend(
     credentials: Mapping[str, str],
     allowed: access.Access,
     shared_memory: memory.Memory | None = None,
+    calls: Calls = WORK,
 ) -> ports.Backend:
     """Open the database of a deployment; nothing is sent to it yet.
 
@@ -38,13 +55,14 @@ def open_backend(
             from pointsman.backends import qdrant
 
             url = _pinned(found.url, allowed, found.grpc_port)
-            client = qdrant.connect(url, found.grpc_port, credentials.get("apiKey"))
-            return qdrant.Qdrant(client, _shown(found.url))
+            client = qdrant.connect(url, found.grpc_port, credentials.get("apiKey"), calls.seconds)
+            return qdrant.Qdrant(client, _shown(found.url), call_seconds=calls.seconds)
         case engines.MilvusBackend() as found:
             from pointsman.backends import milvus, milvus_connections
 
             uri, token = _pinned(found.uri, allowed), credentials.get("token", "")
-            return milvus.Milvus(milvus_connections.Connection(uri, found.database, token, _shown(found.uri)))
+            connection = milvus_connections.Connection(uri, found.database, token, _shown(found.uri), calls.seconds)
+            return milvus.Milvus(connection, waits_for_writes=not calls.is_interactive)
         case engines.PgvectorBackend() as found:
             from pointsman.backends import pgvector, pgvector_connections
 
@@ -58,7 +76,8 @@ def open_backend(
                 password=credentials.get("password", ""),
                 tls=found.tls,
             )
-            return pgvector.Pgvector(pgvector_connections.Connections(address), found.schema_)
+            connections = pgvector_connections.Connections(address, calls.seconds, calls.at_once)
+            return pgvector.Pgvector(connections, found.schema_)
         case engines.MemoryBackend():
             allowed.check_memory()
             return memory.Memory() if shared_memory is None else shared_memory

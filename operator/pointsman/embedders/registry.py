@@ -3,6 +3,7 @@ all."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import assert_never
 
 from pointsman.access import Access
@@ -12,6 +13,21 @@ from pointsman.core.recipes import Space
 from pointsman.embedders import wordllama
 from pointsman.errors import Terminal
 from pointsman.ports import Embedder
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a model behind an endpoint is waited for: long by work, and briefly by whoever has a person waiting."""
+
+    attempts: int = 6
+    """How often one batch is sent."""
+    seconds: float = 600.0
+    """How long an endpoint may ask for patience."""
+    read_seconds: float = 120.0
+    """How long an answer may take."""
+
+
+WORK = Patience()
 
 
 def space_of(model: ModelChoice) -> Space:
@@ -38,7 +54,12 @@ def space_of(model: ModelChoice) -> Space:
 
 
 def open_embedder(
-    recipe_space: Space, endpoint: Endpoint | None, api_key: str | None, access: Access, model: ModelChoice
+    recipe_space: Space,
+    endpoint: Endpoint | None,
+    api_key: str | None,
+    access: Access,
+    model: ModelChoice,
+    patience: Patience = WORK,
 ) -> Embedder:
     """Return an embedder whose vectors live in a space; close it after use.
 
@@ -71,6 +92,9 @@ def open_embedder(
                 revision=recipe_space.revision,
                 send_dimensions=model.openai is not None and model.openai.send_dimensions,
                 api_key=api_key,
+                attempts=patience.attempts,
+                patience=patience.seconds,
+                read_seconds=patience.read_seconds,
             )
         case _:
             assert_never(recipe_space.provider)
