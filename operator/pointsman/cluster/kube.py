@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import builtins
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,21 @@ import urllib3
 
 from pointsman.api import base
 from pointsman.api.conditions import Reason
-from pointsman.cluster.resources import MANAGED_BY, PLURALS, Identity, Lease, Resource, Secret, foreign
+from pointsman.cluster.resources import (
+    DEPLOYMENT,
+    MANAGED_BY,
+    PLURALS,
+    All,
+    Caller,
+    Changed,
+    Gone,
+    Identity,
+    Lease,
+    Resource,
+    Secret,
+    Seen,
+    foreign,
+)
 from pointsman.errors import Conflict, Retryable, Terminal
 from pointsman.plan.tasks import Key
 
@@ -25,6 +40,8 @@ TIMEOUT = (5, 30)
 """Seconds to connect and to read."""
 PAGE = 500
 """How many resources are listed by one call."""
+SILENCE = 15.0
+"""Seconds after which a watch that should have ended is given up: what is between us and the server has died."""
 OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 """Where a pod finds the name of its namespace."""
 
@@ -70,6 +87,8 @@ class Kube:
         self._core: Any = kubernetes.client.CoreV1Api(client)
         self._coordination: Any = kubernetes.client.CoordinationV1Api(client)
         self._discovery: Any = kubernetes.client.DiscoveryV1Api(client)
+        self._authentication: Any = kubernetes.client.AuthenticationV1Api(client)
+        self._authorization: Any = kubernetes.client.AuthorizationV1Api(client)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -94,6 +113,23 @@ class Kube:
                 for address in endpoint.addresses
             ]
         return []
+
+    def gateways(self, namespace: str, service: str) -> Sequence[tuple[str, bool]]:
+        """Return the URL of the port `admin` of every pod behind a Service, and whether queries are sent to it."""
+        label = f"kubernetes.io/service-name={service}"
+        with _mapped():
+            slices = self._discovery.list_namespaced_endpoint_slice(
+                namespace, label_selector=label, _request_timeout=TIMEOUT
+            ).items
+        return [
+            (f"http://[{address}]:{port.port}" if ":" in address else f"http://{address}:{port.port}", is_ready)
+            for each in slices
+            for port in each.ports or ()
+            if port.name == "admin"
+            for endpoint in each.endpoints or ()
+            for is_ready in [endpoint.conditions is None or endpoint.conditions.ready is not False]
+            for address in endpoint.addresses
+        ]
 
     def identity(self) -> Identity:
         """Return who we are, with a token that holds now: it may have to be fetched or read again."""
@@ -130,22 +166,79 @@ class Kube:
 
     def list(self, kind: str, namespace: str | None) -> Sequence[Resource]:
         """Return all resources of a kind, in one namespace or in all."""
+        return self._listed(kind, namespace)[0]
+
+    def watch(self, kind: str, namespace: str | None, seconds: float) -> Iterator[Seen]:
+        """Yield all resources of a kind, and then each change as it happens, until the time is up."""
+        resources, version = self._listed(kind, namespace)
+        yield All(resources)
+        limits = {"timeout_seconds": max(1, int(seconds)), "_request_timeout": (TIMEOUT[0], seconds + SILENCE)}
+        with _mapped():
+            answer = self._list(kind, namespace, watch=True, resource_version=version, _preload_content=False, **limits)
+            try:
+                for line in _lines(answer.stream(amt=None, decode_content=False)):
+                    event = json.loads(line)
+                    match event["type"]:
+                        case "ADDED" | "MODIFIED":
+                            yield Changed(event["object"])
+                        case "DELETED":
+                            yield Gone(event["object"])
+                        case "ERROR":
+                            # Of whatever kind: whoever watches begins anew with all, as after a 410.
+                            return
+            finally:
+                answer.close()
+                answer.release_conn()
+
+    def _listed(self, kind: str, namespace: str | None) -> tuple[builtins.list[Resource], str]:
+        """Return all resources of a kind, and the version from which to watch."""
         found: builtins.list[Resource] = []
         token: str | None = None
-        while token != "":
-            page = self._page(PLURALS[kind], namespace, token)
+        while True:
+            with _mapped():
+                page = self._list(kind, namespace, limit=self._page_size, _continue=token, _request_timeout=TIMEOUT)
             found += page["items"]
             token = page["metadata"].get("continue", "")
-        return found
+            if not token:
+                return found, page["metadata"].get("resourceVersion", "")
 
-    def _page(self, plural: str, namespace: str | None, token: str | None) -> Resource:
-        more: dict[str, Any] = {"limit": self._page_size, "_continue": token, "_request_timeout": TIMEOUT}
+    def _list(self, kind: str, namespace: str | None, **more: Any) -> Any:
+        plural = PLURALS[kind]
+        if namespace is None:
+            return self._objects.list_cluster_custom_object(base.GROUP, base.API_VERSION, plural, **more)
+        return self._objects.list_namespaced_custom_object(base.GROUP, base.API_VERSION, namespace, plural, **more)
+
+    def caller(self, token: str) -> Caller | None:
+        """Return whose token it is, by a TokenReview; None for a token that the cluster does not take."""
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
         with _mapped():
-            if namespace is None:
-                return dict(self._objects.list_cluster_custom_object(base.GROUP, base.API_VERSION, plural, **more))
-            return dict(
-                self._objects.list_namespaced_custom_object(base.GROUP, base.API_VERSION, namespace, plural, **more)
-            )
+            found = self._authentication.create_token_review(body, _request_timeout=TIMEOUT).status
+        if not found.authenticated or found.user is None:
+            return None
+        extra = tuple((key, tuple(values)) for key, values in sorted((found.user.extra or {}).items()))
+        return Caller(found.user.username or "", found.user.uid or "", tuple(found.user.groups or ()), extra)
+
+    def may_search(self, caller: Caller, namespace: str, name: str) -> bool:
+        """Return whether a caller may create `indexdeployments/search` of a deployment, by a SubjectAccessReview."""
+        attributes = {
+            "group": base.GROUP,
+            "resource": PLURALS[DEPLOYMENT],
+            "subresource": "search",
+            "verb": "create",
+            "namespace": namespace,
+            "name": name,
+        }
+        spec = {
+            "user": caller.name,
+            "uid": caller.uid,
+            "groups": list(caller.groups),
+            "extra": {key: list(values) for key, values in caller.extra},
+            "resourceAttributes": attributes,
+        }
+        body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
+        with _mapped():
+            found = self._authorization.create_subject_access_review(body, _request_timeout=TIMEOUT)
+        return bool(found.status.allowed)
 
     def patch(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> Resource:
         """Merge a patch into a resource."""
@@ -270,6 +363,14 @@ class Kube:
         }
         with contextlib.suppress(Retryable, Terminal), _mapped():
             self._core.create_namespaced_event(meta["namespace"], body, _request_timeout=TIMEOUT)
+
+
+def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Cut a stream at its line ends; a last line without one was cut off and is dropped."""
+    rest = b""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split(b"\n")
+        yield from (line for line in whole if line)
 
 
 def _is_ours(meta: Any) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from pointsman.cluster.resources import Lease, Resource, Secret, foreign
+from pointsman.cluster.resources import All, Caller, Changed, Gone, Lease, Resource, Secret, Seen, foreign
 from pointsman.errors import Conflict
 from pointsman.plan.tasks import Key
 
@@ -19,12 +20,16 @@ class MemoryCluster:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._watchers: list[list[Changed | Gone]] = []
         self._version = 0
         self._resources: dict[Key, Resource] = {}
         self._config_maps: dict[tuple[str, str], dict[str, str]] = {}
         self._foreign_maps: set[tuple[str, str]] = set()
         self._owners: dict[tuple[str, str], Key] = {}
         self._secrets: dict[tuple[str, str], Secret] = {}
+        self._callers: dict[str, Caller] = {}
+        self._searchers: set[tuple[str, str]] = set()
         self._leases: dict[tuple[str, str], Lease] = {}
         self.events: list[tuple[Key, bool, str, str]] = []
         self.writes = 0
@@ -44,6 +49,7 @@ class MemoryCluster:
                 meta["generation"] = old["metadata"]["generation"] + (old["spec"] != new["spec"])
             meta["resourceVersion"] = self._next()
             self._resources[key] = new
+            self._tell(Changed(new))
 
     def delete(self, kind: str, namespace: str, name: str, now: datetime) -> None:
         """Delete a resource as a user would: it stays while it has finalizers."""
@@ -52,6 +58,7 @@ class MemoryCluster:
             resource = self._resources[key]
             resource["metadata"].setdefault("deletionTimestamp", now.isoformat())
             resource["metadata"]["resourceVersion"] = self._next()
+            self._tell(Changed(resource))
             self._collect(key)
 
     def put_secret(
@@ -80,6 +87,41 @@ class MemoryCluster:
             found = (r for key, r in self._resources.items() if key.kind == kind and namespace in (None, key.namespace))
             return [copy.deepcopy(resource) for resource in found]
 
+    def watch(self, kind: str, namespace: str | None, seconds: float) -> Iterator[Seen]:
+        """Yield all resources of a kind, and then each change as it happens, until the time is up."""
+        news: list[Changed | Gone] = []
+        with self._lock:
+            everything = All(self.list(kind, namespace))
+            self._watchers.append(news)
+        try:
+            yield everything
+            deadline = time.monotonic() + seconds
+            while True:
+                with self._changed:
+                    if not self._changed.wait_for(lambda: news, deadline - time.monotonic()):
+                        return
+                    found, news[:] = list(news), []
+                for each in found:
+                    key = _key(each.resource)
+                    if key.kind == kind and namespace in (None, key.namespace):
+                        yield each
+        finally:
+            with self._lock:
+                self._watchers = [each for each in self._watchers if each is not news]
+
+    def caller(self, token: str) -> Caller | None:
+        """Return whose token it is: that of whom `let_in` was told."""
+        return self._callers.get(token)
+
+    def may_search(self, caller: Caller, namespace: str, name: str) -> bool:
+        """Return whether `let_in` was told of the caller and the namespace."""
+        return (caller.name, namespace) in self._searchers
+
+    def let_in(self, token: str, caller: str, *namespaces: str) -> None:
+        """Make a token somebody's, who may search in namespaces."""
+        self._callers[token] = Caller(caller, "", ())
+        self._searchers |= {(caller, namespace) for namespace in namespaces}
+
     def patch(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> Resource:
         """Merge a patch into a resource."""
         with self._lock:
@@ -94,6 +136,7 @@ class MemoryCluster:
             resource["metadata"]["resourceVersion"] = self._next()
             self.writes += 1
             changed = copy.deepcopy(resource)
+            self._tell(Changed(resource))
             self._collect(key)
             return changed
 
@@ -106,6 +149,7 @@ class MemoryCluster:
             resource["status"] = copy.deepcopy(dict(status))
             resource["metadata"]["resourceVersion"] = self._next()
             self.writes += 1
+            self._tell(Changed(resource))
 
     def config_map(self, namespace: str, name: str) -> Mapping[str, str] | None:
         """Return the data of a ConfigMap of ours, or None."""
@@ -156,11 +200,17 @@ class MemoryCluster:
         self._version += 1
         return str(self._version)
 
+    def _tell(self, change: Changed | Gone) -> None:
+        with self._changed:
+            for news in self._watchers:
+                news.append(copy.deepcopy(change))
+            self._changed.notify_all()
+
     def _collect(self, key: Key) -> None:
         """Remove a deleted resource without finalizers, and what it owns."""
         meta = self._resources[key]["metadata"]
         if meta.get("deletionTimestamp") and not meta.get("finalizers"):
-            del self._resources[key]
+            self._tell(Gone(self._resources.pop(key)))
             for name in [name for name, owner in self._owners.items() if owner == key]:
                 self._config_maps.pop(name, None)
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -88,6 +88,40 @@ class Lease:
     """The resourceVersion that this was read at; empty for one that is not there yet."""
 
 
+@dataclass(frozen=True, slots=True)
+class All:
+    """All resources of a kind that there are: what is not among them is gone."""
+
+    resources: Sequence[Resource]
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A resource as it is now."""
+
+    resource: Resource
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A resource as it was before it was removed."""
+
+    resource: Resource
+
+
+Seen = All | Changed | Gone
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sent a token, as the cluster knows them."""
+
+    name: str
+    uid: str
+    groups: tuple[str, ...]
+    extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
 class Cluster(Protocol):
     """The Kubernetes API. Raises Retryable(CLUSTER_UNREACHABLE), and Conflict where somebody else wrote first."""
 
@@ -97,6 +131,21 @@ class Cluster(Protocol):
 
     def list(self, kind: str, namespace: str | None) -> Sequence[Resource]:
         """Return all resources of a kind, in one namespace or in all."""
+        ...
+
+    def watch(self, kind: str, namespace: str | None, seconds: float) -> Iterator[Seen]:
+        """Yield all resources of a kind, and then each change as it happens, until the time is up.
+
+        It may end earlier, and its end says nothing: whoever wants to know more watches again and begins with all.
+        """
+        ...
+
+    def caller(self, token: str) -> Caller | None:
+        """Return whose token it is, by a TokenReview; None for a token that the cluster does not take."""
+        ...
+
+    def may_search(self, caller: Caller, namespace: str, name: str) -> bool:
+        """Return whether a caller may create `indexdeployments/search` of a deployment, by a SubjectAccessReview."""
         ...
 
     def patch(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> Resource:
