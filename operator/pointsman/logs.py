@@ -60,6 +60,32 @@ class Event(StrEnum):
     """A piece of long work ended with an error."""
     WORK_CANCELLED = "work_cancelled"
     """A piece of long work was stopped because nobody wants its answer any more."""
+    GATEWAY_STARTED = "gateway_started"
+    """The gateway listens; it answers once it has seen the cluster's routes."""
+    GATEWAY_DRAINING = "gateway_draining"
+    """The gateway was told to end, says that it is not ready, and answers what still comes for a while."""
+    GATEWAY_STOPPED = "gateway_stopped"
+    """The gateway ended in good order."""
+    WATCH_FAILED = "watch_failed"
+    """Resources could not be watched; the last routes go on, and it is tried again."""
+    ROUTE_ADOPTED = "route_adopted"
+    """Queries go by another route from now on."""
+    ROUTE_REFUSED = "route_refused"
+    """A route is older than the one that serves, or cannot be read; the last one goes on."""
+    ROUTE_DROPPED = "route_dropped"
+    """A deployment was deleted and is not routed any more."""
+    INDEX_NOT_OPENED = "index_not_opened"
+    """An index or its model could not be opened; it is tried again."""
+    TOKENS_READ = "tokens_read"
+    """The file of tokens was read."""
+    TOKENS_NOT_READ = "tokens_not_read"
+    """The file of tokens could not be read; the tokens that it had before hold on."""
+    CERTIFICATE_READ = "certificate_read"
+    """The certificate was read; new connections are shown it."""
+    CERTIFICATE_NOT_READ = "certificate_not_read"
+    """The certificate could not be read; the one before is shown on."""
+    REQUEST_FAILED = "request_failed"
+    """A request failed in a way that nobody foresaw."""
     LIBRARY_SPOKE = "library_spoke"
     """A library logged something; its words are in `message`."""
 
@@ -148,6 +174,7 @@ _TALKATIVE = (
     "grpc",
     "asyncio",
     "pymilvus",
+    "uvicorn",
 )
 _OURS = frozenset({"event", "level", "timestamp", "logger"})
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
@@ -18,6 +18,7 @@ from pointsman.api.conditions import Reason
 from pointsman.errors import Terminal
 
 PREFIX = "POINTSMAN_"
+GATEWAY_PREFIX = f"{PREFIX}GATEWAY_"
 
 
 def _listed(value: Any) -> Any:
@@ -41,6 +42,7 @@ def _spanned(value: Any) -> Any:
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_listed)]
 Span = Annotated[timedelta, BeforeValidator(_spanned)]
+S = TypeVar("S", bound=BaseSettings)
 
 
 class Settings(BaseSettings):
@@ -80,6 +82,12 @@ class Settings(BaseSettings):
     """How many pieces of long work run at once, each in a process of its own."""
     resync_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """The seconds after which everything is reconciled though nothing has called for it."""
+    gateways: Names = ()
+    """The admin ports of the gateways, such as `http://gateway-0:8081`; what they serve is asked there. In a cluster,
+    `POINTSMAN_GATEWAY_SERVICE` finds them."""
+    gateway_service: Annotated[str, Field(pattern=r"^$|^[a-z0-9-]+/[a-z0-9.-]+$")] = ""
+    """The Service of the gateways' admin ports, as `namespace/name`: its EndpointSlices name every gateway. Its port is
+    called `admin`."""
     work_timeout: Annotated[Span, Field(gt=timedelta(0), le=timedelta(days=30))] = timedelta(hours=6)
     """How long one piece of work may take before it is stopped and started again, such as `90m`."""
     lease_namespace: str = ""
@@ -99,20 +107,60 @@ class Settings(BaseSettings):
         return str(Path(self.store).expanduser()) if self.store.startswith("~") else self.store
 
 
+class GatewaySettings(BaseSettings):
+    """The settings of a gateway, beside those that it shares with the operator."""
+
+    model_config = SettingsConfigDict(**{**Settings.model_config, "env_prefix": GATEWAY_PREFIX})
+
+    auth: Literal["", "none", "tokens", "kubernetes"] = ""
+    """Who may search: whoever reaches the port (`none`), whoever has a token of a file (`tokens`), or whom the cluster
+    lets create `indexdeployments/search` (`kubernetes`). Has to be said."""
+    tokens_file: Path | None = None
+    """The file of tokens, one a line: the token or `sha256:` and its hash, and behind it the namespaces that it is for,
+    separated by commas; without any, all. Read again when it changes."""
+    certificate: Path | None = None
+    """The certificate for TLS, in PEM; plain HTTP without one. Read again when it changes."""
+    key: Path | None = None
+    """The private key of the certificate, in PEM."""
+    host: Annotated[str, Field(min_length=1)] = "0.0.0.0"
+    """The address that queries are answered at."""
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    """The port that queries are answered at; 0 takes a free one and logs it."""
+    admin_host: Annotated[str, Field(min_length=1)] = "0.0.0.0"
+    """The address of reports, probes and metrics."""
+    admin_port: Annotated[int, Field(ge=0, le=65_535)] = 8081
+    """The port of reports, probes and metrics, which lets in whoever reaches it: keep it inside the cluster."""
+    most_body: Annotated[int, Field(ge=1_024, le=1 << 30)] = 4 << 20
+    """The most bytes of a request."""
+    most_text: Annotated[int, Field(ge=1, le=1 << 24)] = 32_768
+    """The most characters of one text."""
+    most_hits: Annotated[int, Field(ge=1, le=16_384)] = 1_000
+    """The most hits that one search may ask for."""
+    most_queries: Annotated[int, Field(ge=1, le=1_024)] = 64
+    """The most queries of one search."""
+    concurrency: Annotated[int, Field(ge=1, le=65_536)] = 256
+    """The requests to one deployment that may be under way; more are answered with 429."""
+    threads: Annotated[int, Field(ge=1, le=256)] = 16
+    """The calls to one database that may be under way, each on a connection of its own."""
+    timeout: Annotated[Span, Field(gt=timedelta(0), le=timedelta(minutes=10))] = timedelta(seconds=10)
+    """How long a request may take, and each call to a model or database for it."""
+    drain: Annotated[Span, Field(ge=timedelta(0), le=timedelta(hours=1))] = timedelta(seconds=10)
+    """How long requests are still answered after SIGTERM, while whoever sends them learns to go elsewhere."""
+    cache: Annotated[int, Field(ge=0, le=10_000_000)] = 10_000
+    """The vectors of queries that are kept for each space."""
+
+
 def load(**overrides: Any) -> Settings:
     """Read the environment; overrides that are not None win over it.
 
     Raises Terminal(INVALID_SPEC) that names the variable and what was wanted, never its value.
     """
-    try:
-        return Settings(**{name: value for name, value in overrides.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        wanted = first["msg"].removeprefix("Value error, ")
-        raise Terminal(Reason.INVALID_SPEC, f"{_variable(first['loc'])} is not usable: {wanted}") from None
-    except SettingsError:
-        # The one field that is read as JSON.
-        raise Terminal(Reason.INVALID_SPEC, f"{PREFIX}STORE_OPTIONS is not a JSON object of strings") from None
+    return _load(Settings, overrides)
+
+
+def load_gateway(**overrides: Any) -> GatewaySettings:
+    """Read what the environment says of a gateway; otherwise as `load`."""
+    return _load(GatewaySettings, overrides)
 
 
 def reference() -> str:
@@ -123,16 +171,38 @@ def reference() -> str:
         "Environment variables of the operator, and of the commands that open the store. Lists are separated by",
         "commas. This page is generated from `operator/pointsman/settings.py`.",
         "",
-        "| variable | default | what it decides |",
-        "|---|---|---|",
+        *_table(Settings, PREFIX),
+        "",
+        "## Of a gateway",
+        "",
+        f"`pointsman gateway` reads `{PREFIX}NAMESPACES`, `{PREFIX}ALLOWED_HOSTS`, `{PREFIX}ALLOW_LOOPBACK` and",
+        f"`{PREFIX}LOG_LEVEL` from above, and these.",
+        "",
+        *_table(GatewaySettings, GATEWAY_PREFIX),
     ]
-    for name, field in Settings.model_fields.items():
-        lines.append(f"| `{PREFIX}{name.upper()}` | {_shown(field.default)} | {_one_line(field.description)} |")
     return "\n".join(lines) + "\n"
 
 
-def _variable(location: tuple[Any, ...]) -> str:
-    return f"{PREFIX}{str(location[0]).upper()}" if location else "the settings"
+def _load(kind: type[S], overrides: Mapping[str, Any]) -> S:
+    prefix = str(kind.model_config.get("env_prefix"))
+    try:
+        return kind(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        wanted = first["msg"].removeprefix("Value error, ")
+        variable = f"{prefix}{str(first['loc'][0]).upper()}" if first["loc"] else "the settings"
+        raise Terminal(Reason.INVALID_SPEC, f"{variable} is not usable: {wanted}") from None
+    except SettingsError:
+        # The one field that is read as JSON.
+        raise Terminal(Reason.INVALID_SPEC, f"{PREFIX}STORE_OPTIONS is not a JSON object of strings") from None
+
+
+def _table(kind: type[BaseSettings], prefix: str) -> list[str]:
+    rows = [
+        f"| `{prefix}{name.upper()}` | {_shown(field.default)} | {_one_line(field.description)} |"
+        for name, field in kind.model_fields.items()
+    ]
+    return ["| variable | default | what it decides |", "|---|---|---|", *rows]
 
 
 def _shown(default: Any) -> str:
@@ -141,8 +211,11 @@ def _shown(default: Any) -> str:
             return "none"
         case bool():
             return f"`{str(default).lower()}`"
+        case None | "":
+            return "none"
         case timedelta():
-            return f"`{default // timedelta(hours=1)}h`"
+            seconds = int(default.total_seconds())
+            return f"`{seconds // 3600}h`" if seconds % 3600 == 0 else f"`{seconds}s`"
         case _:
             return f"`{default}`"
 

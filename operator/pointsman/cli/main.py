@@ -165,6 +165,15 @@ def operator(context: typer.Context) -> None:
     raise typer.Exit(_hand_over("operator", context, arguments))
 
 
+@app.command(short_help="Run a gateway.", context_settings=_PASSED_ON)
+def gateway(context: typer.Context) -> None:
+    """Answer queries by the versions that are served, until told to stop."""
+    arguments = list(context.args)
+    if context.obj.kubeconfig:
+        arguments = ["--kubeconfig", context.obj.kubeconfig, *arguments]
+    raise typer.Exit(_hand_over("gateway", context, arguments))
+
+
 @app.command(context_settings=_PASSED_ON, hidden=True)
 def worker(context: typer.Context) -> None:
     """Carry out one piece of long work; the operator starts these itself."""
@@ -229,7 +238,7 @@ def _gathered(arguments: Sequence[str]) -> list[str]:
 
 _PROGRAMS = frozenset({"pointsman", "kubectl-pointsman"})
 _GLOBAL = frozenset({"--kubeconfig", "--context", "--namespace", "-n"})
-_PASSED_ON_COMMANDS = frozenset({"control-plane", "operator", "worker"})
+_PASSED_ON_COMMANDS = frozenset({"control-plane", "operator", "gateway", "worker"})
 
 
 def _refused(error: typer.TyperException) -> int:

@@ -12,20 +12,20 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated, NoReturn
 
 import typer
 
 from pointsman import logs, settings
-from pointsman.access import Access
 from pointsman.backends import registry as backends
 from pointsman.backends.memory import Memory
+from pointsman.cli.reach import access_of as access_of
 from pointsman.cli.worker import doors
 from pointsman.cluster import kube
 from pointsman.cluster.resources import PLURALS, Cluster
-from pointsman.controller import handlers, lease
+from pointsman.controller import gateways, handlers, lease
 from pointsman.controller.queue import Queue
 from pointsman.controller.reconcile import reconcile
 from pointsman.controller.world import Databases, World
@@ -108,6 +108,7 @@ def _operate(
     here = InProcess(dataclasses.replace(doors(), backend=open_backend), _now)
     runner = PooledRunner(Either(workers, here), _now, lambda key: queue.add(key), chosen.workers)
     databases = Databases(open_backend, access)
+    asked = gateways.Gateways(functools.partial(_gateways, chosen, cluster), lambda key: queue.add(key))
     world = World(
         cluster=cluster,
         store=store,
@@ -122,9 +123,11 @@ def _operate(
         holder=term.holder,
         epoch=term.epoch,
         taken_over=term.taken_over,
+        gateways=asked,
     )
     queue = Queue(lambda key: reconcile(key, world, _now()), THREADS, on_error=_failed)
     resync = threading.Thread(target=_resync, args=(queue, cluster, chosen, stop), daemon=True)
+    asked.start()
     queue.start()
     resync.start()
     log.info(logs.Event.OPERATOR_STARTED, namespaces=list(chosen.namespaces))
@@ -133,8 +136,18 @@ def _operate(
     finally:
         stop.set()
         queue.stop()
+        asked.stop()
         runner.close()
         databases.close()
+
+
+def _gateways(chosen: settings.Settings, cluster: kube.Kube) -> list[gateways.Address]:
+    """Return every gateway that there is: those of the settings, and those behind the Service that they name."""
+    found = [gateways.Address(url) for url in chosen.gateways]
+    if chosen.gateway_service:
+        namespace, _, name = chosen.gateway_service.partition("/")
+        found += [gateways.Address(url, is_ready) for url, is_ready in cluster.gateways(namespace, name)]
+    return found
 
 
 def _lost(workers: Processes, why: str) -> NoReturn:
@@ -157,25 +170,6 @@ def _resync(queue: Queue, cluster: Cluster, chosen: settings.Settings, stop: thr
                 for resource in found:
                     meta = resource["metadata"]
                     queue.add(Key(kind, meta["namespace"], meta["name"]))
-
-
-def access_of(
-    chosen: settings.Settings, api_servers: Sequence[tuple[str, int]], environment: Mapping[str, str]
-) -> Access:
-    """Return what tenants' resources may reach: never the Kubernetes API, by whichever of its addresses."""
-    denied = list(api_servers)
-    if host := environment.get("KUBERNETES_SERVICE_HOST"):
-        denied.append((host, int(environment.get("KUBERNETES_SERVICE_PORT", "443"))))
-    return Access(
-        file_roots=chosen.file_roots,
-        allowed_hosts=chosen.allowed_hosts,
-        allow_loopback=chosen.allow_loopback,
-        allow_ambient_credentials=chosen.allow_ambient_credentials,
-        allow_memory_backend=chosen.allow_memory_backend,
-        store=chosen.store_uri,
-        # Without the brackets the port would read as a part of an IPv6 address.
-        denied_hosts=tuple(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in denied),
-    )
 
 
 def _failed(key: Key, error: BaseException) -> None:

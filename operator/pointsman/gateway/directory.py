@@ -1,0 +1,458 @@
+"""Which route serves each deployment now? Routes come in as they are wanted, and are adopted once they can be served.
+
+A route is adopted when all its weighted indexes are open; until then the one before it goes on, whatever the new one
+lacks. So a route back to indexes that are open is adopted at once, in the call that brings it. What is open is kept as
+long as a route names it or a request uses it. Everything here happens on one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from pointsman import logs
+from pointsman.api import dataset as dataset_api
+from pointsman.api import engines, routes
+from pointsman.api.conditions import Reason
+from pointsman.backends import registry
+from pointsman.cluster.resources import DATASET, DEPLOYMENT, All, Changed, Gone, Resource, Seen
+from pointsman.embedders import declared
+from pointsman.errors import PointsmanError, Terminal, unforeseen
+from pointsman.gateway import routing, serving, telemetry
+from pointsman.gateway.serving import Doors, Opened, Pairing, Serving
+
+LOOK_SECONDS: Final = 15.0
+"""How often an open index is looked at, whether or not it is asked."""
+FIRST_WAIT, LONGEST_WAIT = 0.25, 15.0
+"""Seconds between two attempts to open an index."""
+
+log = logs.logger()
+Name = tuple[str, str]
+"""Namespace and name."""
+
+
+class Adopted:
+    """A route with all that serves it. Whoever enters it ends on it, however many routes follow meanwhile."""
+
+    def __init__(
+        self,
+        route: routing.Route,
+        servings: Mapping[str, Opening],
+        at: float,
+        metadata_fields: Mapping[str, frozenset[str]],
+    ) -> None:
+        self.route, self.at, self.metadata_fields = route, at, metadata_fields
+        self._servings = servings
+        self._users = 1
+        for opening in servings.values():
+            opening.users += 1
+
+    async def serving(self, index: str) -> Serving:
+        """Return an open index, waiting where it is just being opened; raises why it could not be."""
+        opening = self._servings[index]
+        if not opening.is_tried:
+            await opening.tried.wait()
+        return opening.serving()
+
+    def is_of(self, servings: Mapping[str, Opening]) -> bool:
+        """Return whether it is served by just these."""
+        return self._servings == servings
+
+    def enter(self) -> None:
+        """Keep it whole until `leave`."""
+        self._users += 1
+
+    def leave(self) -> None:
+        """Say that a request, or the directory, is done with it."""
+        self._users -= 1
+        if not self._users:
+            for opening in self._servings.values():
+                opening.users -= 1
+                opening.close_unused()
+
+
+class Opening:
+    """One pairing: being opened, open, or failing to. It tries until nobody wants it."""
+
+    def __init__(self, pairing: Pairing, doors: Doors, changed: Callable[[], None]) -> None:
+        self.users = 0
+        """Routes that name it, and the directory while it wants it."""
+        self.error: PointsmanError | None = None
+        self.tried = asyncio.Event()
+        """Set once it is open, or was tried in vain."""
+        self._pairing, self._doors, self._changed = pairing, doors, changed
+        self._opened: Opened | None = None
+        self._task = asyncio.get_running_loop().create_task(self._keep_open())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be searched."""
+        return self._opened is not None
+
+    @property
+    def is_tried(self) -> bool:
+        """Whether it is open, or was tried in vain."""
+        return self.tried.is_set()
+
+    def serving(self) -> Serving:
+        """Return the open pair; raises why there is none."""
+        if self._opened is None:
+            raise self.error or Terminal(Reason.INDEX_LOST, f"{self._pairing.index} is being opened")
+        return self._opened.serving
+
+    def problem(self) -> str:
+        """Return what keeps it from answering, as a clause; empty where nothing does."""
+        if self._opened is not None:
+            return self._opened.serving.problem()
+        return f"{self._pairing.index}: {self.error.message}" if self.error is not None else ""
+
+    def close_unused(self) -> None:
+        """Close it unless a route still names it."""
+        if not self.users:
+            self._task.cancel()
+            if self._opened is not None:
+                self._opened.close()
+                self._opened = None
+
+    async def _keep_open(self) -> None:
+        wait = FIRST_WAIT
+        while True:
+            try:
+                found = await serving.opened(self._pairing, self._doors)
+            except PointsmanError as error:
+                self._failed(error)
+            except Exception as error:
+                log.error(logs.Event.INDEX_NOT_OPENED, index=self._pairing.index, exc_info=error)
+                self._failed(unforeseen(error))
+            else:
+                # Without a pause between the two, so that what was opened is always closed.
+                before, self._opened, self.error, wait = self._opened, found, None, FIRST_WAIT
+                if before is not None:
+                    before.close()
+                self.tried.set()
+                self._changed()
+                await self._look(found.serving)
+                continue
+            await asyncio.sleep(wait)
+            wait = min(LONGEST_WAIT, 2 * wait)
+
+    async def _look(self, found: Serving) -> None:
+        """Look at the index now and then; return when it is to be opened anew."""
+        while not found.needs_reopening():
+            await asyncio.sleep(LOOK_SECONDS)
+            await found.look()
+        # What is open goes on serving until the new one is there; closing it takes nothing from that one.
+        if self._opened is not None:
+            self._opened.forget()
+
+    def _failed(self, error: PointsmanError) -> None:
+        if self.error is None or self.error.message != error.message:
+            log.warning(logs.Event.INDEX_NOT_OPENED, index=self._pairing.index, error=error)
+        self.error = error
+        self.tried.set()
+        self._changed()
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A route that is older than the one that was there."""
+
+    epoch: int
+    revision: int
+    why: str
+
+
+class Deployment:
+    """One deployment: the route that is wanted, the one that serves, and what was counted."""
+
+    def __init__(self, name: Name, uid: str, doors: Doors, clock: telemetry.Clock) -> None:
+        self.name, self.uid = name, uid
+        self.ledger = telemetry.Ledger(clock)
+        self.adopted: Adopted | None = None
+        self.refused: Refused | None = None
+        self.in_flight = 0
+        """Requests under way."""
+        self._doors, self._clock = doors, clock
+        self._wanted: routing.Route | None = None
+        self._unreadable = ""
+        self._unpaired: PointsmanError | None = None
+        self._backends: dict[str, engines.Backend] = {}
+        self._fields: dict[str, frozenset[str]] = {}
+        self._openings: dict[Pairing, Opening] = {}
+        self._target: dict[str, Opening] = {}
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether its route is served as far as it can be."""
+        return self._wanted is None or self.adopted is not None or self._unpaired is not None
+
+    def see(self, resource: Resource, dataset: dataset_api.Spec | None) -> None:
+        """Take in the deployment's resource, and the spec of its dataset as it was last seen."""
+        status = (resource.get("status") or {}).get("route")
+        try:
+            backend = engines.Backend.model_validate(resource["spec"]["backend"])
+            # A resource that was edited past its schema is passed over; what serves goes on.
+            self._backends[registry.address(backend)] = backend
+            # Status that was lost comes back; until then the last route is the best there is.
+            route = None if status is None else routing.read(routes.RouteStatus.model_validate(status))
+        except (ValidationError, KeyError, PointsmanError) as error:
+            self._unreadable = error.message if isinstance(error, PointsmanError) else "the route cannot be read"
+            return
+        self._unreadable = ""
+        if route is not None and self._is_current(route):
+            self._wanted = route
+        self.pair(dataset)
+
+    def _is_current(self, route: routing.Route) -> bool:
+        if self._wanted is None or route.age >= self._wanted.age:
+            self.refused = None
+            return True
+        last = self._wanted
+        why = f"older than epoch {last.epoch}, revision {last.revision}"
+        found = Refused(route.epoch, route.revision, why)
+        if found != self.refused:
+            log.warning(logs.Event.ROUTE_REFUSED, deployment="/".join(self.name), epoch=route.epoch, why=why)
+        self.refused = found
+        return False
+
+    def pair(self, dataset: dataset_api.Spec | None) -> None:
+        """Say which model embeds for each index of the wanted route, and open what is not open."""
+        if self._wanted is None:
+            return
+        for version in dataset.versions if dataset is not None else ():
+            self._fields[version.name] = frozenset(version.text.metadata_fields)
+        try:
+            pairings = {entry.index: self._pairing(self._wanted, entry, dataset) for entry in self._wanted.entries}
+        except PointsmanError as error:
+            self._unpaired = error
+            return
+        self._unpaired = None
+        before, self._target = self._target, {}
+        for index, pairing in pairings.items():
+            opening = self._openings.get(pairing)
+            if opening is None or not opening.users:
+                opening = self._openings[pairing] = Opening(pairing, self._doors, self._settle)
+            opening.users += 1
+            self._target[index] = opening
+        self._let_go(before)
+        self._settle()
+
+    def _pairing(self, route: routing.Route, entry: routing.Entry, dataset: dataset_api.Spec | None) -> Pairing:
+        backend = self._backends.get(route.address)
+        if backend is None:
+            named = ", ".join(self._backends)
+            raise Terminal(
+                Reason.INDEX_ELSEWHERE, f"the indexes are at {route.address}, spec.backend names {named}; name it again"
+            )
+        model, endpoint = _reached(entry, route.dataset, dataset)
+        return Pairing(
+            namespace=self.name[0],
+            owner="/".join(self.name),
+            index=entry.index,
+            version=entry.version,
+            space=entry.embedding,
+            backend=backend,
+            model=model,
+            endpoint=endpoint,
+        )
+
+    def _settle(self) -> None:
+        """Adopt the wanted route if it can be served; the first one also where parts of it cannot."""
+        route = self._wanted
+        if route is None or not self._target or set(self._target) != {entry.index for entry in route.entries}:
+            return
+        weighted = [self._target[entry.index] for entry in route.entries if entry.weight]
+        can_serve = all(opening.is_open for opening in weighted)
+        if not can_serve and (self.adopted is not None or not all(opening.is_tried for opening in weighted)):
+            return
+        if self.adopted is not None and self.adopted.route == route and self.adopted.is_of(self._target):
+            return
+        self._adopt(route)
+
+    def _adopt(self, route: routing.Route) -> None:
+        before, at = self.adopted, self._clock()
+        if before is not None and before.route.age == route.age:
+            at = before.at
+        else:
+            self.ledger.begin_revision(route.salt)
+        self.adopted = Adopted(route, dict(self._target), at, dict(self._fields))
+        if before is not None:
+            before.leave()
+        self._sweep()
+        weights = {entry.version: entry.weight for entry in route.entries}
+        log.info(
+            logs.Event.ROUTE_ADOPTED,
+            deployment="/".join(self.name),
+            epoch=route.epoch,
+            revision=route.revision,
+            weights=weights,
+        )
+
+    def _let_go(self, openings: Mapping[str, Opening]) -> None:
+        for opening in openings.values():
+            opening.users -= 1
+            opening.close_unused()
+        self._sweep()
+
+    def _sweep(self) -> None:
+        self._openings = {pairing: each for pairing, each in self._openings.items() if each.users}
+
+    def close(self) -> None:
+        """Stop routing. What requests under way use is closed after them."""
+        adopted, self.adopted, self._wanted = self.adopted, None, None
+        target, self._target = self._target, {}
+        if adopted is not None:
+            adopted.leave()
+        self._let_go(target)
+
+    def problem(self) -> str:
+        """Return what keeps it from serving what is wanted, as clauses; empty where nothing does."""
+        found = [self._unreadable, "" if self._unpaired is None else self._unpaired.message]
+        found += [opening.problem() for opening in self._target.values()]
+        return "; ".join(dict.fromkeys(each for each in found if each))
+
+    def why_not(self) -> str:
+        """Return why nothing serves yet, as a clause."""
+        return self.problem() or ("it is being opened" if self._wanted is not None else "it has no route yet")
+
+    def report(self) -> dict[str, Any] | None:
+        """Return what is served and was measured; None while no route ever served."""
+        if self.adopted is None and self._wanted is None:
+            return None
+        route = None if self.adopted is None else self.adopted.route
+        return {
+            "uid": self.uid,
+            "epoch": 0 if route is None else route.epoch,
+            "revision": 0 if route is None else route.revision,
+            "adoptedAt": None if self.adopted is None else telemetry.iso(self.adopted.at),
+            "refused": None
+            if self.refused is None
+            else {"epoch": self.refused.epoch, "revision": self.refused.revision, "why": self.refused.why},
+            "problem": self.problem(),
+            **self.ledger.report("" if route is None else route.shadow),
+        }
+
+
+def _reached(
+    entry: routing.Entry, name: str, dataset: dataset_api.Spec | None
+) -> tuple[dataset_api.ModelChoice, dataset_api.Endpoint | None]:
+    """Return how the model of an entry is reached."""
+    if entry.embedding.provider == "wordllama":
+        dimensions: Any = entry.embedding.dimensions
+        return dataset_api.ModelChoice(wordllama=dataset_api.WordllamaModel(dimensions=dimensions)), None
+    if dataset is None:
+        raise Terminal(Reason.DATASET_NOT_FOUND, f"dataset {name} is not there to say how {entry.version} is reached")
+    model = declared.model_of(dataset, entry.version, entry.embedding)
+    return model, declared.endpoint_of(dataset, model)
+
+
+class Directory:
+    """All deployments that this gateway knows."""
+
+    def __init__(self, doors: Doors, clock: telemetry.Clock) -> None:
+        self._doors, self._clock = doors, clock
+        self._deployments: dict[Name, Deployment] = {}
+        self._resources: dict[Name, Resource] = {}
+        self._datasets: dict[Name, dataset_api.Spec] = {}
+        self._unseen: set[tuple[str, str | None]] = set()
+        self._was_ready = False
+
+    def expect(self, kind: str, namespace: str | None) -> None:
+        """Wait for the first listing of a kind before anything is routed."""
+        self._unseen.add((kind, namespace))
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether everything was seen, and each route there was then is served as far as it can be."""
+        if not self._was_ready:
+            self._was_ready = not self._unseen and all(each.is_settled for each in self._deployments.values())
+        return self._was_ready
+
+    @property
+    def deployments(self) -> Mapping[Name, Deployment]:
+        """All of them."""
+        return self._deployments
+
+    def find(self, namespace: str, name: str) -> Deployment | None:
+        """Return a deployment, or None."""
+        return self._deployments.get((namespace, name))
+
+    def see(self, kind: str, namespace: str | None, seen: Seen) -> None:
+        """Take in what a watch saw."""
+        match seen:
+            case All(resources):
+                there = {_name(resource) for resource in resources}
+                for resource in resources:
+                    self._take(kind, resource)
+                for name in [each for each in self._resources if namespace in (None, each[0])]:
+                    if kind == DEPLOYMENT and name not in there:
+                        self._remove(name)
+                self._unseen.discard((kind, namespace))
+                if not self._unseen:
+                    for name in list(self._resources):
+                        self._route(name)
+            case Changed(resource):
+                self._take(kind, resource)
+                self._look_again(kind, _name(resource))
+            case Gone(resource):
+                # Of a dataset the last spec is kept: what was built from it serves on.
+                if kind == DEPLOYMENT:
+                    self._remove(_name(resource))
+
+    def _take(self, kind: str, resource: Resource) -> None:
+        if kind == DEPLOYMENT:
+            self._resources[_name(resource)] = resource
+        elif kind == DATASET:
+            try:
+                self._datasets[_name(resource)] = dataset_api.Spec.model_validate(resource["spec"])
+            except ValidationError:
+                log.warning(logs.Event.ROUTE_REFUSED, dataset="/".join(_name(resource)), why="its spec cannot be read")
+
+    def _look_again(self, kind: str, name: Name) -> None:
+        if self._unseen:
+            return
+        if kind == DEPLOYMENT:
+            self._route(name)
+            return
+        for each, resource in self._resources.items():
+            if each[0] == name[0] and resource["spec"].get("datasetRef", {}).get("name") == name[1]:
+                self._route(each)
+
+    def _route(self, name: Name) -> None:
+        resource = self._resources[name]
+        meta = resource["metadata"]
+        known = self._deployments.get(name)
+        if known is not None and known.uid != meta["uid"]:
+            self._forget(name)
+            known = None
+        if meta.get("deletionTimestamp"):
+            # Its indexes are removed next.
+            self._forget(name)
+            return
+        if known is None:
+            known = self._deployments[name] = Deployment(name, meta["uid"], self._doors, self._clock)
+        dataset = resource["spec"].get("datasetRef", {}).get("name", "")
+        known.see(resource, self._datasets.get((name[0], dataset)))
+
+    def _remove(self, name: Name) -> None:
+        self._resources.pop(name, None)
+        self._forget(name)
+
+    def _forget(self, name: Name) -> None:
+        known = self._deployments.pop(name, None)
+        if known is not None:
+            known.close()
+            log.info(logs.Event.ROUTE_DROPPED, deployment="/".join(name))
+
+    def close(self) -> None:
+        """Close everything."""
+        for name in list(self._deployments):
+            self._forget(name)
+
+
+def _name(resource: Resource) -> Name:
+    return resource["metadata"]["namespace"], resource["metadata"]["name"]
