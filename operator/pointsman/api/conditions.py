@@ -75,8 +75,8 @@ class Reason(StrEnum):
     """No gateway is known to the operator."""
     PAUSED = "Paused"
     """A pause that the steps ask for."""
-    AWAITING_APPROVAL = "AwaitingApproval"
-    """A person is asked."""
+    A_PERSON_IS_ASKED = "APersonIsAsked"
+    """An Approval is waited for."""
     NOBODY_IS_ASKED = "NobodyIsAsked"
     """No person is waited for."""
     BURNING_IN = "BurningIn"
@@ -232,7 +232,7 @@ ROUTINE = frozenset(
         Reason.ROUTE_ACCEPTED,
         Reason.NO_GATEWAY,
         Reason.PAUSED,
-        Reason.AWAITING_APPROVAL,
+        Reason.A_PERSON_IS_ASKED,
         Reason.NOBODY_IS_ASKED,
         Reason.BURNING_IN,
         Reason.EVALUATION_GATE,

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 from pointsman.cluster.resources import DEPLOYMENT
+from pointsman.errors import Retryable
 from pointsman.plan.observed import Gateway
 from pointsman.plan.tasks import Key
 
@@ -107,7 +108,11 @@ class Gateways:
 
     def ask(self) -> None:
         """Ask every gateway once, and wake the deployments of which one says something new."""
-        addresses = self._find()
+        try:
+            addresses = self._find()
+        except Retryable:
+            # Whoever was there is taken to be there still.
+            addresses = [report.address for report in self.reports()]
         with ThreadPoolExecutor(min(AT_ONCE, max(1, len(addresses)))) as pool:
             reports = tuple(pool.map(self._ask, addresses))
         with self._lock:

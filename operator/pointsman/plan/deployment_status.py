@@ -166,7 +166,7 @@ def _plan_hash(seen: Deployment, facts: Facts) -> str:
 def _awaiting_approval(seen: Deployment, facts: Facts, now: datetime) -> Condition:
     found = rollout.wait(seen, facts, now)
     if found is not None and found.is_for_a_person:
-        holds, reason, message = True, Reason.AWAITING_APPROVAL, found.message
+        holds, reason, message = True, Reason.A_PERSON_IS_ASKED, found.message
     elif facts.rollout is not None and facts.rollout.held:
         holds, reason, message = True, Reason.HELD, facts.rollout.held
     else:

@@ -294,7 +294,7 @@ def _of_step(step: steps.Step, rollout: Rollout, now: datetime) -> Wait | None:
     if step.approval is not None and step.approval.name not in rollout.answered:
         over = began + base.parse_duration(step.approval.timeout)
         message = f"an Approval that answers {step.approval.name} is awaited for {step.approval.timeout}"
-        return Wait(Reason.AWAITING_APPROVAL, message, over, is_for_a_person=True)
+        return Wait(Reason.A_PERSON_IS_ASKED, message, over, is_for_a_person=True)
     return None
 
 
