@@ -144,8 +144,8 @@ def test_the_addresses_behind_the_api_server_are_those_of_its_slices(api: Api, k
 @pytest.mark.parametrize(
     ("answer", "missing"),
     [
-        pytest.param((404, {}), "embeddingdatasets, indexdeployments, querysets", id="none is there"),
-        pytest.param((200, ["embeddingdatasets", "indexdeployments"]), "querysets", id="one is missing"),
+        pytest.param((404, {}), "approvals, embeddingdatasets, indexdeployments, querysets", id="none is there"),
+        pytest.param((200, ["approvals", "embeddingdatasets", "indexdeployments"]), "querysets", id="one is missing"),
     ],
 )
 def test_a_cluster_without_our_kinds_is_told_apart_before_anything_is_watched(
