@@ -107,6 +107,7 @@ RECIPES: Mapping[str, Recipe] = {
     "worse": recipe("first"),
     # The same space as v7.
     "longer": recipe("words", tokens=12),
+    "coarse": recipe("words", template="{place}"),
     "asking": recipe("words", query_prefix="query: "),
 }
 
@@ -115,7 +116,8 @@ def document(number: int) -> dict[str, Any]:
     """A document of two chunks or three, whose topic its first words do not tell; no two chunks are equally near."""
     place, topic = PLACES[number % len(PLACES)], f"topic{number % TOPICS}"
     texts = [f"{place} of all things there is number{number}.", f"its {topic} is kind{number % 7} indeed of {number}."]
-    return {"id": f"doc-{number}", "text": " ".join(texts + [f"more of {topic} for {number}."] * (number % 2))}
+    texts += [f"more of {topic} for {number}."] * (number % 2)
+    return {"id": f"doc-{number}", "text": " ".join(texts), "place": place}
 
 
 def question(number: int) -> dict[str, Any]:

@@ -181,6 +181,36 @@ def test_pooled_judgements_are_also_compared_where_their_holes_are_passed_over(s
     assert (found(stage).pooled, found(stage).condensed_high) == (False, None)
 
 
+# Known items.
+
+
+@pytest.fixture
+def known(stage: Stage) -> Stage:
+    stage.kind = "KnownItem"
+    stage.judgements = [{"query": f"q{n}", "document": f"doc-{n}"} for n in range(TOPICS)]
+    return stage
+
+
+def test_a_document_of_the_same_text_counts_as_the_known_item(known: Stage) -> None:
+    before = rankings(known, "v7", 10)
+    places = [ranking.index(f"doc-{n}") for n, ranking in enumerate(before) if f"doc-{n}" in ranking]
+    assert len(places) > 20 and sum(places) > 10
+    # Every document gets two twins, of which any may come first.
+    twins = [{**row, "id": f"{name}-{row['id']}"} for row in known.documents for name in ("a", "z")]
+    known.documents = twins + known.documents
+    known.publish("v7")
+    known.evaluate("v7", metric="RR@30")
+    assert found(known).value == pytest.approx(sum(1 / (3 * place + 1) for place in places) / TOPICS)
+
+
+def test_a_template_that_tells_no_documents_apart_gains_nothing(known: Stage) -> None:
+    known.publish("v7", "coarse")
+    known.evaluate("coarse", "v7", metric="RR@10")
+    record = found(known)
+    assert record.other is not None and record.other > 0.3
+    assert record.value < 0.1, "twenty documents read alike, and one of them is the item"
+
+
 # Looking again.
 
 

@@ -14,6 +14,7 @@ from pointsman.api.conditions import Reason
 from pointsman.api.queryset import Kind
 from pointsman.core import canaries, evaluation, holes
 from pointsman.core.evaluation import Comparison, Metric
+from pointsman.core.holes import Rankings
 from pointsman.errors import Terminal
 from pointsman.plan import measured
 from pointsman.plan.measured import Evaluation
@@ -92,16 +93,41 @@ def _measured(room: Room, metric: Metric, kind: Kind, stored: Sequence[Stored], 
     moved = {key: embed.distance(room.dataset, side.recipe, side.embedder) for key, side in models.items()}
     answers = asking.ask(room, k * CONDENSED_DEPTH if kind == "Pooled" else k, frozenset(sample))
     recalls = _recalls(room, stored, answers, sample, k)
+    rankings = [answered.rankings for answered in answers]
+    if kind == "KnownItem":
+        rankings = _with_twins(rankings, judgements, stored)
     return [
         Side(
-            values=metric.by_query(answered.rankings, judgements),
-            condensed=metric.by_query(holes.condensed(answered.rankings, judgements), judgements),
-            judged=holes.judged(answered.rankings, judgements, k),
+            values=metric.by_query(ranking, judgements),
+            condensed=metric.by_query(holes.condensed(ranking, judgements), judgements),
+            judged=holes.judged(ranking, judgements, k),
             recall=recall,
             moved=moved[side.recipe.space.document_side],
         )
-        for side, answered, recall in zip(room.sides, answers, recalls, strict=True)
+        for side, ranking, recall in zip(room.sides, rankings, recalls, strict=True)
     ]
+
+
+def _with_twins(
+    rankings: Sequence[Rankings], judgements: Mapping[str, evaluation.Grades], stored: Sequence[Stored]
+) -> list[Rankings]:
+    """Return the rankings with the known item in the place of the first document of its text.
+
+    Texts are the same where every version renders them alike: a version whose template leaves out what tells two
+    documents apart gains nothing by it.
+    """
+    known = {query: document for query, grades in judgements.items() for document, grade in grades.items() if grade > 0}
+    seen = {document for ranking in rankings for documents in ranking.values() for document in documents}
+    texts = [each.texts(seen | set(known.values())) for each in stored]
+
+    def of(document: str) -> tuple[bytes | None, ...]:
+        return tuple(by_document.get(document) for by_document in texts)
+
+    def replaced(query: str, ranking: Sequence[str]) -> list[str]:
+        item = known[query]
+        return list(dict.fromkeys(item if of(document) == of(item) else document for document in ranking))
+
+    return [{query: replaced(query, found) for query, found in ranking.items()} for ranking in rankings]
 
 
 def _stored(room: Room) -> list[Stored]:

@@ -40,11 +40,18 @@ class Stored:
             message = f"snapshot {snapshot} of recipe {recipe.key} is not in the store any more; asking at a newer one"
             raise Retryable(Reason.SNAPSHOT_NOT_FOUND, message)
         self.embedded = found
-        keys = dataset.chunks(recipe.key).keys(found.chunks_version, ["document", "content_key"])
+        self._chunks = dataset.chunks(recipe.key)
+        keys = self._chunks.keys(found.chunks_version, ["document", "content_key"])
         self._content_keys = keys["content_key"]
         self._names = pc.unique(keys["document"])
         self._documents = pc.index_in(keys["document"], value_set=self._names).to_numpy().astype(np.int64)
         self._dataset, self._space = dataset, recipe.space
+
+    def texts(self, documents: Collection[str]) -> dict[str, bytes]:
+        """Return the digest of the whole rendered text of each of these documents that is there."""
+        keys = self._chunks.keys(self.embedded.chunks_version, ["document", "text_digest"])
+        found = keys.filter(pc.is_in(keys["document"], value_set=pa.array(documents, pa.string())))
+        return dict(zip(found["document"].to_pylist(), found["text_digest"].to_pylist(), strict=True))
 
     def count(self, documents: Collection[str]) -> int:
         """Return how many of these documents there are."""
