@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -132,6 +133,23 @@ def test_the_next_operator_need_not_wait_for_one_that_was_stopped_in_good_order(
         setting.stage.wait(lambda: bool(events(two, "lease_taken")), "the second to take over")
 
         assert "nobody" not in [line["holder"] for line in events(two, "lease_awaited")]
+
+
+def test_an_operator_whose_lease_is_somebody_elses_by_now_ends_and_waits_for_its_turn(setting: Setting) -> None:
+    stage = setting.stage
+    stage.wait(lambda: bool(events(stage.operator, "lease_taken")), "the operator to begin")
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{stage.namespace}/leases/pointsman-operator"
+
+    theirs = json.dumps({"spec": {"holderIdentity": "somebody"}}).encode()
+    stage.admin.request("PATCH", path, theirs, "application/merge-patch+json")
+
+    assert stage.operator.process is not None
+    assert stage.operator.process.wait(30) == LOST
+    assert [line["why"] for line in events(stage.operator, "lease_lost")] == ["somebody holds it by now"]
+    stage.operator.start()
+    stage.wait(lambda: len(events(stage.operator, "lease_taken")) == 2, "the operator to take its turn")
+    assert [line["holder"] for line in events(stage.operator, "lease_awaited")] == ["somebody"]
+    assert [line["epoch"] for line in events(stage.operator, "lease_taken")] == [1, 2]
 
 
 @pytest.mark.parametrize("with_workers", [False, True], ids=["alone", "with its workers"])

@@ -168,12 +168,15 @@ def test_a_frozen_operator_is_shut_out_before_another_takes_over_and_ends_withou
 def test_a_frozen_operator_that_is_not_missed_ends_all_the_same(machine: Machine) -> None:
     one = machine.start("one")
     machine.waits(one)
+    taken = machine.held()
     machine.seconds += 10.0
 
     with pytest.raises(Ended):
         one.fence.check()
     with pytest.raises(Ended):
         one.candidate.renew(lost)
+    one.candidate.release()
+    assert machine.held().version == taken.version
 
 
 def test_a_lease_that_was_given_back_is_taken_at_once_and_nothing_is_in_flight(machine: Machine) -> None:
