@@ -11,13 +11,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import httpx
 
 from pointsman.cluster.resources import DEPLOYMENT
+from pointsman.core.guards import Arm
 from pointsman.errors import Retryable
-from pointsman.plan.observed import Gateway
+from pointsman.plan.observed import Gateway, Minute, Shadowed
 from pointsman.plan.tasks import Key
 
 EVERY, HURRIED = 2.0, 0.05
@@ -164,8 +166,25 @@ def _seen(report: Report, deployment: Key) -> Gateway:
         revision=int(said.get("revision", 0)),
         answered={index: int(count) for index, count in said.get("answered", {}).items()},
         totals=totals,
+        process=report.gateway,
+        minutes=tuple(_minute(minute) for minute in said.get("minutes", ())),
+        shadowed=_shadowed(said.get("shadow")),
+        mispaired=int(said.get("mispaired", 0)),
         problem=report.problem or str(said.get("problem", "")),
     )
+
+
+def _minute(said: Mapping[str, Any]) -> Minute:
+    latency = {int(bucket): count for bucket, count in said.get("latency", {}).items()}
+    arm = Arm(said["queries"], said["errors"], said["empty"], latency)
+    return Minute(datetime.fromisoformat(said["at"]), said["index"], arm)
+
+
+def _shadowed(said: Mapping[str, Any] | None) -> Shadowed | None:
+    if not said:
+        return None
+    sent, dropped, compared = (int(said.get(name, 0)) for name in ("sent", "dropped", "compared"))
+    return Shadowed(said["index"], sent, dropped, compared, said.get("overlap"), said.get("correlation"))
 
 
 def _changed(before: Sequence[Report], after: Sequence[Report]) -> set[Key]:

@@ -98,6 +98,12 @@ def evaluation(deployment: Key, gate: str, world: World) -> measured.Evaluation 
     return None if found is None else measured.evaluation_from_json(found.value)
 
 
+def streams(deployment: Key, world: World) -> tuple[measured.Streams, int]:
+    """Return what live queries have shown, and the revision of that; nothing and 0 where it was never written down."""
+    found = world.store.log(*jobs.answers_log(deployment, "streams")).read()
+    return (measured.Streams(), 0) if found is None else (measured.streams_from_json(found.value), found.revision)
+
+
 def canaries(deployment: Key, world: World) -> measured.Canaries | None:
     """Return what the canaries found last, if they were ever asked."""
     found = world.store.log(*jobs.answers_log(deployment, "canaries")).read()

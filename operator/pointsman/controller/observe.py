@@ -76,6 +76,7 @@ def deployment(resource: Resource, world: World) -> observed.Deployment:
     records = {index.name: record for index in facts.indexes if (record := _record(key, index.name, world))}
     published = world.cluster.config_map(key.namespace, config_map_name(key.name))
     physical, problem = _probe(resource, spec, facts, records, work, world)
+    streams, streams_revision = judging.streams(key, world)
     return observed.Deployment(
         key=key,
         uid=meta["uid"],
@@ -102,6 +103,8 @@ def deployment(resource: Resource, world: World) -> observed.Deployment:
         evaluation=judging.evaluation(key, "evaluation", world),
         stable=judging.evaluation(key, "stable", world) if spec.retire.stable is not None else None,
         canaries=judging.canaries(key, world) if spec.gates.canaries is not None else None,
+        streams=streams,
+        streams_revision=streams_revision,
         epoch=world.epoch,
         holder=world.holder,
     )

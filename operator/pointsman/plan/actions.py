@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from pointsman.core.recipes import Recipe
 from pointsman.plan.facts import Facts
+from pointsman.plan.measured import Streams
 from pointsman.plan.tasks import Key, Task
 
 
@@ -60,6 +61,15 @@ class RecordFacts:
 
     owner: Key
     facts: Facts
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordStreams:
+    """Write down what live queries have shown, if nobody has written after the revision it was derived from."""
+
+    owner: Key
+    streams: Streams
     after: int
 
 
@@ -125,6 +135,7 @@ Action = (
     | StartWork
     | CancelWork
     | RecordFacts
+    | RecordStreams
     | PublishRoute
     | WithdrawRoute
     | PublishAlias

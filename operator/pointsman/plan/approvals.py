@@ -17,7 +17,7 @@ from pointsman.plan.observed import Approval, Decision, Deployment, Plan
 
 RETIRE = "retire"
 """What an Approval answers to let an index be removed."""
-GATES = ("parity", "model", "evaluation", "canaries", "errors", "latency")
+GATES = ("parity", "model", "evaluation", "canaries", "errors", "empty", "latency")
 """The gates, as an Approval answers them."""
 
 

@@ -55,7 +55,7 @@ def left(seen: Deployment, facts: Facts, now: datetime) -> str:
     ends = burn_in.accepted_at + base.parse_duration(spec.for_)
     if now < ends:
         return f"for {spec.for_}"
-    answered = traffic.answered(seen, burn_in.index)
+    answered = traffic.answered(seen, burn_in.index) - burn_in.queries
     if answered < spec.min_queries:
         return f"until it has answered {spec.min_queries:,} queries, {answered:,} so far"
     return ""

@@ -35,6 +35,7 @@ from pointsman.plan import (
     retirement,
     rollout,
     routes,
+    streams,
     words,
 )
 from pointsman.plan.deployment_status import stage, status
@@ -62,6 +63,7 @@ def plan(seen: Deployment, now: datetime) -> Plan[api.DeploymentStatus]:
         return Plan((), status(seen, seen.facts, state, now), timedelta(seconds=10))
 
     target = indexes.target(seen)
+    written, seen = seen.streams, _followed(seen, now)
     facts = _without_lost(seen, _found(seen))
     facts = _moved(seen, facts, target, now)
     facts = _with_candidate(seen, facts, target, now)
@@ -72,6 +74,8 @@ def plan(seen: Deployment, now: datetime) -> Plan[api.DeploymentStatus]:
     todo: list[actions.Action] = []
     if facts != seen.facts:
         todo.append(actions.RecordFacts(seen.key, facts, after=seen.revision))
+    if streams.is_worth_writing(written, seen.streams):
+        todo.append(actions.RecordStreams(seen.key, seen.streams, after=seen.streams_revision))
     todo += routes.publish(seen, facts)
     wanted = indexes.wanted(seen, facts, target)
     if isinstance(target, Target) and _is_refused(seen, facts, target, now):
@@ -88,6 +92,15 @@ def plan(seen: Deployment, now: datetime) -> Plan[api.DeploymentStatus]:
 
 
 # The facts, one step after the other.
+
+
+def _followed(seen: Deployment, now: datetime) -> Deployment:
+    """Take in what live queries have shown since it was last written down, while somebody has to know."""
+    compared = rollout.pair(seen.facts)
+    is_watched = seen.facts.rollout is not None or seen.facts.burn_in is not None
+    if compared is None or compared.other is None or not is_watched or not seen.gateways:
+        return seen
+    return dataclasses.replace(seen, streams=streams.followed(seen, compared.index.name, compared.other.name, now))
 
 
 def _found(seen: Deployment) -> Facts:

@@ -14,7 +14,8 @@ from datetime import datetime
 from pointsman.api import base
 from pointsman.api import deployment as api
 from pointsman.api.deployment import Verdict
-from pointsman.core import drift, evaluation
+from pointsman.core import drift, evaluation, guards
+from pointsman.core.guards import Signal
 from pointsman.plan import indexes, words
 from pointsman.plan.facts import Facts, Index
 from pointsman.plan.measured import Canaries, Evaluation
@@ -44,6 +45,8 @@ class Finding:
     interval: str = ""
     samples: int = 0
     measured_at: datetime | None = None
+    is_awaited: bool = True
+    """Whether queries are kept from an index until this gate has passed; one that only watches acts when it fails."""
 
     def status(self, version: str) -> api.GateStatus:
         """Return the finding as a status shows it."""
@@ -147,6 +150,25 @@ def canaries_find_what_they_must(seen: Deployment, pair: Pair, now: datetime) ->
     return replace(said, message=f"all {everything} canaries find their documents in the first {found.k}")
 
 
+def queries_do_not_fail(seen: Deployment, pair: Pair, now: datetime) -> Finding | None:
+    """Live queries do not fail in the index or its model more often than in the other."""
+    return _watched(Signal.ERRORS, "errors", "of the queries fail", guards.LIMITS[Signal.ERRORS], seen, pair, now)
+
+
+def queries_find_something(seen: Deployment, pair: Pair, now: datetime) -> Finding | None:
+    """Live queries are not answered with nothing more often than by the other index."""
+    return _watched(Signal.EMPTY, "empty", "of the queries find nothing", guards.LIMITS[Signal.EMPTY], seen, pair, now)
+
+
+def answers_come_in_time(seen: Deployment, pair: Pair, now: datetime) -> Finding | None:
+    """Live queries are answered about as fast as by the other index."""
+    gate = seen.spec.gates.latency
+    if gate is None:
+        return None
+    said = f"of the queries take more than {gate.p95_ratio_at_most} times as long as the other's slowest twentieth"
+    return _watched(Signal.LATENCY, "latency", said, guards.LIMITS[Signal.LATENCY], seen, pair, now)
+
+
 PROMOTION: tuple[Gate, ...] = (
     every_document_is_indexed,  # Never compare against a partial index.
     model_is_unchanged,  # A swapped model poisons all that follows.
@@ -155,10 +177,17 @@ PROMOTION: tuple[Gate, ...] = (
 )
 """What is asked before the first query goes to an index, and all the way."""
 
+WATCH: tuple[Gate, ...] = (
+    queries_do_not_fail,  # A model or database that refuses is nothing that judged queries show.
+    queries_find_something,  # A filter that no point passes any more looks like an answer.
+    answers_come_in_time,  # Only what is slower than the other at the same time is slow.
+)
+"""What is watched once an index answers live queries: what fails acts, what is undecided holds nothing up."""
+
 
 def findings(seen: Deployment, facts: Facts, pair: Pair, now: datetime) -> tuple[Finding, ...]:
     """Return what the gates say of a pair, in the order of the chain."""
-    return tuple(found for gate in PROMOTION if (found := gate(seen, pair, now)) is not None)
+    return tuple(found for gate in (*PROMOTION, *WATCH) if (found := gate(seen, pair, now)) is not None)
 
 
 def standing(seen: Deployment, metric: str, view: QueriesView, pair: Pair, now: datetime) -> Evaluation | None:
@@ -225,6 +254,29 @@ def _holes(found: Evaluation, policy: float) -> bool:
     if not found.pooled or found.condensed_high is None or found.judged is None or found.other_judged is None:
         return False
     return found.condensed_high >= -policy and found.other_judged - found.judged > 0.05
+
+
+def _watched(
+    signal: Signal, name: str, said: str, limit: float, seen: Deployment, pair: Pair, now: datetime
+) -> Finding | None:
+    if pair.other is None or not seen.gateways:
+        return None
+    streams = seen.streams
+    is_of_pair = (streams.candidate, streams.control) == (pair.index.name, pair.other.name)
+    known = streams.guard(signal) if is_of_pair else None
+    wanted = f"at most {limit:.0%}"
+    if known is None or not known.count:
+        message = "no minute with enough live queries yet"
+        return Finding(name, Verdict.INCONCLUSIVE, message, wanted=wanted, is_awaited=False)
+    return Finding(
+        gate=name,
+        verdict=Verdict(known.verdict(int(now.timestamp() // 60))),
+        message=f"{known.value:.1%} {said}, over {known.count} minutes; {limit:.0%} is allowed",
+        value=f"{known.value:.1%}",
+        wanted=wanted,
+        samples=known.count,
+        is_awaited=False,
+    )
 
 
 def _is_broken(seen: Deployment, other: Index) -> bool:

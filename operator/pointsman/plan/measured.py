@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from pointsman.core import guards
+from pointsman.core.guards import Guard, Signal
 from pointsman.plan import facts
 
 HISTORY = 50
@@ -119,6 +122,25 @@ class Canaries:
     history: tuple[Earlier, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """What is known of one pair of indexes, and of how much each index has answered since ever."""
+
+    candidate: str = ""
+    control: str = ""
+    minute: int = -1
+    """The last minute that was looked at, counted from 1970."""
+    guards: tuple[Guard, ...] = ()
+    counted: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Process of a gateway -> index -> queries: what it had told of when it was looked at."""
+    answered: Mapping[str, int] = field(default_factory=dict)
+    """Index -> queries that it answered."""
+
+    def guard(self, signal: Signal) -> Guard | None:
+        """Return what is known of one limit."""
+        return next((guard for guard in self.guards if guard.signal is signal), None)
+
+
 def to_json(record: Evaluation | Canaries) -> dict[str, Any]:
     """Return a record as the value that the store keeps."""
     return facts.plain(record)
@@ -171,3 +193,14 @@ def canaries_with_history(record: Canaries, before: Canaries | None) -> Canaries
 
 def _history(value: dict[str, Any]) -> tuple[Earlier, ...]:
     return tuple(Earlier(**facts.known(Earlier, entry)) for entry in value.get("history", ()))
+
+
+def streams_to_json(streams: Streams) -> dict[str, Any]:
+    """Return what is known as the value that the store keeps."""
+    return facts.plain(replace(streams, guards=())) | {"guards": [guards.to_json(guard) for guard in streams.guards]}
+
+
+def streams_from_json(value: dict[str, Any]) -> Streams:
+    """Read it back; raises as `facts.from_json` does."""
+    found = facts.known(Streams, value)
+    return Streams(**found | {"guards": tuple(guards.from_json(guard) for guard in found.get("guards", ()))})

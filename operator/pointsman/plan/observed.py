@@ -13,6 +13,7 @@ from pointsman.api import dataset as dataset_api
 from pointsman.api import deployment as deployment_api
 from pointsman.api import queryset as queryset_api
 from pointsman.api.conditions import Reason
+from pointsman.core.guards import Arm
 from pointsman.core.recipes import Recipe
 from pointsman.plan import measured
 from pointsman.plan.actions import Action
@@ -145,6 +146,29 @@ class Approval:
 
 
 @dataclass(frozen=True, slots=True)
+class Minute:
+    """What one index did in one minute at one gateway."""
+
+    at: datetime
+    index: str
+    arm: Arm
+
+
+@dataclass(frozen=True, slots=True)
+class Shadowed:
+    """What became of the queries that also went to an index, off their path."""
+
+    index: str
+    sent: int
+    dropped: int
+    compared: int
+    overlap: float | None = None
+    """The mean share of the documents that both found."""
+    correlation: float | None = None
+    """How alike the two orders are, on average."""
+
+
+@dataclass(frozen=True, slots=True)
 class Gateway:
     """What one gateway said of a deployment when it was last asked."""
 
@@ -157,6 +181,13 @@ class Gateway:
     """Queries answered under that revision, by index."""
     totals: Mapping[str, int] = field(default_factory=dict)
     """Queries answered since it started, by index."""
+    process: str = ""
+    """Which process answered: another one counts from zero."""
+    minutes: tuple[Minute, ...] = ()
+    """The last minutes that are over."""
+    shadowed: Shadowed | None = None
+    mispaired: int = 0
+    """Queries that were about to be answered in another space than they were embedded in."""
     problem: str = ""
     """Why it said nothing, or cannot serve, as a clause."""
 
@@ -208,6 +239,10 @@ class Deployment:
     evaluation: measured.Evaluation | None = None
     stable: measured.Evaluation | None = None
     canaries: measured.Canaries | None = None
+    streams: measured.Streams = field(default_factory=measured.Streams)
+    """What live queries have shown, as of the last minute that was written down."""
+    streams_revision: int = 0
+    """The revision of that; 0 where there is none."""
     epoch: int = 0
     """Of the operator that looks."""
     holder: str = ""

@@ -303,7 +303,7 @@ def _undecided(seen: Deployment, facts: Facts, now: datetime) -> Finding | None:
     rollout = facts.rollout
     answered = () if rollout is None else rollout.answered
     for found in _findings(seen, facts, now):
-        if found.verdict is not Verdict.PASSED and found.gate not in answered:
+        if found.is_awaited and found.verdict is not Verdict.PASSED and found.gate not in answered:
             return found
     return None
 
@@ -334,7 +334,12 @@ def promoted(seen: Deployment, facts: Facts, wanted: Index, now: datetime) -> Fa
     where, served = indexes.cursor(seen, wanted), facts.serving
     facts = facts.switched(wanted, where.snapshot if where is not None else 0, now)
     mirrored = Shadow(served.name, MIRRORED) if served is not None and seen.gateways else None
-    burning = BurnIn(wanted.name, since=now, accepted_at=None if seen.gateways else now)
+    burning = BurnIn(
+        wanted.name,
+        since=now,
+        accepted_at=None if seen.gateways else now,
+        queries=traffic.answered(seen, wanted.name),
+    )
     return replace(facts, burn_in=burning, shadow=mirrored)
 
 
