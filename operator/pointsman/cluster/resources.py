@@ -29,6 +29,8 @@ MANAGED_BY: Mapping[str, str] = {"app.kubernetes.io/managed-by": "pointsman"}
 """The label of what we make, by which we know it again."""
 FINALIZER = "pointsman.dev/cleanup"
 REFRESH_ANNOTATION = "pointsman.dev/refresh"
+EVALUATE_ANNOTATION = "pointsman.dev/evaluate"
+DRILL_ANNOTATION = "pointsman.dev/drill"
 
 Resource = dict[str, Any]
 
@@ -146,6 +148,18 @@ class Cluster(Protocol):
 
     def may_search(self, caller: Caller, namespace: str, name: str) -> bool:
         """Return whether a caller may create `indexdeployments/search` of a deployment, by a SubjectAccessReview."""
+        ...
+
+    def user(self) -> str:
+        """Return the name by which the cluster knows us; empty where it does not say."""
+        ...
+
+    def create(self, resource: Resource) -> Resource:
+        """Create a resource of ours under its own name; raises Conflict where there is one of that name."""
+        ...
+
+    def remove(self, kind: str, namespace: str, name: str) -> None:
+        """Delete a resource of ours. A missing one is no error."""
         ...
 
     def patch(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> Resource:

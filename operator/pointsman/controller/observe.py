@@ -19,6 +19,8 @@ from pointsman.cluster import credentials
 from pointsman.cluster.resources import (
     DATASET,
     DEPLOYMENT,
+    DRILL_ANNOTATION,
+    EVALUATE_ANNOTATION,
     FINALIZER,
     REFRESH_ANNOTATION,
     Resource,
@@ -99,6 +101,8 @@ def deployment(resource: Resource, world: World) -> observed.Deployment:
         problem=problem,
         approvals=judging.approvals(key, world),
         gateways=world.gateways.of(key),
+        drill_token=meta.get("annotations", {}).get(DRILL_ANNOTATION, ""),
+        evaluate_token=meta.get("annotations", {}).get(EVALUATE_ANNOTATION, ""),
         query_sets={name: judging.queries(key.namespace, name, world) for name in judging.named(spec)},
         evaluation=judging.evaluation(key, "evaluation", world),
         stable=judging.evaluation(key, "stable", world) if spec.retire.stable is not None else None,

@@ -36,10 +36,22 @@ def _of_gates(seen: Deployment, pair: Pair | None, now: datetime) -> list[Answer
     view = None if evaluation is None else _readable(seen, evaluation.query_set_ref.name)
     if evaluation is not None and view is not None:
         stands = gates.standing(seen, evaluation.metric, view, pair, now)
-        if (pair.other is not None and stands is None) or _is_scheduled(view, seen.evaluation, pair.index, now):
+        last = seen.evaluation
+        is_asked = bool(seen.evaluate_token) and (last is None or last.token != seen.evaluate_token)
+        is_due = (pair.other is not None and stands is None) or _is_scheduled(view, last, pair.index, now)
+        if is_asked or is_due:
             name = evaluation.query_set_ref.name
             tasks.append(
-                Evaluate(seen.key, _dataset(seen), "evaluation", name, evaluation.metric, *_sides(pair), where)
+                Evaluate(
+                    seen.key,
+                    _dataset(seen),
+                    "evaluation",
+                    name,
+                    evaluation.metric,
+                    *_sides(pair),
+                    where,
+                    seen.evaluate_token,
+                )
             )
     return tasks
 

@@ -29,6 +29,7 @@ from pointsman.plan import (
     approvals,
     burn_in,
     deployment_state,
+    drill,
     gates,
     indexes,
     removal,
@@ -66,6 +67,7 @@ def plan(seen: Deployment, now: datetime) -> Plan[api.DeploymentStatus]:
     written, seen = seen.streams, _followed(seen, now)
     facts = _without_lost(seen, _found(seen))
     facts = _moved(seen, facts, target, now)
+    facts = drill.practised(seen, facts, now)
     facts = _with_candidate(seen, facts, target, now)
     if isinstance(target, Target):
         facts = retirement.marked(seen, facts, target, now)
@@ -267,6 +269,8 @@ def _look_again(seen: Deployment, facts: Facts, acted: bool, now: datetime) -> t
     waiting, ends = rollout.wait(seen, facts, now), burn_in.ends(seen, facts)
     waits += [] if ends is None else [ends - now]
     waits += [] if waiting is None else rollout.looks(waiting, now)
+    if facts.drill is not None and facts.drill.done_at is None:
+        waits.append(words.SOON)
     waits += [approval.spec.expires_at - now for approval in seen.approvals]
     waits += answers.due(seen, facts, now)
     # What is due and was not started is held back by something else: looking again at once would not help it.

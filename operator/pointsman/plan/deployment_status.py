@@ -11,9 +11,10 @@ from pointsman.api import deployment as api
 from pointsman.api import routes as routes_api
 from pointsman.api.conditions import Condition, ConditionType, Reason
 from pointsman.api.deployment import Role
-from pointsman.plan import approvals, burn_in, gates, indexes, rollout, routes, traffic, words
+from pointsman.plan import approvals, burn_in, drill, gates, indexes, rollout, routes, traffic, words
 from pointsman.plan.facts import Facts, Index, Rejection, Rollout
 from pointsman.plan.indexes import Target
+from pointsman.plan.measured import Earlier, Evaluation
 from pointsman.plan.observed import Deployment, Presence
 from pointsman.plan.tasks import Build, Check, IndexTask, Repair
 
@@ -49,6 +50,9 @@ def status(
         route=routes.for_gateways(seen, facts),
         gates=_gates(seen, facts, now),
         rejected=[_rejected(rejection) for rejection in facts.rejected],
+        evaluations=_evaluations(seen.evaluation),
+        evaluation_handled=_handled(seen),
+        drill=_drill(seen, facts),
         plan_hash=_plan_hash(seen, facts),
         writer=api.WriterStatus(holder=facts.holder, epoch=facts.epoch) if facts.epoch else None,
         indexes=[_index(seen, facts, index) for index in _listed(facts)],
@@ -155,6 +159,48 @@ def _rejected(rejection: Rejection) -> api.RejectedStatus:
         message=rejection.message,
         at=rejection.at,
         retry=rejection.retry,
+    )
+
+
+def _evaluations(found: Evaluation | None) -> list[api.EvaluationStatus]:
+    """Return the last measurements, the newest last."""
+    looks: list[Earlier | Evaluation] = [] if found is None else [*found.history, found]
+    return [
+        api.EvaluationStatus(
+            at=look.measured_at,
+            version=look.version,
+            value=f"{look.value:.4f}",
+            against=look.against,
+            difference="" if look.difference is None else f"{look.difference:+.4f}",
+            interval="" if look.low is None or look.high is None else f"{look.low:+.4f} to {look.high:+.4f}",
+        )
+        for look in looks[-10:]
+    ]
+
+
+def _handled(seen: Deployment) -> str:
+    """Return the request for an evaluation that is answered: by numbers, or by why there are none."""
+    found, asked, before = seen.evaluation, seen.evaluate_token, seen.status.evaluation_handled
+    if found is not None and found.token == asked:
+        return asked
+    is_unasked = seen.spec.gates.evaluation is None
+    return asked if is_unasked or words.failure(seen.work, f"evaluation of {seen.key}") is not None else before
+
+
+def _drill(seen: Deployment, facts: Facts) -> api.DrillStatus | None:
+    found = facts.drill
+    if found is None:
+        return None
+    index = facts.get(found.index)
+    return api.DrillStatus(
+        token=found.token,
+        version="" if index is None else index.version,
+        at=found.since,
+        done_at=found.done_at,
+        queries=found.queries,
+        failed=found.failed,
+        overlap="" if found.overlap is None else f"{found.overlap:.2f}",
+        message=drill.why_not(seen, facts),
     )
 
 

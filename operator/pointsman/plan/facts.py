@@ -96,6 +96,22 @@ class Shadow:
 
 
 @dataclass(frozen=True, slots=True)
+class Drill:
+    """A practice of going back: who asked, whom, and what came of it."""
+
+    token: str
+    index: str
+    since: datetime
+    done_at: datetime | None = None
+    queries: int = 0
+    failed: int = 0
+    overlap: float | None = None
+    """The mean share of the documents that both indexes found."""
+    before: int = 0
+    """The share of the queries that went there beforehand, in percent."""
+
+
+@dataclass(frozen=True, slots=True)
 class BurnIn:
     """The watched time after a promotion."""
 
@@ -142,6 +158,7 @@ class Facts:
     rollout: Rollout | None = None
     burn_in: BurnIn | None = None
     shadow: Shadow | None = None
+    drill: Drill | None = None
     rejected: tuple[Rejection, ...] = ()
     used: tuple[str, ...] = ()
     """The UIDs of the Approvals that have let something pass: each counts once."""
@@ -247,12 +264,13 @@ def to_json(facts: Facts) -> dict[str, Any]:
 def from_json(value: dict[str, Any]) -> Facts:
     """Read facts back; raises Terminal(STORE_UNREACHABLE) for a format that this release does not know."""
     found = known(Facts, value)
-    rollout, burn_in, shadow = found.get("rollout"), found.get("burn_in"), found.get("shadow")
+    rollout, burn_in, shadow, drill = (found.get(name) for name in ("rollout", "burn_in", "shadow", "drill"))
     parts = {
         "indexes": tuple(_index(index) for index in found["indexes"]),
         "history": tuple(Promotion(**known(Promotion, entry)) for entry in found["history"]),
         "rollout": None if rollout is None else Rollout(**known(Rollout, rollout) | _tuples(rollout, "answered")),
         "shadow": None if shadow is None else Shadow(**known(Shadow, shadow)),
+        "drill": None if drill is None else Drill(**known(Drill, drill)),
         "burn_in": None if burn_in is None else BurnIn(**known(BurnIn, burn_in)),
         "rejected": tuple(
             Rejection(**known(Rejection, entry) | {"reason": Reason(entry["reason"])})

@@ -96,6 +96,8 @@ class Evaluation:
     other_model_distance: float | None = None
     pooled: bool = False
     """Whether an unjudged document is unknown rather than not relevant."""
+    token: str = ""
+    """What a person asked for last."""
     history: tuple[Earlier, ...] = ()
     """What was measured before, the last ones."""
 

@@ -234,6 +234,10 @@ class Deployment:
     approvals: tuple[Approval, ...] = ()
     gateways: tuple[Gateway, ...] = ()
     """Every gateway that there is, whether or not it answers."""
+    drill_token: str = ""
+    """What `pointsman drill` last asked for."""
+    evaluate_token: str = ""
+    """What `pointsman evaluate` last asked for."""
     query_sets: Mapping[str, QueriesView] = field(default_factory=dict)
     """Those that the gates name."""
     evaluation: measured.Evaluation | None = None

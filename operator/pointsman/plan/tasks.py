@@ -176,6 +176,8 @@ class Evaluate:
     candidate: Side
     serving: Side | None
     snapshot: int
+    token: str = ""
+    """What a person asked for last; it is written down beside the numbers."""
 
     @property
     def subject(self) -> str:

@@ -41,7 +41,7 @@ class Side:
     """How far its model's vectors of the pinned texts are from those of the first day."""
 
 
-def evaluate(room: Room, metric: str, kind: Kind, log: RecordLog) -> None:
+def evaluate(room: Room, metric: str, kind: Kind, log: RecordLog, token: str = "") -> None:
     """Measure the candidate, and where there is one the serving index beside it, and write a record.
 
     Raises Conflict, which is retryable, where an index has left the snapshot or the set has changed meanwhile;
@@ -79,6 +79,7 @@ def evaluate(room: Room, metric: str, kind: Kind, log: RecordLog) -> None:
         recall_queries=len(sample),
         model_distance=ours.moved,
         pooled=kind == "Pooled",
+        token=token,
     )
     if room.serving is not None:
         record = _compared(record, ours, sides[1], room.queries.groups, before)

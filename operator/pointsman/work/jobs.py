@@ -175,7 +175,7 @@ def _on_answers(
         match task:
             case Evaluate():
                 log = store.log(*answers_log(task.owner, task.gate))
-                evaluate.evaluate(room, task.metric, spec.judgements.kind, log)
+                evaluate.evaluate(room, task.metric, spec.judgements.kind, log, task.token)
             case AskCanaries():
                 canaries.ask(room, task.k, store.log(*answers_log(task.owner, CANARIES)))
             case _:
