@@ -135,6 +135,28 @@ def test_a_patch_that_was_decided_from_an_older_version_is_a_conflict(bench: Ben
         bench.cluster.patch(QUERY_SET, bench.namespace, "a", patch)
 
 
+def test_what_is_created_is_there_once_and_removed_as_often_as_one_likes(bench: Bench) -> None:
+    resource = {
+        "kind": QUERY_SET,
+        "metadata": {"namespace": bench.namespace, "name": "new"},
+        "spec": {"queries": {"inline": [{"id": "q", "text": "why?", "relevant": ["d"]}]}},
+    }
+
+    made = bench.cluster.create(resource)
+    with pytest.raises(Conflict):
+        bench.cluster.create(resource)
+
+    assert made["metadata"]["name"] == "new"
+    assert bench.version("new") == made["metadata"]["resourceVersion"]
+    bench.cluster.remove(QUERY_SET, bench.namespace, "new")
+    bench.cluster.remove(QUERY_SET, bench.namespace, "new")
+    assert bench.cluster.get(QUERY_SET, bench.namespace, "new") is None
+
+
+def test_a_user_has_a_name(bench: Bench) -> None:
+    assert bench.cluster.user()
+
+
 def test_all_are_listed_however_many_there_are(bench: Bench) -> None:
     for number in range(5):
         bench.queries(f"a{number}")

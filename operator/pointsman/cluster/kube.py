@@ -240,6 +240,32 @@ class Kube:
             found = self._authorization.create_subject_access_review(body, _request_timeout=TIMEOUT)
         return bool(found.status.allowed)
 
+    def user(self) -> str:
+        """Return the name by which the cluster knows us, by a SelfSubjectReview; empty where it does not say."""
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+        found = _found(lambda: self._authentication.create_self_subject_review(body, _request_timeout=TIMEOUT))
+        info = None if found is None else found.status.user_info
+        return "" if info is None else info.username or ""
+
+    def create(self, resource: Resource) -> Resource:
+        """Create a resource of ours under its own name."""
+        body = {"apiVersion": f"{base.GROUP}/{base.API_VERSION}", **resource}
+        namespace, plural = resource["metadata"]["namespace"], PLURALS[resource["kind"]]
+        with _mapped():
+            return dict(
+                self._objects.create_namespaced_custom_object(
+                    base.GROUP, base.API_VERSION, namespace, plural, body, _request_timeout=TIMEOUT
+                )
+            )
+
+    def remove(self, kind: str, namespace: str, name: str) -> None:
+        """Delete a resource of ours. A missing one is no error."""
+        _found(
+            lambda: self._objects.delete_namespaced_custom_object(
+                base.GROUP, base.API_VERSION, namespace, PLURALS[kind], name, _request_timeout=TIMEOUT
+            )
+        )
+
     def patch(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> Resource:
         """Merge a patch into a resource."""
         with _mapped():
@@ -416,7 +442,7 @@ def _mapped() -> Iterator[None]:
         if error.status == 409:
             raise Conflict("the resource was changed in between") from error
         if error.status in (401, 403):
-            message = f"the Kubernetes API refused us ({error.status} {error.reason}); check the operator's role"
+            message = f"the Kubernetes API refused us ({error.status} {error.reason}); check the role of whoever asks"
             raise Retryable(Reason.CLUSTER_UNREACHABLE, message) from error
         if error.status == 404:
             raise Conflict("the resource is gone") from error

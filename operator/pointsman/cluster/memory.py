@@ -7,7 +7,7 @@ import dataclasses
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from pointsman.cluster.resources import All, Caller, Changed, Gone, Lease, Resource, Secret, Seen, foreign
@@ -121,6 +121,27 @@ class MemoryCluster:
         """Make a token somebody's, who may search in namespaces."""
         self._callers[token] = Caller(caller, "", ())
         self._searchers |= {(caller, namespace) for namespace in namespaces}
+
+    def user(self) -> str:
+        """Return the name of whoever uses it, as the cluster in memory knows them."""
+        return "somebody"
+
+    def create(self, resource: Resource) -> Resource:
+        """Create a resource under its own name."""
+        with self._lock:
+            key = _key(resource)
+            if key in self._resources:
+                raise Conflict(f"{key.namespace}/{key.name} is there already")
+            self.apply(resource)
+            self.writes += 1
+            return copy.deepcopy(self._resources[key])
+
+    def remove(self, kind: str, namespace: str, name: str) -> None:
+        """Delete a resource. A missing one is no error."""
+        with self._lock:
+            if Key(kind, namespace, name) in self._resources:
+                self.delete(kind, namespace, name, datetime.now(UTC))
+                self.writes += 1
 
     def patch(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> Resource:
         """Merge a patch into a resource."""

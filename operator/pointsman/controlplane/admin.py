@@ -130,7 +130,8 @@ def apply_crds(kubeconfig: Path, folder: Path, within: timedelta = timedelta(sec
 
 
 def _is_established(definition: Object) -> bool:
-    conditions = definition.get("status", {}).get("conditions", [])
+    # A definition that was made a moment ago has a list of conditions that is null.
+    conditions = definition.get("status", {}).get("conditions") or []
     return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
 
 
