@@ -6,6 +6,8 @@ Errors are told apart by SQLSTATE and said in words of our own: PostgreSQL's mes
 from __future__ import annotations
 
 import contextlib
+import json
+import re
 import ssl
 import threading
 import weakref
@@ -13,7 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import orjson
 import psycopg
+import psycopg.types.json
 
 from pointsman import errors
 from pointsman.api.conditions import Reason
@@ -25,6 +29,7 @@ CALL_SECONDS = 30
 CONNECT_SECONDS = 10
 IDLE = 8
 _OLDEST_EXTENSION = (0, 8)
+_MANY_DIGITS = re.compile(rb"[0-9]{19}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +215,7 @@ class Connections:
         # Types and operators are found wherever the extension was put.
         path = f"SET search_path = {quoted(self._address.schema)}, {quoted(found[1])}, pg_catalog"
         connection.execute(path.encode())
+        psycopg.types.json.set_json_loads(_json, connection)
         # Otherwise a filter that most rows fail would end a search early.
         connection.execute(b"SET hnsw.iterative_scan = strict_order")
 
@@ -265,6 +271,12 @@ class Connections:
             Reason.BACKEND_UNAUTHORIZED,
             f"{at} refused the user {self._address.username}; check username and password in the Secret",
         )
+
+
+def _json(content: bytes | str) -> Any:
+    """Read a JSON value, whose integers may be of any size: the fast reader makes floats of those over 64 bits."""
+    raw = content.encode() if isinstance(content, str) else content
+    return json.loads(raw) if _MANY_DIGITS.search(raw) else orjson.loads(raw)
 
 
 def quoted(name: str) -> str:

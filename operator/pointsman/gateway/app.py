@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route as Path
+from starlette.types import Receive, Scope, Send
 
 from pointsman import logs
 from pointsman.errors import PointsmanError, TextsRefused
@@ -168,32 +169,44 @@ class Gateway:
         why = "draining" if self._state.is_draining else "the cluster's routes are not all seen and opened yet"
         return Response(f"not ready: {why}\n", status_code=503, media_type="text/plain")
 
-    def _endpoint(self, path: str, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-        async def answer(request: Request) -> Response:
-            state = self._state
-            state.in_flight += 1
-            status = 500
-            try:
-                content = orjson.dumps(await handler(request), option=_JSON_OPTIONS)
-                status = 200
-                return Response(content, media_type=JSON)
-            except Fault as fault:
-                status = fault.status
-                return _refusal(fault)
-            except TimeoutError:
-                status = 503
-                return _refusal(faults.timed_out(self._seconds))
-            except ClientDisconnect:
-                status = 499
-                return Response(status_code=status)
-            except Exception as error:
-                log.error(logs.Event.REQUEST_FAILED, path=path, exc_info=error)
-                return _refusal(Fault(500, "internal_error", "the gateway failed; its log says where"))
-            finally:
-                state.in_flight -= 1
-                state.requests[path, status] += 1
+    def _endpoint(self, path: str, handler: Handler) -> _Endpoint:
+        return _Endpoint(path, handler, self._state, self._seconds)
 
-        return answer
+
+class _Endpoint:
+    """One handler as an application of its own: a function would be wrapped twice more by the framework."""
+
+    def __init__(self, path: str, handler: Handler, state: State, seconds: float) -> None:
+        self._path, self._handler, self._state, self._seconds = path, handler, state, seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = await self._answer(Request(scope, receive))
+        await answer(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        state = self._state
+        state.in_flight += 1
+        status = 500
+        try:
+            content = orjson.dumps(await self._handler(request), option=_JSON_OPTIONS)
+            status = 200
+            return Response(content, media_type=JSON)
+        except Fault as fault:
+            status = fault.status
+            return _refusal(fault)
+        except TimeoutError:
+            status = 503
+            return _refusal(faults.timed_out(self._seconds))
+        except ClientDisconnect:
+            # Nobody reads it; the number is what others log for this.
+            status = 499
+            return Response(status_code=status)
+        except Exception as error:
+            log.error(logs.Event.REQUEST_FAILED, path=self._path, exc_info=error)
+            return _refusal(Fault(500, "internal_error", "the gateway failed; its log says where"))
+        finally:
+            state.in_flight -= 1
+            state.requests[self._path, status] += 1
 
 
 class _Turn:

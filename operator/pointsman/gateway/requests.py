@@ -98,11 +98,11 @@ def search(raw: bytes, limits: Limits) -> Search:
     """Read the body of a search."""
     found = body(raw)
     if unknown := found.keys() - _SEARCH:
-        raise faults.invalid(f"{len(unknown)} unknown fields; wanted some of {', '.join(sorted(_SEARCH))}")
+        raise faults.invalid(f"there are {len(unknown)} unknown fields; wanted some of {', '.join(sorted(_SEARCH))}")
     given = [name for name in ("query", "vector", "like") if found.get(name) is not None]
     if len(given) != 1:
-        what = " and ".join(given) or "none of them"
-        raise faults.invalid(f"{what} is given; wanted exactly one of query, vector and like", "query")
+        what = f"{' and '.join(given)} are" if given else "nothing is"
+        raise faults.invalid(f"{what} given to search by; wanted exactly one of query, vector and like", "query")
     queries, is_list = ((), False) if given != ["query"] else texts(found["query"], "query", limits, limits.batch)
     vector, space = (None, "") if given != ["vector"] else (_vector(found["vector"]), _word(found, "space"))
     if given == ["vector"] and not space:

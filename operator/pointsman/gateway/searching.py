@@ -120,7 +120,7 @@ async def _answered(
     seconds = time.perf_counter() - began
     for hits in found:
         top = hits[0].score if hits and asked.queries else None
-        ledger.answer(entry.index, seconds, not hits, top)
+        ledger.answer(entry.index, seconds, not hits, top, is_weighted=asked.vector is None)
     return found
 
 

@@ -221,6 +221,7 @@ def _server(application: Starlette, certificate: tuple[Path, Path] | None, secon
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(seconds) + 1,
         ssl_certfile=None if certificate is None else str(certificate[0]),

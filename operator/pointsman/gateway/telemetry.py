@@ -99,8 +99,19 @@ class Ledger:
             self._salt = salt
             self.shadowed.clear()
 
-    def answer(self, index: str, seconds: float, is_empty: bool, top: float | None, is_shadow: bool = False) -> None:
-        """Count an answered query; `top` is the best hit's cosine, None where it says nothing of queries."""
+    def answer(
+        self,
+        index: str,
+        seconds: float,
+        is_empty: bool,
+        top: float | None,
+        is_shadow: bool = False,
+        is_weighted: bool = True,
+    ) -> None:
+        """Count an answered query; `top` is the best hit's cosine, None where it says nothing of queries.
+
+        A vector goes to the index of its space whatever the weights: that it was answered proves nothing of them.
+        """
         minute = self._minute(index, is_shadow)
         minute.queries += 1
         minute.empty += is_empty
@@ -108,7 +119,7 @@ class Ledger:
         if top is not None:
             minute.scores[score_bin(top)] += 1
         if not is_shadow:
-            self.answered[index] += 1
+            self.answered[index] += is_weighted
             totals = self._totals(index)
             totals.queries += 1
             totals.empty += is_empty

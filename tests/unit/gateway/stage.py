@@ -1,4 +1,4 @@
-"""A gateway with all its parts in this process: cluster and databases in memory, the embedded model, real HTTP shapes."""
+"""A gateway with all its parts in this process: cluster and databases in memory, and the embedded model."""
 
 from __future__ import annotations
 
@@ -170,6 +170,12 @@ class Stage:
     async def served(self, revision: int = 1) -> None:
         """Wait until a revision is served."""
         await until(lambda: self.deployment.adopted is not None and self.deployment.adopted.route.revision == revision)
+
+    async def opened(self, *indexes: str) -> None:
+        """Wait until indexes of the served route are open."""
+        assert self.deployment.adopted is not None
+        for index in indexes:
+            await self.deployment.adopted.serving(index)
 
     async def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
         """Send a body and return the answer."""
