@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 
@@ -105,17 +106,24 @@ def spread_around(mean: float, groups: int = 100, spread: float = 0.1) -> list[f
     return [float(value) for value in mean + spread * exact]
 
 
-def test_the_bounds_are_those_of_the_paired_t_test() -> None:
-    differences = spread_around(0.01)
-    candidate, serving = values(differences)
+def test_the_bounds_are_those_of_the_paired_t_test_where_groups_are_many() -> None:
+    differences = spread_around(0.01, groups=20_000)
 
-    found = evaluation.compare(candidate, serving)
+    found = evaluation.compare(*values(differences))
 
     test = stats.ttest_1samp(differences, 0.0)
+    assert found.interval == pytest.approx(tuple(test.confidence_interval(0.95)), abs=2e-5)
+    assert (found.low, found.high) == pytest.approx(tuple(test.confidence_interval(0.90)), abs=2e-5)
+
+
+def test_the_bounds_assume_a_fifth_of_a_group_that_was_not_seen() -> None:
+    found = evaluation.compare(*values(spread_around(0.01)))
+
+    # Mean and standard error of a hundred groups with a deviation of 0.1 and a fifth of one of -1, and of 1.
     assert found.difference == pytest.approx(0.01)
     assert found.standard_error == pytest.approx(0.01)
-    assert found.interval == pytest.approx(tuple(test.confidence_interval(0.95)))
-    assert (found.low, found.high) == pytest.approx(tuple(test.confidence_interval(0.90)))
+    assert found.low == pytest.approx(0.007984 - 1.66039 * 0.0109693, abs=1e-6)
+    assert found.high == pytest.approx(0.011976 + 1.66039 * 0.0109326, abs=1e-6)
     assert (found.queries, found.groups, found.nonzero, found.is_counted) == (100, 100, 100, False)
 
 
@@ -137,14 +145,13 @@ def test_a_group_that_bears_the_id_of_a_query_is_not_that_query() -> None:
 
 @pytest.mark.parametrize(
     ("mean", "verdict"),
-    # The bounds lie 1.66 standard errors, here 0.0166, to either side.
+    # The bounds lie 0.0201 to either side.
     [
         (0.05, Verdict.PASSED),
-        (0.0, Verdict.PASSED),
-        (-0.003, Verdict.PASSED),
-        (-0.004, Verdict.INCONCLUSIVE),
-        (-0.036, Verdict.INCONCLUSIVE),
-        (-0.037, Verdict.FAILED),
+        (0.001, Verdict.PASSED),
+        (0.0, Verdict.INCONCLUSIVE),
+        (-0.04, Verdict.INCONCLUSIVE),
+        (-0.041, Verdict.FAILED),
     ],
 )
 def test_a_verdict_takes_a_bound_and_not_a_mean(mean: float, verdict: Verdict) -> None:
@@ -157,6 +164,43 @@ def test_fewer_than_fifty_groups_decide_nothing() -> None:
     candidate, serving = values(spread_around(0.3, groups=49))
 
     assert evaluation.compare(candidate, serving).verdict(0.02) is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("look", "level", "verdict"),
+    [
+        (1, 0.05, Verdict.FAILED),
+        (2, 0.03, Verdict.FAILED),
+        (3, 0.0075, Verdict.INCONCLUSIVE),
+        (4, 0.03 / 9, Verdict.INCONCLUSIVE),
+        (101, 3e-6, Verdict.INCONCLUSIVE),
+    ],
+)
+def test_a_later_look_fails_by_clearer_numbers_only(look: int, level: float, verdict: Verdict) -> None:
+    found = evaluation.compare(*values(spread_around(-0.044)))
+
+    assert evaluation.level_of(look) == pytest.approx(level)
+    assert found.verdict(0.02, look) is verdict
+    assert (found.bounds(level)[1] < -0.02) is (verdict is Verdict.FAILED)
+
+
+def test_a_later_look_passes_as_the_first_does() -> None:
+    found = evaluation.compare(*values(spread_around(0.001)))
+
+    assert found.verdict(0.02, look=9) is Verdict.PASSED
+
+
+def test_all_later_looks_together_fail_a_good_version_5_times_of_100() -> None:
+    assert sum(evaluation.level_of(look) for look in range(2, 10_000)) < 0.05
+
+
+def test_a_comparison_that_was_kept_can_be_judged_at_any_level() -> None:
+    found = evaluation.compare(*values([-0.3] * 3 + [0.2] * 2 + [0.0] * 95))
+    kept = evaluation.Comparison(**dataclasses.asdict(found))
+
+    assert (kept.losing, kept.winning, kept.groups) == (3, 2, 100)
+    assert kept.bounds(0.001) == found.bounds(0.001)
+    assert kept.bounds(0.001)[0] < kept.bounds(0.05)[0]
 
 
 def test_where_hardly_a_group_differs_the_losing_ones_are_counted() -> None:

@@ -149,7 +149,7 @@ def test_a_minute_is_learnt_from_once() -> None:
 
 
 def test_minutes_with_few_queries_of_the_control_are_pooled_for_latency() -> None:
-    control = Arm(queries=40, latency={40: 40})
+    control = Arm(queries=8, latency={40: 8})
     two = after(guards.guard(Signal.LATENCY), 2, SLOW, control)
 
     assert (two.count, two.pool) == (0, (SLOW + SLOW, control + control))
@@ -193,12 +193,13 @@ def test_a_limit_that_cannot_be_tested_is_refused() -> None:
 
 
 def test_a_guard_goes_on_after_a_restart_as_if_there_had_been_none() -> None:
-    control = Arm(queries=40, latency={40: 39, 47: 1})
+    control = Arm(queries=8, latency={40: 7, 47: 1})
     before = after(guards.guard(Signal.LATENCY, 0.1), 41, Arm(queries=30, latency={44: 27, 55: 3}), control)
 
     restored = guards.from_json(json.loads(json.dumps(guards.to_json(before))))
 
     assert restored == before
+    assert before.pool != (Arm(), Arm())
     assert guards.observe(restored, 99, SLOW, FAST) == guards.observe(before, 99, SLOW, FAST)
 
 
