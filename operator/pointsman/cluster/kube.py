@@ -38,6 +38,8 @@ from pointsman.plan.tasks import Key
 
 TIMEOUT = (5, 30)
 """Seconds to connect and to read."""
+CONNECTIONS = 32
+"""How many are kept open: one for each thread of the loop, and a renewal of the Lease waits for no handshake."""
 PAGE = 500
 """How many resources are listed by one call."""
 SILENCE = 15.0
@@ -67,6 +69,7 @@ def connect(kubeconfig: str | None = None, context: str | None = None) -> Kube:
         raise Terminal(Reason.CLUSTER_UNREACHABLE, message) from error
     # One attempt each: the loop backs off by itself, and a write that is sent twice hides a conflict.
     configuration.retries = False
+    configuration.connection_pool_maxsize = CONNECTIONS
     return Kube(kubernetes.client.ApiClient(configuration))
 
 
