@@ -121,7 +121,6 @@ def _forget(owner: Key, world: World) -> None:
         world.store.log(*jobs.index_log(owner, name)).forget()
     for gate in world.store.logs("deployments", owner.namespace, owner.name, "answers"):
         world.fence.check()
-        world.fence.check()
         world.store.log(*jobs.answers_log(owner, gate)).forget()
     world.fence.check()
     world.store.log(*jobs.facts_log(owner)).forget()
