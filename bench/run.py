@@ -1,4 +1,4 @@
-"""Measure everything, one thing at a time, and write the tables of docs/performance.md anew.
+"""Measure everything, one thing at a time, and write the tables of the pages anew that show them.
 
     python bench/run.py [NAME ...]
 
@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "performance.md"
+PAGES = (ROOT / "docs" / "performance.md", ROOT / "docs" / "operating-characteristics.md")
 MEASURES = {
     "embed": ("bench/embed.py",),
     "endpoint": ("bench/endpoint.py",),
@@ -28,6 +28,10 @@ MEASURES = {
     "refresh": ("bench/refresh.py", "1000000"),
     "rollback": ("bench/rollback.py",),
     "rest": ("bench/rest.py",),
+    "evaluation": ("bench/operating.py", "evaluation"),
+    "looks": ("bench/operating.py", "looks"),
+    "guards": ("bench/operating.py", "guards"),
+    "shifts": ("bench/operating.py", "shifts"),
 }
 
 
@@ -61,12 +65,15 @@ def where() -> str:
 
 def write(name: str, text: str) -> None:
     """Put a text between the comments that name it."""
-    page = PAGE.read_text()
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    found, count = re.subn(f"{begin}.*?{end}", lambda _: f"{begin}\n{text}\n{end}", page, flags=re.DOTALL)
-    if count != 1:
-        raise SystemExit(f"{PAGE.name} has no place for {name}: wanted {begin} and {end}, once each")
-    PAGE.write_text(found)
+    for page in PAGES:
+        found, count = re.subn(
+            f"{begin}.*?{end}", lambda _: f"{begin}\n{text}\n{end}", page.read_text(), flags=re.DOTALL
+        )
+        if count == 1:
+            page.write_text(found)
+            return
+    raise SystemExit(f"no page has a place for {name}: wanted {begin} and {end}, once each")
 
 
 if __name__ == "__main__":
