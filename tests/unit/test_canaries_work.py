@@ -96,6 +96,17 @@ def test_documents_that_the_two_recipes_cut_otherwise_are_left_out(stage: Stage)
     assert found(stage).overlap == pytest.approx(1 - 1 / K / CANARIES)
 
 
+def test_documents_that_others_push_out_of_sight_are_not_lost(stage: Stage) -> None:
+    # Nearly all are cut otherwise: in v7 those come before the few that are not, of which it then shows four of ten.
+    stage.queries, stage.judgements = stage.queries[:1], stage.judgements[:2]
+    for number in range(2 * TOPICS):
+        long = "so " * 5 + "topic0 " * 3 + "so " * 16
+        stage.documents[number]["text"] = long if number % 12 else f"topic0 is number{number}"
+    stage.publish("v7", "longer")
+    stage.ask_canaries("v7", "longer", k=K)
+    assert found(stage).overlap == 1
+
+
 def test_where_all_documents_are_cut_otherwise_nothing_is_compared(stage: Stage) -> None:
     for number in range(2 * TOPICS):
         stage.documents[number]["text"] = f"topic{number % TOPICS} at length, {'and so on ' * 5}until it ends."

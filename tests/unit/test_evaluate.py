@@ -52,6 +52,13 @@ def rankings(stage: Stage, version: str, k: int) -> list[list[str]]:
     return answers
 
 
+def judged(stage: Stage, version: str, depth: int) -> list[list[str]]:
+    """Return the first ten of these documents that have a grade, whichever."""
+    pairs = {(row["query"], row["document"]) for row in stage.judgements}
+    found = enumerate(rankings(stage, version, depth))
+    return [[name for name in ranking if (f"q{n}", name) in pairs][:10] for n, ranking in found]
+
+
 def ndcg(ranking: Sequence[str], number: int) -> float:
     grades = {row["document"]: row["grade"] for row in answer(number)}
     gain = sum(grades.get(name, 0) / math.log2(place + 2) for place, name in enumerate(ranking))
@@ -176,6 +183,9 @@ def test_pooled_judgements_are_also_compared_where_their_holes_are_passed_over(s
     assert record.judged is not None and record.judged < 0.3
     assert record.condensed_high is not None and record.high is not None
     assert record.condensed_high > record.high
+    # As deep as five times k, so that k judged ones are mostly among them.
+    ours, theirs = ({f"q{n}": ndcg(r, n) for n, r in enumerate(judged(stage, name, 50))} for name in ("worse", "v7"))
+    assert record.condensed_high == pytest.approx(evaluation.compare(ours, theirs).high, abs=1e-9)
     stage.kind = "Complete"
     stage.evaluate("worse", "v7")
     assert (found(stage).pooled, found(stage).condensed_high) == (False, None)
@@ -431,4 +441,5 @@ def test_searches_go_at_a_bounded_rate() -> None:
     rate.wait(50)
     now[0] += 10
     rate.wait(50)
-    assert slept == [pytest.approx(0.1), pytest.approx(0.06)], "what was not used is not saved up"
+    rate.wait(50)
+    assert slept == [pytest.approx(s) for s in (0.1, 0.06, 0.1)], "what was not used is not saved up"
