@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,8 +97,8 @@ class Tokens:
 class Kubernetes:
     """Lets in whom the cluster knows, to deployments of which they may create `indexdeployments/search`."""
 
-    def __init__(self, cluster: Cluster, executor: Executor) -> None:
-        self._cluster, self._executor = cluster, executor
+    def __init__(self, cluster: Cluster, executor: Executor, clock: Callable[[], float] = time.monotonic) -> None:
+        self._cluster, self._executor, self._clock = cluster, executor, clock
         self._answers: dict[tuple[bytes, str, str], tuple[float, Fault | None]] = {}
         self._asking: dict[tuple[bytes, str, str], asyncio.Future[Fault | None]] = {}
 
@@ -107,7 +107,7 @@ class Kubernetes:
         token = _bearer(authorization)
         key = (hashlib.sha256(token.encode()).digest(), namespace, name)
         at, refusal = self._answers.get(key, (float("-inf"), None))
-        age = time.monotonic() - at
+        age = self._clock() - at
         if age > FRESH_SECONDS:
             try:
                 refusal = await self._ask(key, token)
@@ -122,7 +122,7 @@ class Kubernetes:
 
     def look_again(self) -> None:
         """Forget what is too old to be of use."""
-        oldest = time.monotonic() - STALE_SECONDS
+        oldest = self._clock() - STALE_SECONDS
         self._answers = {key: each for key, each in self._answers.items() if each[0] > oldest}
 
     async def _ask(self, key: tuple[bytes, str, str], token: str) -> Fault | None:
@@ -147,7 +147,7 @@ class Kubernetes:
             # Whoever tries out tokens must not push out those who have one.
             self._answers = {each: kept for each, kept in self._answers.items() if kept[1] is None}
         if len(self._answers) < MOST_KEPT:
-            self._answers[key] = (time.monotonic(), done.result())
+            self._answers[key] = (self._clock(), done.result())
 
 
 def _bearer(authorization: str) -> str:

@@ -206,6 +206,8 @@ def _listen(host: str, port: int, name: str) -> socket.socket:
         found = socket.socket(family, socket.SOCK_STREAM)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((host, port))
+        # From here on nobody who comes is turned away, and who comes early waits.
+        found.listen(2_048)
     except OSError as error:
         raise _unusable(name, f"{host}:{port} cannot be listened on ({error.strerror}); choose another") from None
     return found
