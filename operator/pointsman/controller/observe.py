@@ -109,6 +109,7 @@ def deployment(resource: Resource, world: World) -> observed.Deployment:
         canaries=judging.canaries(key, world) if spec.gates.canaries is not None else None,
         streams=streams,
         streams_revision=streams_revision,
+        taken_over=world.taken_over,
         epoch=world.epoch,
         holder=world.holder,
     )

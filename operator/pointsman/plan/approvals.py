@@ -58,7 +58,8 @@ def approved(seen: Deployment, facts: Facts, plan: str, answers: str, now: datet
 
 def rejected(seen: Deployment, facts: Facts, now: datetime) -> Approval | None:
     """Return the Approval that refuses the version which the spec wants, if there is one that was not used before."""
-    return next(_counting(seen, facts, "Reject", "", "", now), None)
+    found = _counting(seen, facts, "Reject", "", "", now)
+    return next((a for a in found if a.spec.answers != RETIRE), None)
 
 
 def aborted(seen: Deployment, version: str, now: datetime) -> Approval | None:

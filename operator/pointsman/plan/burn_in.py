@@ -12,14 +12,14 @@ from pointsman.plan import gates, indexes, rollout, traffic
 from pointsman.plan.facts import Facts
 from pointsman.plan.gates import Finding, Pair
 from pointsman.plan.measured import Earlier, Evaluation
-from pointsman.plan.observed import Deployment
+from pointsman.plan.observed import Deployment, Presence
 
 
 def watched(seen: Deployment, facts: Facts, now: datetime) -> Facts:
     """Return the facts with the burn-in under way accepted, over, or failed."""
     burn_in, serving = facts.burn_in, facts.serving
     if burn_in is None or serving is None or serving.name != burn_in.index:
-        return facts if burn_in is None else replace(facts, burn_in=None)
+        return _begun(seen, replace(facts, burn_in=None), now)
     before = rollout.before(facts)
     worse = failing(seen, facts, now)
     if worse is not None and seen.spec.strategy.on_failure == "RollBack":
@@ -30,10 +30,21 @@ def watched(seen: Deployment, facts: Facts, now: datetime) -> Facts:
         return facts
     if burn_in.accepted_at is None and traffic.is_accepted(seen, facts):
         facts = replace(facts, burn_in=replace(burn_in, accepted_at=now))
-    if worse is not None or left(seen, facts, now):
+    if worse is not None or left(seen, facts, now) or indexes.presence(seen, serving.name) is not Presence.PRESENT:
         return facts
     over = facts.put(replace(serving, proven_at=now))
     return replace(over, burn_in=None, shadow=None, route=facts.route + (facts.shadow is not None))
+
+
+def _begun(seen: Deployment, facts: Facts, now: datetime) -> Facts:
+    """Return the facts with the burn-in begun of what serves unproven: it was cut short, or took over for a lost one."""
+    serving = facts.serving
+    if serving is None or serving.proven_at is not None or facts.rollout is not None:
+        return facts
+    if indexes.is_gone(seen, serving) or facts.is_rejected(serving.recipe, seen.spec.retry) is not None:
+        return facts
+    burning = rollout.burning(seen, facts, serving, rollout.before(facts), now)
+    return replace(burning, route=facts.route + (burning.shadow != facts.shadow))
 
 
 def failing(seen: Deployment, facts: Facts, now: datetime) -> Finding | None:

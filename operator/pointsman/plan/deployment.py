@@ -43,7 +43,7 @@ from pointsman.plan.deployment_status import stage, status
 from pointsman.plan.facts import Facts, Index
 from pointsman.plan.gates import Pair
 from pointsman.plan.indexes import Target
-from pointsman.plan.observed import Deployment, Plan, Presence
+from pointsman.plan.observed import Deployment, Plan, Presence, Problem
 from pointsman.plan.tasks import Phase
 
 
@@ -58,12 +58,9 @@ def plan(seen: Deployment, now: datetime) -> Plan[api.DeploymentStatus]:
     if not seen.has_finalizer:
         state = (ConditionType.RECONCILING, Reason.ACCEPTED, "seen for the first time")
         return Plan((actions.AddFinalizer(seen.key),), status(seen, seen.facts, state, now), words.AT_ONCE)
-    if seen.problem is not None:
-        kind = ConditionType.STALLED if seen.problem.is_terminal else ConditionType.RECONCILING
-        state = (kind, seen.problem.reason, seen.problem.message)
-        return Plan((), status(seen, seen.facts, state, now), timedelta(seconds=10))
-
     target = indexes.target(seen)
+    if seen.problem is not None:
+        return _unseen(seen, seen.problem, target, now)
     written, seen = seen.streams, _followed(seen, now)
     facts = _without_lost(seen, _found(seen))
     facts = _moved(seen, facts, target, now)
@@ -93,14 +90,26 @@ def plan(seen: Deployment, now: datetime) -> Plan[api.DeploymentStatus]:
     return Plan(tuple(todo), said, _look_again(seen, facts, bool(todo), now))
 
 
+def _unseen(seen: Deployment, problem: Problem, target: Target | str, now: datetime) -> Plan[api.DeploymentStatus]:
+    """Return what to do while no index can be looked at: what leads back needs no look, and everything else waits."""
+    facts = _signed(seen, _moved(_followed(seen, now), seen.facts, target, now))
+    kind = ConditionType.STALLED if problem.is_terminal else ConditionType.RECONCILING
+    said = status(seen, facts, (kind, problem.reason, problem.message), now)
+    if facts == seen.facts:
+        return Plan((), said, timedelta(seconds=10))
+    return Plan((actions.RecordFacts(seen.key, facts, after=seen.revision),), said, words.AT_ONCE)
+
+
 # The facts, one step after the other.
 
 
 def _followed(seen: Deployment, now: datetime) -> Deployment:
     """Take in what live queries have shown since it was last written down, while somebody has to know."""
     compared = rollout.pair(seen.facts)
-    is_watched = seen.facts.rollout is not None or seen.facts.burn_in is not None
-    if compared is None or compared.other is None or not is_watched or not seen.gateways:
+    if seen.facts.rollout is None and seen.facts.burn_in is None:
+        # Whoever is watched next is watched from the beginning, be it the same pair again.
+        return dataclasses.replace(seen, streams=streams.over(seen.streams))
+    if compared is None or compared.other is None or not seen.gateways:
         return seen
     return dataclasses.replace(seen, streams=streams.followed(seen, compared.index.name, compared.other.name, now))
 
@@ -131,20 +140,17 @@ def _without_lost(seen: Deployment, facts: Facts) -> Facts:
 
 def _moved(seen: Deployment, facts: Facts, target: Target | str, now: datetime) -> Facts:
     """Send queries where they belong: on along the road, back, or away from an index that is lost."""
-    facts = _called_off(seen, facts, target)
     before = facts.serving
-    if isinstance(target, Target):
-        if approvals.aborted(seen, target.version, now) is not None:
-            facts = _kept_off(seen, facts, target.version, now)
-        elif (wanted := indexes.find(seen, facts, target)) is not None and wanted != before:
+    facts = _kept_off(seen, _called_off(seen, facts, target), now)
+    if facts.serving != before:
+        return facts
+    wanted = indexes.find(seen, facts, target) if isinstance(target, Target) else None
+    if before is not None and indexes.is_gone(seen, before):
+        facts = _rescued(seen, facts, wanted, now)
+    if facts.serving == before and isinstance(target, Target) and wanted is not None and wanted != before:
+        if approvals.aborted(seen, target.version, now) is None:
             facts = _towards(seen, facts, target, wanted, now)
-    if facts.serving == before:
-        facts = burn_in.watched(seen, facts, now)
-    if facts.serving is not None and indexes.is_gone(seen, facts.serving):
-        for index in reversed(facts.indexes):
-            if index.role is Role.RETAINED and indexes.may_serve(seen, index):
-                return _to(seen, facts, index, now)
-    return facts
+    return burn_in.watched(seen, facts, now) if facts.serving == before else facts
 
 
 def _called_off(seen: Deployment, facts: Facts, target: Target | str) -> Facts:
@@ -156,7 +162,8 @@ def _called_off(seen: Deployment, facts: Facts, target: Target | str) -> Facts:
         return facts.called_off()
     if isinstance(target, Target):
         return facts if indexes.matches(candidate, target) else facts.called_off()
-    return facts if candidate.version == target else facts.called_off()
+    is_wanted = (candidate.version, candidate.frozen) == (target, seen.spec.snapshot)
+    return facts if is_wanted else facts.called_off()
 
 
 def _towards(seen: Deployment, facts: Facts, target: Target, wanted: Index, now: datetime) -> Facts:
@@ -171,7 +178,7 @@ def _towards(seen: Deployment, facts: Facts, target: Target, wanted: Index, now:
         return facts
     if facts.serving is None and _is_held_back(seen, wanted, now):
         return facts
-    return _to(seen, facts, dataclasses.replace(wanted, proven_at=wanted.proven_at or now), now)
+    return _to(seen, facts, wanted, now)
 
 
 def _is_held_back(seen: Deployment, first: Index, now: datetime) -> bool:
@@ -180,22 +187,52 @@ def _is_held_back(seen: Deployment, first: Index, now: datetime) -> bool:
     return found is not None and found.verdict is not Verdict.PASSED
 
 
-def _kept_off(seen: Deployment, facts: Facts, version: str, now: datetime) -> Facts:
-    """Send all queries to the last good index that is not of a version; what serves stays where there is none."""
-    facts, serving = facts.called_off(), facts.serving
-    if serving is None or serving.version != version:
+def _kept_off(seen: Deployment, facts: Facts, now: datetime) -> Facts:
+    """Send no query where a person does not want any, whatever the spec says; what serves alone stays."""
+    candidate = None if facts.rollout is None else facts.get(facts.rollout.index)
+    if candidate is not None and any(approvals.aborted(seen, v, now) for v in (candidate.version, seen.spec.version)):
+        facts = facts.called_off()
+    serving = facts.serving
+    if serving is None or approvals.aborted(seen, serving.version, now) is None:
         return facts
-    others = [i for i in facts.indexes if i.role is Role.RETAINED and i.version != version]
-    for index in sorted(others, key=lambda i: i.proven_at is not None, reverse=True):
+    for index in _good_ones(seen, facts, now):
         if indexes.may_take_over(seen, facts, index, now):
             return _to(seen, facts, index, now)
     return facts
 
 
+def _rescued(seen: Deployment, facts: Facts, wanted: Index | None, now: datetime) -> Facts:
+    """Send queries to the best index that there is, since what serves is gone: any answers more than none."""
+    for index in _good_ones(seen, facts, now, *([] if wanted is None else [wanted])):
+        if indexes.may_serve(seen, index):
+            return _to(seen, facts, index, now)
+    return facts
+
+
+def _good_ones(seen: Deployment, facts: Facts, now: datetime, *wanted: Index) -> list[Index]:
+    """Return what could serve, the best first: proven, then not rejected, then what the spec wants, then the youngest.
+
+    What a person keeps queries off is none of them.
+    """
+    retained = [i for i in reversed(facts.indexes) if i.role is Role.RETAINED and i not in wanted]
+    retained.sort(key=lambda i: i.since.timestamp() if i.since else 0.0, reverse=True)
+    found = [i for i in (*wanted, *retained) if approvals.aborted(seen, i.version, now) is None]
+    return sorted(found, key=lambda i: (i.proven_at is None, facts.is_rejected(i.recipe, seen.spec.retry) is not None))
+
+
 def _to(seen: Deployment, facts: Facts, index: Index, now: datetime) -> Facts:
-    """Switch to an index, and forget the one that served before where it was lost: there is nothing to retain."""
-    where, before = indexes.cursor(seen, index), facts.serving
+    """Switch to an index, and forget the one that served before where it was lost: there is nothing to retain.
+
+    The first of all has nothing to prove itself against. Another snapshot of what serves is as proven as that, and
+    takes its burn-in along.
+    """
+    where, before, burning, shadow = indexes.cursor(seen, index), facts.serving, facts.burn_in, facts.shadow
+    is_same = before is not None and (before.recipe, before.parameters) == (index.recipe, index.parameters)
+    if before is None or is_same:
+        index = dataclasses.replace(index, proven_at=index.proven_at or (now if before is None else before.proven_at))
     facts = facts.switched(index, where.snapshot if where is not None else 0, now)
+    if is_same and burning is not None and index.proven_at is None:
+        facts = dataclasses.replace(facts, burn_in=dataclasses.replace(burning, index=index.name), shadow=shadow)
     return facts.without(before.name) if before is not None and indexes.is_gone(seen, before) else facts
 
 
@@ -234,7 +271,8 @@ def _signed(seen: Deployment, facts: Facts) -> Facts:
     """Put the writer's name under facts that it changes."""
     if facts == seen.facts:
         return facts
-    return dataclasses.replace(facts, epoch=seen.epoch, holder=seen.holder)
+    # A route of an older epoch is refused by gateways.
+    return dataclasses.replace(facts, epoch=max(seen.epoch, facts.epoch), holder=seen.holder)
 
 
 def _abandoned(seen: Deployment, facts: Facts, target: Target | str) -> list[actions.Action]:
@@ -264,6 +302,8 @@ def _look_again(seen: Deployment, facts: Facts, acted: bool, now: datetime) -> t
         record, over = seen.records.get(index.name), retirement.due(seen, index)
         if record is not None and record.checked_at is not None:
             waits.append(record.checked_at + check - now)
+        if seen.taken_over is not None:
+            waits.append(seen.taken_over + indexes.IN_FLIGHT - now)
         if index.role in (Role.RETAINED, Role.CANDIDATE) and over is not None:
             waits.append(over - now)
     waiting, ends = rollout.wait(seen, facts, now), burn_in.ends(seen, facts)

@@ -31,6 +31,7 @@ _TIMES = frozenset(
         "done_at",
         "suspended_at",
         "measured_at",
+        "moved_at",
     }
 )
 HISTORY = 20
@@ -196,8 +197,11 @@ class Facts:
         return dataclasses.replace(self, indexes=(*others, index))
 
     def without(self, name: str) -> Facts:
-        """Return the facts without one index."""
-        return dataclasses.replace(self, indexes=tuple(i for i in self.indexes if i.name != name))
+        """Return the facts without one index; no query goes there any more, beside or otherwise."""
+        facts = dataclasses.replace(self, indexes=tuple(i for i in self.indexes if i.name != name))
+        if facts.shadow is None or facts.shadow.index != name:
+            return facts
+        return dataclasses.replace(facts, shadow=None, route=facts.route + 1)
 
     def switched(self, to: Index, snapshot: int, now: datetime) -> Facts:
         """Return the facts after a switch: `to` serves, and what served before is retained, or was lost."""
@@ -240,6 +244,8 @@ class IndexRecord:
     checked_at: datetime | None = None
     differences: int = 0
     pending: int | None = None
+    moved_at: datetime | None = None
+    """When the last move by difference began; None where there was none since it was verified."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,9 @@ from pointsman.plan.facts import Facts, Index, IndexRecord
 from pointsman.plan.observed import Deployment, Embedded, Physical, Presence, Problem
 from pointsman.plan.tasks import Build, Check, Follow, IndexTask, Phase, Repair
 
+IN_FLIGHT = timedelta(minutes=2)
+"""How long what was sent to a database may take to arrive."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -240,9 +243,22 @@ def _next(seen: Deployment, facts: Facts, index: Index, is_wanted: bool, now: da
     if record.cursor.snapshot < goal.snapshot:
         return _task(Follow, seen, index, goal.snapshot)
     last = record.checked_at or record.verified_at
-    if index.role is not Role.CANDIDATE and now - last >= base.parse_duration(seen.spec.check.every):
-        return _task(Check, seen, index, record.cursor.snapshot)
-    return None
+    is_due = index.role is not Role.CANDIDATE and now - last >= base.parse_duration(seen.spec.check.every)
+    return _task(Check, seen, index, record.cursor.snapshot) if is_due or is_in_doubt(seen, index, now) else None
+
+
+def is_in_doubt(seen: Deployment, index: Index, now: datetime) -> bool:
+    """Return whether what another operator's workers had sent may have arrived since an index was last compared.
+
+    Only what was written to within a while before the Lease was taken can be: what was compared long before it rests.
+    """
+    record = seen.records.get(index.name)
+    if record is None or seen.taken_over is None or now < seen.taken_over + IN_FLIGHT:
+        return False
+    last = record.checked_at or record.verified_at
+    moved = record.moved_at or record.verified_at
+    was_written = moved is not None and moved >= seen.taken_over - IN_FLIGHT
+    return last is not None and last < seen.taken_over + IN_FLIGHT and was_written
 
 
 def _task(kind: type[IndexTask], seen: Deployment, index: Index, snapshot: int) -> IndexTask:

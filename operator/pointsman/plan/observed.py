@@ -247,6 +247,8 @@ class Deployment:
     """What live queries have shown, as of the last minute that was written down."""
     streams_revision: int = 0
     """The revision of that; 0 where there is none."""
+    taken_over: datetime | None = None
+    """When the Lease was last taken from an operator that had not given it back; None where it never was."""
     epoch: int = 0
     """Of the operator that looks."""
     holder: str = ""

@@ -333,14 +333,19 @@ def promoted(seen: Deployment, facts: Facts, wanted: Index, now: datetime) -> Fa
     """Return the facts after the switch at the end of the road: what served is retained, and the burn-in begins."""
     where, served = indexes.cursor(seen, wanted), facts.serving
     facts = facts.switched(wanted, where.snapshot if where is not None else 0, now)
-    mirrored = Shadow(served.name, MIRRORED) if served is not None and seen.gateways else None
-    burning = BurnIn(
-        wanted.name,
+    return burning(seen, facts, wanted, served, now)
+
+
+def burning(seen: Deployment, facts: Facts, index: Index, control: Index | None, now: datetime) -> Facts:
+    """Return the facts with the burn-in of what serves begun, beside what served before."""
+    begun = BurnIn(
+        index.name,
         since=now,
         accepted_at=None if seen.gateways else now,
-        queries=traffic.answered(seen, wanted.name),
+        queries=traffic.answered(seen, index.name),
     )
-    return replace(facts, burn_in=burning, shadow=mirrored)
+    mirrored = Shadow(control.name, MIRRORED) if control is not None and seen.gateways else None
+    return replace(facts, burn_in=begun, shadow=mirrored)
 
 
 def _over(gate: str) -> str:

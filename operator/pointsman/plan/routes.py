@@ -27,7 +27,10 @@ def for_gateways(seen: Deployment, facts: Facts) -> api.RouteStatus | None:
         for index in _live(seen, facts, serving)
         if (recipe := _recipe(seen, index)) is not None
     ]
-    shadow = facts.shadow
+    if sum(entry.weight for entry in entries) != 100:
+        # Without its recipe nobody knows an index's model: what was told stays the best that there is.
+        return seen.status.route
+    shadow = facts.shadow if facts.shadow is not None and any(e.index == facts.shadow.index for e in entries) else None
     return api.RouteStatus(
         epoch=facts.epoch,
         revision=facts.route,

@@ -36,6 +36,11 @@ def followed(seen: Deployment, candidate: str, control: str, now: datetime) -> S
     return _counted(after, seen.gateways, {index.name for index in seen.facts.indexes})
 
 
+def over(before: Streams) -> Streams:
+    """Return what is remembered once nobody is watched any more: how much was answered, and nothing of the pair."""
+    return replace(before, candidate="", control="", guards=()) if before.candidate else before
+
+
 def is_worth_writing(before: Streams, after: Streams) -> bool:
     """Return whether there is something new to remember: another pair, or another minute."""
     return (before.candidate, before.control, before.minute) != (after.candidate, after.control, after.minute)

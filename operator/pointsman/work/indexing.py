@@ -126,6 +126,7 @@ def follow(index: Index, snapshot: int) -> None:
         raise Retryable(Reason.INDEX_DIFFERS, f"{index.name} was never complete; it is built first")
     content = Content(index, snapshot)
     difference = changes.points(Content(index, record.cursor.snapshot).keys, content.keys)
+    record = dataclasses.replace(record, moved_at=index.now())
     revision = index.write(dataclasses.replace(record, pending=snapshot), revision)
     # New chunks go in before old ones go out, so that no document is missing in between.
     _upsert(index, content, difference.upserts)
