@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 POLL_SECONDS = 1.0
-HEADERS = ("NAME", "SERVING", "TARGET", "PHASE", "DETAIL")
+HEADERS = ("NAME", "SERVING", "TARGET", "STEP", "QUERIES", "PHASE", "DETAIL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,9 @@ class Line:
     name: str
     serving: str = ""
     target: str = ""
+    step: str = ""
+    queries: str = ""
+    """Shares by version, or of an index."""
     phase: str = ""
     detail: str = ""
 
@@ -96,7 +99,8 @@ def render(lines: Sequence[Line]) -> Table:
         table.add_column(header, no_wrap=header != "DETAIL", overflow="fold")
     for line, guide in zip(lines, guides([line.depth for line in lines]), strict=True):
         name = Text.assemble((guide, "dim"), (line.name, "bold" if line.phase else ""))
-        table.add_row(name, line.serving, line.target, Text(line.phase, style=_STYLES.get(line.phase, "")), line.detail)
+        phase = Text(line.phase, style=_STYLES.get(line.phase, ""))
+        table.add_row(name, line.serving, line.target, line.step, line.queries, phase, line.detail)
     return table
 
 
@@ -113,10 +117,16 @@ def guides(depths: Sequence[int]) -> list[str]:
     return drawn
 
 
-_STYLES = {"Ready": "green", "Serving": "green", "Stalled": "red"}
+_STYLES = {"Ready": "green", "Serving": "green", "Stalled": "red", "Passed": "green", "Failed": "red"}
 _MARKS = {conditions.Status.TRUE: "✓", conditions.Status.FALSE: "✗", conditions.Status.UNKNOWN: "?"}
 # Shown apart from the goal; the others of kstatus's three say the same from the other side.
 _ASIDE = (ConditionType.AVAILABLE, ConditionType.ROLLBACK_READY, ConditionType.SOURCE_REACHABLE)
+# Shown where they want somebody's attention, and only there.
+_WARNINGS = {
+    ConditionType.AWAITING_APPROVAL: conditions.Status.TRUE,
+    ConditionType.TRAFFIC_VERIFIED: conditions.Status.FALSE,
+    ConditionType.UNGUARDED: conditions.Status.TRUE,
+}
 
 
 def _dataset(resource: Resource, with_namespace: bool) -> Iterator[Line]:
@@ -137,14 +147,18 @@ def _dataset(resource: Resource, with_namespace: bool) -> Iterator[Line]:
 
 def _deployment(resource: Resource, depth: int, with_namespace: bool, now: datetime) -> Iterator[Line]:
     status = resources.status(resource, deployment.DeploymentStatus)
+    step = status.step
     yield Line(
         depth,
         _name(resource, "deployment", with_namespace),
         serving=status.serving_version or "-",
         target=resource["spec"]["version"],
+        step="" if step is None else step.name if step.index is None else f"{step.index}/{step.of} {step.name}",
+        queries=status.weight,
         phase=_phase(resource, status.phase),
     )
     yield from _conditions(resource, status.conditions, depth + 1)
+    yield from _road(status, depth + 1, now)
     for index in status.indexes:
         where = f"{index.version}@{index.cursor.snapshot}" if index.cursor else index.version
         parts = [f"{index.rows:,} rows", index.name]
@@ -153,7 +167,43 @@ def _deployment(resource: Resource, depth: int, with_namespace: bool, now: datet
         if index.progress is not None:
             parts.insert(1, _progress(index.progress))
         parts.append(f"verified {resources.ago(index.verified_at, now)}" if index.verified_at else "not verified")
-        yield Line(depth + 1, f"{index.role.lower()} {where}", detail=", ".join(parts))
+        yield Line(depth + 1, f"{index.role.lower()} {where}", queries=_share(index), detail=", ".join(parts))
+
+
+def _road(status: deployment.DeploymentStatus, depth: int, now: datetime) -> Iterator[Line]:
+    """Yield the step under way, until when going back is possible, what the gates said, and what was rejected."""
+    step, rollback = status.step, status.rollback
+    if step is not None and (step.waiting_for or step.until or step.deadline):
+        parts = [step.waiting_for] if step.waiting_for else []
+        parts += [f"over {_when(step.until, now)}"] if step.until is not None else []
+        parts += [f"given up {_when(step.deadline, now)}"] if step.deadline is not None else []
+        yield Line(depth, f"step {step.name}", detail=", ".join(parts))
+    if rollback is not None and rollback.until is not None:
+        yield Line(depth, f"rollback {rollback.to}", detail=f"{_kept(rollback.until, now)}")
+    for gate in status.gates:
+        yield Line(depth, f"gate {gate.name}", phase=gate.verdict, detail=gate.message)
+    for each in status.rejected:
+        yield Line(depth, f"rejected {each.version}", detail=f"{each.message}, {resources.ago(each.at, now)}")
+
+
+def _share(index: deployment.IndexStatus) -> str:
+    """Return an index's share of the queries; what gateways take it for and what they measured, where that differs."""
+    weight = index.weight
+    if weight is None:
+        return ""
+    told = f"{weight.desired} %"
+    if weight.accepted is not None and weight.accepted != weight.desired:
+        told += f", {weight.accepted} % accepted"
+    return told if weight.measured is None else f"{told}, {weight.measured} % measured"
+
+
+def _kept(until: datetime, now: datetime) -> str:
+    return f"retained for {resources.span((until - now).total_seconds())}" if until > now else "may be removed now"
+
+
+def _when(moment: datetime, now: datetime) -> str:
+    left = (moment - now).total_seconds()
+    return f"in {resources.span(left)}" if left > 0 else resources.ago(moment, now)
 
 
 def _conditions(resource: Resource, found: Sequence[Condition], depth: int) -> Iterator[Line]:
@@ -167,6 +217,10 @@ def _conditions(resource: Resource, found: Sequence[Condition], depth: int) -> I
         condition = conditions.get(found, kind)
         if condition is not None:
             yield Line(depth, f"{_MARKS[condition.status]} {kind}", detail=condition.message)
+    for kind, wanted in _WARNINGS.items():
+        condition = conditions.get(found, kind)
+        if condition is not None and condition.status is wanted:
+            yield Line(depth, f"! {kind}", detail=condition.message)
 
 
 def _phase(resource: Resource, phase: str) -> str:

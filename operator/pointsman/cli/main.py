@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import typer
 
 import pointsman
+from pointsman.cli import release
 
 UNKNOWN = 3
 """The exit code where a command could not find out or do what it was asked for."""
@@ -21,8 +22,8 @@ UNFORESEEN = 70
 USAGE = 64
 """EX_USAGE of sysexits.h: 2 would be mistaken for a timeout."""
 
-EPILOG = """Global options may stand anywhere. Exit codes: 0 done, 1 rejected or stalled, 2 timeout, 3 could not be done
-or found out, 64 wrong usage."""
+EPILOG = """Global options may stand anywhere. Exit codes: 0 done, 1 rejected, stalled or degraded, 2 timeout, 3 could
+not be done or found out, 64 wrong usage."""
 
 app = typer.Typer(
     name="pointsman",
@@ -83,7 +84,7 @@ def get(
     raise typer.Exit(command.run(context.obj, name, all_namespaces, watch))
 
 
-@app.command(short_help="Wait until a resource is Ready or Stalled.")
+@app.command(short_help="Wait until a resource is Ready, Stalled or Degraded.")
 def status(
     context: typer.Context,
     name: Reference,
@@ -91,7 +92,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch/--no-watch", help="Wait, or look once.")] = True,
     output: Output = "text",
 ) -> None:
-    """Wait until a resource is Ready (exit 0), rejected or stalled (1), or the time is up (2)."""
+    """Wait until a resource is Ready (exit 0), rejected, stalled or degraded (1), or the time is up (2)."""
     from pointsman.cli import status as command
 
     raise typer.Exit(command.run(context.obj, name, timeout, watch, output == "json"))
@@ -148,6 +149,10 @@ def export(
     from pointsman.cli import export as command
 
     raise typer.Exit(command.run(context.obj, dataset, point, to, store))
+
+
+# Those of a release stand in a file of their own, and in the help between asking and running.
+app.registered_commands += release.commands.registered_commands
 
 
 @app.command("control-plane", short_help="Start or end an API server of one's own.", context_settings=_PASSED_ON)

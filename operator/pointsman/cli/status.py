@@ -9,13 +9,13 @@ from enum import StrEnum
 from typing import Any
 
 from pointsman.api import conditions
-from pointsman.api.conditions import ConditionType
+from pointsman.api.conditions import ConditionType, Reason
 from pointsman.cli import resources, session
 from pointsman.cli.session import Session
 from pointsman.cluster.resources import DATASET, DEPLOYMENT, QUERY_SET, Resource
 from pointsman.errors import Retryable, Terminal
 
-EXIT_CODES = {"Ready": 0, "Stalled": 1, "Pending": 2}
+EXIT_CODES = {"Ready": 0, "Stalled": 1, "Degraded": 1, "Pending": 2}
 KINDS = (DEPLOYMENT, DATASET, QUERY_SET)
 POLL_SECONDS = 1.0
 
@@ -27,6 +27,8 @@ class Outcome(StrEnum):
     """What is declared is what is."""
     STALLED = "Stalled"
     """It cannot be reached without an edit, or was rejected."""
+    DEGRADED = "Degraded"
+    """What is declared serves and is worse than it may be, or what served is gone and nothing else answers yet."""
     PENDING = "Pending"
     """It is on the way, or the operator has not looked yet."""
 
@@ -38,10 +40,13 @@ class Judgement:
     outcome: Outcome
     reason: str
     message: str
+    step: str = ""
+    """Where a migration is, such as `3/8 Weight`; empty at rest."""
 
     def __str__(self) -> str:
         reason = f" ({self.reason})" if self.reason and self.reason != self.outcome else ""
-        return f"{self.outcome}{reason}: {self.message}"
+        step = f" {self.step}" if self.step else ""
+        return f"{self.outcome}{reason}{step}: {self.message}"
 
 
 def judge(resource: Resource) -> Judgement:
@@ -60,15 +65,30 @@ def judge(resource: Resource) -> Judgement:
         if condition is None or condition.observed_generation != generation:
             continue
         if condition.status is conditions.Status.TRUE:
-            return Judgement(outcome, condition.reason, condition.message)
+            # What serves and fails its gates after a promotion, with nothing to go back to.
+            is_worse = condition.reason is Reason.GATE_FAILED and kind is ConditionType.READY
+            return Judgement(Outcome.DEGRADED if is_worse else outcome, condition.reason, condition.message)
     goal = resources.goal(found)
     if goal is None:
         return Judgement(Outcome.PENDING, "", "the operator has not said yet how it goes")
-    return Judgement(Outcome.PENDING, goal.reason, goal.message)
+    return Judgement(Outcome.PENDING, goal.reason, goal.message, _step(resource))
+
+
+def final(resource: Resource, judgement: Judgement) -> Judgement:
+    """Return what is to be said when nobody waits any longer: what is on the way and does not answer is Degraded.
+
+    While it is waited for it is Pending all the same: the next version may be what mends it.
+    """
+    available = conditions.get(resources.conditions_of(resource), ConditionType.AVAILABLE)
+    if judgement.outcome is not Outcome.PENDING or available is None or available.status is not conditions.Status.FALSE:
+        return judgement
+    if available.reason is not Reason.INDEX_LOST:
+        return judgement
+    return Judgement(Outcome.DEGRADED, available.reason, available.message, judgement.step)
 
 
 def run(current: Session, reference: str, timeout: str, keep_waiting: bool, as_json: bool) -> int:
-    """Wait until a resource is Ready or Stalled, printing each change; return the exit code."""
+    """Wait until a resource is Ready, Stalled or Degraded, printing each change; return the exit code."""
     seconds = resources.seconds(timeout)
     kind, resource = resources.find(current, reference, KINDS)
     name = resources.metadata(resource)["name"]
@@ -87,6 +107,9 @@ def run(current: Session, reference: str, timeout: str, keep_waiting: bool, as_j
     say(judgement)
     if keep_waiting:
         resource, judgement = wait(current, (resource, judgement), look, say, seconds)
+    before, judgement = judgement, final(resource, judgement)
+    if judgement != before:
+        say(judgement)
     if as_json:
         elapsed = current.world.monotonic() - began
         session.console().print(_json(kind, resource, judgement, elapsed), soft_wrap=True)
@@ -123,9 +146,13 @@ def look_again(current: Session, kind: str, name: str) -> Resource:
     """Return a resource that was there before; raises Terminal where it was deleted since."""
     found = current.cluster.get(kind, current.namespace, name)
     if found is None:
-        reason = conditions.Reason.INVALID_SPEC
-        raise Terminal(reason, f"{resources.WORDS[kind]} {name} was deleted while it was waited for")
+        raise Terminal(Reason.INVALID_SPEC, f"{resources.WORDS[kind]} {name} was deleted while it was waited for")
     return found
+
+
+def _step(resource: Resource) -> str:
+    step = (resource.get("status") or {}).get("step") or {}
+    return f"{step['index']}/{step['of']} {step['name']}" if "index" in step and "of" in step else ""
 
 
 def _json(kind: str, resource: Resource, judgement: Judgement, elapsed: float) -> str:
@@ -143,5 +170,6 @@ def _json(kind: str, resource: Resource, judgement: Judgement, elapsed: float) -
         "seconds": round(elapsed, 1),
     }
     if kind == DEPLOYMENT:
-        told |= {key: status.get(key, "") for key in ("servingVersion", "targetVersion")}
+        told |= {key: status.get(key, "") for key in ("servingVersion", "targetVersion", "weight")}
+        told["step"] = status.get("step")
     return json.dumps(told, ensure_ascii=False)

@@ -74,6 +74,18 @@ class Wire:
         self._check()
         return self._cluster.list(kind, namespace)
 
+    def create(self, resource: Resource) -> Resource:
+        self._check()
+        return self._cluster.create(resource)
+
+    def remove(self, kind: str, namespace: str, name: str) -> None:
+        self._check()
+        self._cluster.remove(kind, namespace, name)
+
+    def user(self) -> str:
+        self._check()
+        return "ana"
+
     def _check(self) -> None:
         if self.failure is not None:
             raise self.failure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.unit.cli import migrations
 from tests.unit.cli.bench import Bench, condition, dataset, deployment, goal
 
 from pointsman.api.conditions import Reason
@@ -57,7 +58,7 @@ def test_a_dataset_shows_its_versions_and_the_deployments_that_serve_it(bench: B
 
     assert answer.code == 0
     assert [" ".join(line.split()) for line in answer.lines] == [
-        "NAME SERVING TARGET PHASE DETAIL",
+        "NAME SERVING TARGET STEP QUERIES PHASE DETAIL",
         "dataset papers Embedding snapshot 12, 7,030 documents",
         "├─ ✓ Reconciling embedding v8@12",
         "├─ ✓ Available snapshot 12 is current",
@@ -69,6 +70,51 @@ def test_a_dataset_shows_its_versions_and_the_deployments_that_serve_it(bench: B
         "├─ ✗ RollbackReady there is no earlier index to go back to",
         "└─ serving v7@12 7,101 rows, pm_papers_v7, verified 15m0s ago",
     ]
+
+
+def test_a_migration_shows_its_step_its_weights_its_gates_and_what_wants_attention(bench: Bench) -> None:
+    status = migrations.asking(
+        phase="APersonIsAsked",
+        rejected=[{**migrations.REJECTED, "version": "v6"}],
+        rollback={"ready": True, "to": "v6", "until": "2031-05-01T14:05:00Z"},
+        indexes=[
+            migrations.index("v7", "Serving", weight={"desired": 50, "accepted": 50}),
+            migrations.index("v8", "Candidate", weight={"desired": 50, "accepted": 10, "measured": 10}),
+        ],
+    )
+    status["conditions"] += [
+        condition("TrafficVerified", "False", "RouteNotAccepted", "gateway a serves route 3, wanted 4"),
+        condition("Unguarded", "False", "EvaluationGate", "papers-eval guards it by nDCG@10"),
+    ]
+    migrations.put(bench, status)
+
+    answer = bench.run("get", "papers")
+
+    asked = "an Approval that answers go-wide is awaited for 24h"
+    assert [" ".join(line.split()) for line in answer.lines[1:]] == [
+        "deployment papers v7 v8 4/5 Approval v8 50, v7 50 APersonIsAsked",
+        f"├─ ✓ Reconciling v8 waits: {asked}",
+        f"├─ ! AwaitingApproval {asked}",
+        "├─ ! TrafficVerified gateway a serves route 3, wanted 4",
+        f"├─ step Approval {asked}, given up in 23h50m",
+        "├─ rollback v6 retained for 2h5m",
+        "├─ gate parity Passed all 7,101 rows are there",
+        f"├─ gate evaluation Passed {migrations.PASSED['message']}",
+        f"├─ rejected v6 {migrations.REJECTED['message']}, 10m0s ago",
+        "├─ serving v7@12 50 % 7,101 rows, pm_papers_v7, verified 1h0m ago",
+        "└─ candidate v8@12 50 %, 10 % accepted, 10 % measured 7,101 rows, pm_papers_v8, verified 1h0m ago",
+    ]
+
+
+def test_a_burn_in_shows_until_when_it_lasts(bench: Bench) -> None:
+    step = {"name": "BurnIn", "until": "2031-05-02T11:30:00Z", "waitingFor": "for 24h"}
+    over = {"ready": True, "to": "v7", "until": "2031-05-01T11:00:00Z"}
+    migrations.put(bench, migrations.promoted(step=step, rollback=over))
+
+    lines = [" ".join(line.split()) for line in bench.run("get", "papers").lines]
+
+    assert "├─ step BurnIn for 24h, over in 23h30m" in lines
+    assert "├─ rollback v7 may be removed now" in lines
 
 
 def test_a_deployment_whose_dataset_is_missing_stands_alone(bench: Bench) -> None:

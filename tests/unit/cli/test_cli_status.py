@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
-from tests.unit.cli.bench import Bench, dataset, deployment, goal
+import pytest
+from tests.unit.cli import migrations
+from tests.unit.cli.bench import Bench, condition, dataset, deployment, goal
 
 from pointsman.api.conditions import Reason
 from pointsman.errors import Retryable
@@ -57,6 +59,74 @@ def test_each_change_is_one_line_until_it_is_ready(bench: Bench) -> None:
         "    3s  deployment papers  Pending (Building): loading v8@12",
         " 1m10s  deployment papers  Ready (UpToDate): serving v8@12",
     ]
+
+
+def test_a_rollout_is_followed_step_by_step_to_its_end(bench: Bench) -> None:
+    shadow = migrations.between(1, "Shadow", "Shadowing", "shadowed for 2m")
+    migrations.put(bench, shadow)
+    burning = migrations.promoted(conditions=goal("Ready", "BurningIn", "serving v8@12, burning in for 24h"))
+    bench.clock.planned = {
+        4: lambda: bench.report(deployment(), {"observedGeneration": 1, **migrations.asking()}),
+        9: lambda: bench.report(deployment(), {"observedGeneration": 1, **burning}),
+    }
+
+    answer = bench.run("status", "papers")
+
+    assert answer.code == 0
+    assert answer.lines == [
+        "    0s  deployment papers  Pending (Shadowing) 1/5 Shadow: v8 waits: shadowed for 2m",
+        "    4s  deployment papers  Pending (APersonIsAsked) 4/5 Approval: "
+        "v8 waits: an Approval that answers go-wide is awaited for 24h",
+        "    9s  deployment papers  Ready (BurningIn): serving v8@12, burning in for 24h",
+    ]
+
+
+def test_a_version_that_is_rejected_ends_the_wait_with_1(bench: Bench) -> None:
+    migrations.put(bench, migrations.between(1, "Shadow", "Shadowing", "shadowed for 2m"))
+    rejected = goal("Stalled", "TargetRejected", "serving v7 normally; v8 rejected: nDCG@10 fell by 0.041")
+    bench.clock.planned = {3: lambda: bench.report(deployment(), {"conditions": rejected})}
+
+    answer = bench.run("status", "papers")
+
+    assert (answer.code, bench.clock.seconds) == (1, 3)
+    assert answer.lines[-1].endswith(
+        "Stalled (TargetRejected): serving v7 normally; v8 rejected: nDCG@10 fell by 0.041"
+    )
+
+
+def test_what_serves_and_is_worse_is_degraded(bench: Bench) -> None:
+    message = "serving v8@12, which is worse: nDCG@10 fell by 0.041"
+    bench.apply(deployment(), {"conditions": goal("Ready", "GateFailed", message)})
+
+    answer = bench.run("status", "papers")
+
+    assert answer.code == 1
+    assert answer.lines == [f"    0s  deployment papers  Degraded (GateFailed): {message}"]
+
+
+LOST = condition("Available", "False", "IndexLost", "index pm_papers_v8 is gone from the database")
+NOTHING = condition("Available", "False", "NothingServes", "no index serves yet")
+
+
+@pytest.mark.parametrize(("available", "code"), [(LOST, 1), (NOTHING, 2)], ids=["what served is gone", "the first one"])
+def test_what_does_not_answer_when_the_time_is_up_is_degraded_if_it_did_before(
+    bench: Bench, available: dict[str, object], code: int
+) -> None:
+    status = {"conditions": [*goal("Reconciling", "Building", "loading v8@12"), available]}
+    bench.apply(deployment(), status)
+
+    answer = bench.run("status", "papers", "--timeout", "10s")
+
+    assert (answer.code, bench.clock.seconds) == (code, 10)
+    assert ("Degraded (IndexLost): index pm_papers_v8 is gone" in answer.out) == (code == 1)
+
+
+def test_a_fix_of_what_is_gone_is_waited_for(bench: Bench) -> None:
+    bench.apply(deployment(), {"conditions": [*goal("Reconciling", "Building", "loading v8@12"), LOST]})
+    ready = {"conditions": goal("Ready", "UpToDate", "serving v8@12")}
+    bench.clock.planned = {5: lambda: bench.report(deployment(), ready)}
+
+    assert bench.run("status", "papers").code == 0
 
 
 def test_a_ready_that_speaks_of_an_older_spec_does_not_count(bench: Bench) -> None:
@@ -136,6 +206,8 @@ def test_as_json_the_result_is_one_object_and_the_changes_go_to_standard_error(b
         "seconds": 0.0,
         "servingVersion": "v8",
         "targetVersion": "v8",
+        "weight": "",
+        "step": None,
     }
     assert answer.err == "    0s  deployment papers  Ready (UpToDate): serving v8@12\n"
 

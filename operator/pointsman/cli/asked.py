@@ -1,0 +1,100 @@
+"""What a deployment asks people now, and by which names an Approval answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from pointsman.api.conditions import ConditionType, Reason
+from pointsman.api.deployment import Role, Verdict
+from pointsman.cli.deployments import Decision, Deployment
+
+RETIRE = "retire"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Names that an Approval answers."""
+
+    now: tuple[str, ...]
+    """What the deployment waits for: without an answer it does not go on."""
+    early: tuple[str, ...]
+    """What may be answered though nobody is waited for: a pause that ends by itself, a gate that is not decided yet."""
+    since: datetime | None
+    """Since when it is asked: an Approval that is older answered something else."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.now, *self.early)
+
+
+def of(seen: Deployment, now: datetime) -> Asked:
+    """Return what is asked; nothing where the operator has not seen the spec as it is."""
+    if not seen.is_observed:
+        return Asked((), (), None)
+    step, goal = seen.status.step, seen.goal
+    waiting = seen.condition(ConditionType.AWAITING_APPROVAL)
+    undecided = _undecided(seen)
+    named = _name_of_step(seen)
+    asked: list[str] = []
+    if waiting is not None and waiting.reason is Reason.A_PERSON_IS_ASKED:
+        asked += named
+    elif waiting is not None and waiting.reason is Reason.HELD:
+        # What failed is what holds it; where nothing failed, the step took too long.
+        asked += [gate.name for gate in seen.status.gates if gate.verdict is Verdict.FAILED] or named
+    elif goal is not None and goal.reason is Reason.GATES_UNDECIDED and step is not None and step.index is not None:
+        asked += undecided
+    asked += _retirement(seen, now)
+    began = [at for at in (step and step.started_at, waiting and waiting.last_transition_time) if at]
+    early = [name for name in (*named, *undecided) if name not in asked]
+    return Asked(tuple(asked), tuple(early), max(began, default=None))
+
+
+def answered(found: Sequence[Decision], seen: Deployment, asked: Asked, name: str, now: datetime) -> Decision | None:
+    """Return the Approval that answers a name already and that the operator is yet to take."""
+    for decision in found:
+        spec = decision.spec
+        if (spec.decision, spec.answers, spec.plan_hash) != ("Approve", name, seen.status.plan_hash):
+            continue
+        is_new = decision.made_at is None or asked.since is None or decision.made_at >= asked.since
+        if is_new and decision.counts and now < spec.expires_at:
+            return decision
+    return None
+
+
+def answerable(seen: Deployment) -> tuple[str, ...]:
+    """Return the names that an Approval can ever answer here: of steps, of the gates that there are, of retirement."""
+    named = (step.approval or step.pause for step in seen.spec.strategy.steps)
+    steps = [each.name for each in named if each is not None and each.name is not None]
+    return (*steps, *(gate.name for gate in seen.status.gates), RETIRE)
+
+
+def _name_of_step(seen: Deployment) -> list[str]:
+    """Return the name of the step under way, where it has one."""
+    step, steps = seen.status.step, seen.spec.strategy.steps
+    if step is None or not step.index or step.index > len(steps):
+        return []
+    found = steps[step.index - 1]
+    named = found.approval or found.pause
+    return [named.name] if named is not None and named.name is not None else []
+
+
+def _undecided(seen: Deployment) -> list[str]:
+    """Return the gates that keep a migration from its next weight; none where no migration is under way."""
+    step, target = seen.status.step, seen.spec.version
+    if step is None or step.index is None:
+        return []
+    return [
+        gate.name for gate in seen.status.gates if gate.verdict is not Verdict.PASSED and gate.version in ("", target)
+    ]
+
+
+def _retirement(seen: Deployment, now: datetime) -> list[str]:
+    """Return the question whether an index may go, once its time is over."""
+    rollback = seen.status.rollback
+    if seen.spec.retire.mode != "Supervised" or rollback is None or rollback.until is None:
+        return []
+    is_kept = any(index.role is Role.RETAINED for index in seen.status.indexes)
+    return [RETIRE] if is_kept and now >= rollback.until else []
