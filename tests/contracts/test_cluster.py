@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ import pytest
 from pointsman.api.conditions import Reason
 from pointsman.cluster.kube import Kube
 from pointsman.cluster.memory import MemoryCluster
-from pointsman.cluster.resources import DATASET, DEPLOYMENT, MANAGED_BY, QUERY_SET, Cluster, Lease
+from pointsman.cluster.resources import DATASET, DEPLOYMENT, MANAGED_BY, QUERY_SET, All, Changed, Cluster, Gone, Lease
 from pointsman.controlplane import admin, plane
 from pointsman.errors import Conflict, Terminal
 from pointsman.plan.tasks import Key
@@ -250,6 +251,72 @@ def test_a_lease_of_a_whole_second_is_taken_as_well(bench: Bench) -> None:
 
     assert taken.renewed is not None
     assert abs(taken.renewed - second) <= timedelta(microseconds=1)
+
+
+def test_a_watch_begins_with_all_and_tells_each_change_until_its_time_is_up(bench: Bench) -> None:
+    bench.queries("a")
+    bench.queries("b")
+
+    seen = bench.cluster.watch(QUERY_SET, bench.namespace, 2)
+    first = next(seen)
+    bench.cluster.write_status(QUERY_SET, bench.namespace, "a", {"queries": 1}, bench.version("a"))
+    second = next(seen)
+    bench.queries("c")
+    third = next(seen)
+
+    assert isinstance(first, All)
+    assert [resource["metadata"]["name"] for resource in first.resources] == ["a", "b"]
+    assert isinstance(second, Changed) and second.resource["status"] == {"queries": 1}
+    assert isinstance(third, Changed) and third.resource["metadata"]["name"] == "c"
+    assert list(seen) == []
+
+
+def test_a_watch_of_one_namespace_tells_of_nothing_else(bench: Bench) -> None:
+    bench.queries("a")
+
+    assert [type(each) for each in bench.cluster.watch(QUERY_SET, "elsewhere", 1)] == [All]
+    assert [type(each) for each in bench.cluster.watch(DATASET, bench.namespace, 1)] == [All]
+
+
+def test_a_real_watch_tells_of_what_is_removed(real: Bench, control_plane: plane.ControlPlane) -> None:
+    real.queries("a")
+    seen = real.cluster.watch(QUERY_SET, real.namespace, 30)
+    next(seen)
+
+    control_plane.admin().delete(f"/apis/pointsman.dev/v1alpha1/namespaces/{real.namespace}/querysets/a")
+
+    found = next(seen)
+    assert isinstance(found, Gone) and found.resource["metadata"]["name"] == "a"
+
+
+def test_a_real_cluster_says_whose_token_it_is_and_what_they_may(
+    real: Bench, control_plane: plane.ControlPlane
+) -> None:
+    administrator, core = control_plane.admin(), f"/api/v1/namespaces/{real.namespace}/serviceaccounts"
+    administrator.create(core, {"metadata": {"name": "searcher"}})
+    token = administrator.create(f"{core}/searcher/token", {"spec": {}})["status"]["token"]
+
+    caller = real.cluster.caller(token)
+
+    assert caller is not None
+    assert caller.name == f"system:serviceaccount:{real.namespace}:searcher"
+    assert not real.cluster.may_search(caller, real.namespace, "papers")
+    assert real.cluster.caller("forged") is None
+
+    rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{real.namespace}"
+    rule = {"apiGroups": ["pointsman.dev"], "resources": ["indexdeployments/search"], "verbs": ["create"]}
+    administrator.create(
+        f"{rbac}/roles", {"metadata": {"name": "search"}, "rules": [{**rule, "resourceNames": ["papers"]}]}
+    )
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "search"}
+    subject = {"kind": "ServiceAccount", "name": "searcher", "namespace": real.namespace}
+    binding = {"metadata": {"name": "search"}, "roleRef": role, "subjects": [subject]}
+    administrator.create(f"{rbac}/rolebindings", binding)
+    deadline = time.monotonic() + 30
+    # The server's own caches learn of it a moment later.
+    while not real.cluster.may_search(caller, real.namespace, "papers"):
+        assert time.monotonic() < deadline
+    assert not real.cluster.may_search(caller, real.namespace, "others")
 
 
 def test_a_secret_with_a_binary_value_keeps_its_texts(bench: Bench) -> None:

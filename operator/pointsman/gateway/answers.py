@@ -10,8 +10,9 @@ import numpy as np
 
 from pointsman import ports
 from pointsman.gateway import routing, telemetry
-from pointsman.gateway.directory import Adopted, Deployment
+from pointsman.gateway.directory import Deployment
 from pointsman.gateway.models import Vector
+from pointsman.gateway.opening import Adopted
 from pointsman.gateway.requests import Search
 from pointsman.gateway.searching import Found
 

@@ -20,8 +20,9 @@ from starlette.types import Receive, Scope, Send
 from pointsman import logs
 from pointsman.errors import PointsmanError, TextsRefused
 from pointsman.gateway import access, answers, faults, openapi, requests, routing, searching
-from pointsman.gateway.directory import Adopted, Deployment, Directory
+from pointsman.gateway.directory import Deployment, Directory
 from pointsman.gateway.faults import Fault
+from pointsman.gateway.opening import Adopted
 from pointsman.gateway.requests import Embeddings, Limits
 from pointsman.gateway.shadow import Shadow
 

@@ -7,10 +7,9 @@ long as a route names it or a request uses it. Everything here happens on one ev
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -21,140 +20,14 @@ from pointsman.api.conditions import Reason
 from pointsman.backends import registry
 from pointsman.cluster.resources import DATASET, DEPLOYMENT, All, Changed, Gone, Resource, Seen
 from pointsman.embedders import declared
-from pointsman.errors import PointsmanError, Terminal, unforeseen
-from pointsman.gateway import routing, serving, telemetry
-from pointsman.gateway.serving import Doors, Opened, Pairing, Serving
-
-LOOK_SECONDS: Final = 15.0
-"""How often an open index is looked at, whether or not it is asked."""
-FIRST_WAIT, LONGEST_WAIT = 0.25, 15.0
-"""Seconds between two attempts to open an index."""
+from pointsman.errors import PointsmanError, Terminal
+from pointsman.gateway import routing, telemetry
+from pointsman.gateway.opening import Adopted, Opening
+from pointsman.gateway.serving import Doors, Pairing
 
 log = logs.logger()
 Name = tuple[str, str]
 """Namespace and name."""
-
-
-class Adopted:
-    """A route with all that serves it. Whoever enters it ends on it, however many routes follow meanwhile."""
-
-    def __init__(
-        self,
-        route: routing.Route,
-        servings: Mapping[str, Opening],
-        at: float,
-        metadata_fields: Mapping[str, frozenset[str]],
-    ) -> None:
-        self.route, self.at, self.metadata_fields = route, at, metadata_fields
-        self._servings = servings
-        self._users = 1
-        for opening in servings.values():
-            opening.users += 1
-
-    async def serving(self, index: str) -> Serving:
-        """Return an open index, waiting where it is just being opened; raises why it could not be."""
-        opening = self._servings[index]
-        if not opening.is_tried:
-            await opening.tried.wait()
-        return opening.serving()
-
-    def is_of(self, servings: Mapping[str, Opening]) -> bool:
-        """Return whether it is served by just these."""
-        return self._servings == servings
-
-    def enter(self) -> None:
-        """Keep it whole until `leave`."""
-        self._users += 1
-
-    def leave(self) -> None:
-        """Say that a request, or the directory, is done with it."""
-        self._users -= 1
-        if not self._users:
-            for opening in self._servings.values():
-                opening.users -= 1
-                opening.close_unused()
-
-
-class Opening:
-    """One pairing: being opened, open, or failing to. It tries until nobody wants it."""
-
-    def __init__(self, pairing: Pairing, doors: Doors, changed: Callable[[], None]) -> None:
-        self.users = 0
-        """Routes that name it, and the directory while it wants it."""
-        self.error: PointsmanError | None = None
-        self.tried = asyncio.Event()
-        """Set once it is open, or was tried in vain."""
-        self._pairing, self._doors, self._changed = pairing, doors, changed
-        self._opened: Opened | None = None
-        self._task = asyncio.get_running_loop().create_task(self._keep_open())
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it can be searched."""
-        return self._opened is not None
-
-    @property
-    def is_tried(self) -> bool:
-        """Whether it is open, or was tried in vain."""
-        return self.tried.is_set()
-
-    def serving(self) -> Serving:
-        """Return the open pair; raises why there is none."""
-        if self._opened is None:
-            raise self.error or Terminal(Reason.INDEX_LOST, f"{self._pairing.index} is being opened")
-        return self._opened.serving
-
-    def problem(self) -> str:
-        """Return what keeps it from answering, as a clause; empty where nothing does."""
-        if self._opened is not None:
-            return self._opened.serving.problem()
-        return f"{self._pairing.index}: {self.error.message}" if self.error is not None else ""
-
-    def close_unused(self) -> None:
-        """Close it unless a route still names it."""
-        if not self.users:
-            self._task.cancel()
-            if self._opened is not None:
-                self._opened.close()
-                self._opened = None
-
-    async def _keep_open(self) -> None:
-        wait = FIRST_WAIT
-        while True:
-            try:
-                found = await serving.opened(self._pairing, self._doors)
-            except PointsmanError as error:
-                self._failed(error)
-            except Exception as error:
-                log.error(logs.Event.INDEX_NOT_OPENED, index=self._pairing.index, exc_info=error)
-                self._failed(unforeseen(error))
-            else:
-                # Without a pause between the two, so that what was opened is always closed.
-                before, self._opened, self.error, wait = self._opened, found, None, FIRST_WAIT
-                if before is not None:
-                    before.close()
-                self.tried.set()
-                self._changed()
-                await self._look(found.serving)
-                continue
-            await asyncio.sleep(wait)
-            wait = min(LONGEST_WAIT, 2 * wait)
-
-    async def _look(self, found: Serving) -> None:
-        """Look at the index now and then; return when it is to be opened anew."""
-        while not found.needs_reopening():
-            await asyncio.sleep(LOOK_SECONDS)
-            await found.look()
-        # What is open goes on serving until the new one is there; closing it takes nothing from that one.
-        if self._opened is not None:
-            self._opened.forget()
-
-    def _failed(self, error: PointsmanError) -> None:
-        if self.error is None or self.error.message != error.message:
-            log.warning(logs.Event.INDEX_NOT_OPENED, index=self._pairing.index, error=error)
-        self.error = error
-        self.tried.set()
-        self._changed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,6 +296,13 @@ class Directory:
                 self._route(each)
 
     def _route(self, name: Name) -> None:
+        try:
+            self._follow(name)
+        except Exception as error:
+            # What nobody foresaw in one resource must not keep the others from being routed.
+            log.error(logs.Event.ROUTE_REFUSED, deployment="/".join(name), exc_info=error)
+
+    def _follow(self, name: Name) -> None:
         resource = self._resources[name]
         meta = resource["metadata"]
         known = self._deployments.get(name)

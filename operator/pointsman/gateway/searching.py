@@ -11,9 +11,10 @@ from typing import Final
 from pointsman import ports
 from pointsman.errors import PointsmanError, TextsRefused
 from pointsman.gateway import faults, routing
-from pointsman.gateway.directory import Adopted, Deployment
+from pointsman.gateway.directory import Deployment
 from pointsman.gateway.faults import Fault
 from pointsman.gateway.models import Vector
+from pointsman.gateway.opening import Adopted
 from pointsman.gateway.requests import Search
 from pointsman.gateway.serving import MOST_ORDINALS, Serving
 
