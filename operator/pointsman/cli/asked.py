@@ -11,6 +11,8 @@ from pointsman.api.deployment import Role, Verdict
 from pointsman.cli.deployments import Decision, Deployment
 
 RETIRE = "retire"
+DEADLINE = "deadline"
+"""What lets a migration go on that is held since a step took too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +36,12 @@ def of(seen: Deployment, now: datetime) -> Asked:
     """Return what is asked; nothing where the operator has not seen the spec as it is."""
     if not seen.is_observed:
         return Asked((), (), None)
-    step, goal = seen.status.step, seen.goal
-    waiting = seen.condition(ConditionType.AWAITING_APPROVAL)
-    undecided = _undecided(seen)
-    named = _name_of_step(seen)
-    asked: list[str] = []
-    if waiting is not None and waiting.reason is Reason.A_PERSON_IS_ASKED:
-        asked += named
-    elif waiting is not None and waiting.reason is Reason.HELD:
-        # What failed is what holds it; where nothing failed, the step took too long.
-        asked += [gate.name for gate in seen.status.gates if gate.verdict is Verdict.FAILED] or named
-    elif goal is not None and goal.reason is Reason.GATES_UNDECIDED and step is not None and step.index is not None:
-        asked += undecided
-    asked += _retirement(seen, now)
+    step, waiting = seen.status.step, seen.condition(ConditionType.AWAITING_APPROVAL)
+    named, undecided = _name_of_step(seen), _undecided(seen)
+    asked = [*(_told(seen) or _concluded(seen, named, undecided)), *_retirement(seen, now)]
     began = [at for at in (step and step.started_at, waiting and waiting.last_transition_time) if at]
-    early = [name for name in (*named, *undecided) if name not in asked]
-    return Asked(tuple(asked), tuple(early), max(began, default=None))
+    early = [name for name in dict.fromkeys((*named, *undecided)) if name not in asked]
+    return Asked(tuple(dict.fromkeys(asked)), tuple(early), max(began, default=None))
 
 
 def answered(found: Sequence[Decision], seen: Deployment, asked: Asked, name: str, now: datetime) -> Decision | None:
@@ -68,7 +60,24 @@ def answerable(seen: Deployment) -> tuple[str, ...]:
     """Return the names that an Approval can ever answer here: of steps, of the gates that there are, of retirement."""
     named = (step.approval or step.pause for step in seen.spec.strategy.steps)
     steps = [each.name for each in named if each is not None and each.name is not None]
-    return (*steps, *(gate.name for gate in seen.status.gates), RETIRE)
+    return (*steps, *(gate.name for gate in seen.status.gates), DEADLINE, RETIRE)
+
+
+def _told(seen: Deployment) -> tuple[str, ...]:
+    """Return what the operator itself says that it asks; an older one leaves it to be concluded."""
+    step = (seen.resource.get("status") or {}).get("step") or {}
+    return tuple(step.get("asks") or ())
+
+
+def _concluded(seen: Deployment, named: list[str], undecided: list[str]) -> list[str]:
+    """Return what is asked, from the conditions, the step and the gates."""
+    goal, waiting = seen.goal, seen.condition(ConditionType.AWAITING_APPROVAL)
+    if waiting is not None and waiting.reason is Reason.A_PERSON_IS_ASKED:
+        return named
+    if waiting is not None and waiting.reason is Reason.HELD:
+        # What failed is what holds it; where nothing failed, the step took too long.
+        return [gate.name for gate in seen.status.gates if gate.verdict is Verdict.FAILED] or named or [DEADLINE]
+    return undecided if goal is not None and goal.reason is Reason.GATES_UNDECIDED else []
 
 
 def _name_of_step(seen: Deployment) -> list[str]:

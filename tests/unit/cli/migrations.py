@@ -103,6 +103,14 @@ def asking(**more: Any) -> dict[str, Any]:
     return between(4, "Approval", "APersonIsAsked", message, step={"deadline": "2031-05-02T11:50:00Z"}, **more)
 
 
+def endless(**step: Any) -> dict[str, Any]:
+    """Return the status of a migration in a pause that a person has to end."""
+    message = "paused until an Approval answers settle"
+    status = between(3, "Pause", "Paused", message, step=step)
+    status["conditions"][-1] = condition("AwaitingApproval", "True", "APersonIsAsked", message)
+    return status
+
+
 def undecided(**more: Any) -> dict[str, Any]:
     """Return the status of a migration that a gate keeps from its first weight."""
     message = f"evaluation: {UNDECIDED['message']}"

@@ -96,6 +96,8 @@ CANARIES = {
     "version": "v8",
     "message": "the canaries were not asked yet",
 }
+TOLD = migrations.undecided(step={"asks": ["evaluation"]}) | {"gates": [CANARIES, migrations.UNDECIDED]}
+ENDLESS = migrations.endless()
 KEPT = migrations.promoted(rollback={"ready": True, "to": "v7", "until": "2031-05-01T11:00:00Z"})
 SUPERVISED = {"retire": {"mode": "Supervised"}}
 
@@ -105,6 +107,9 @@ SUPERVISED = {"retire": {"mode": "Supervised"}}
     [
         pytest.param(migrations.undecided(), {}, None, "evaluation", id="a gate that cannot decide"),
         pytest.param(held(FAILED, CANARIES), {}, None, "evaluation", id="what failed is what holds it"),
+        pytest.param(held(), {}, None, "deadline", id="a step that took too long"),
+        pytest.param(TOLD, {}, None, "evaluation", id="of two what the operator says"),
+        pytest.param(ENDLESS, {}, None, "settle", id="a pause that somebody has to end"),
         pytest.param(PAUSED, {}, "settle", "settle", id="a pause that would end by itself"),
         pytest.param(
             migrations.asking(gates=[migrations.UNDECIDED]), {}, "evaluation", "evaluation", id="a gate, early"
@@ -151,13 +156,12 @@ TWO = migrations.undecided() | {"gates": [CANARIES, migrations.UNDECIDED]}
         pytest.param(
             migrations.asking(),
             "go-home",
-            "papers has no step or gate go-home, only settle, go-wide, parity, evaluation, retire",
+            "papers has no step or gate go-home, only settle, go-wide, parity, evaluation, deadline, retire",
             id="a name that there is not",
         ),
         pytest.param(
             TWO, None, "papers asks 2 things; say which: canaries, evaluation", id="more than one thing is asked"
         ),
-        pytest.param(held(), None, "papers asks nothing now: v8 waits: step 2 took longer", id="held by a deadline"),
         pytest.param(KEPT, "retire", "papers does not ask retire now", id="a removal that asks nobody"),
     ],
 )

@@ -122,7 +122,7 @@ OVER = {"rollback": {"ready": True, "to": "v7", "until": "2031-05-01T11:00:00Z"}
             id="a pause that ends by itself",
         ),
         pytest.param(
-            migrations.between(3, "Pause", "APersonIsAsked", "paused until settle", step=DEADLINE),
+            migrations.endless(**DEADLINE),
             {},
             "2031-05-01 13:50:00Z, in 1h50m; then it is held as it is",
             ["approve papers settle", "reject papers settle", "abort papers v8", "rollback papers"],
