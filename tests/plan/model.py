@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from typing import Any, assert_never
 
 from tests.plan import builders as b
+from tests.plan import fleet
+from tests.plan.fleet import FakeGateway
 
 from pointsman.api import dataset as dataset_api
 from pointsman.api import deployment as deployment_api
@@ -21,8 +23,25 @@ from pointsman.core.recipes import Recipe
 from pointsman.core.rows import Cursor
 from pointsman.plan import actions, dataset, deployment, observed
 from pointsman.plan.facts import Facts, IndexRecord
-from pointsman.plan.observed import Embedded, Physical, Plan, Presence, Snapshot
-from pointsman.plan.tasks import Build, Check, Clean, Embed, Failure, Follow, Key, Phase, Refresh, Repair, Task, Work
+from pointsman.plan.measured import Canaries, Evaluation, Streams, with_history
+from pointsman.plan.observed import Approval, Embedded, Physical, Plan, Presence, QueriesView, Snapshot
+from pointsman.plan.tasks import (
+    AskCanaries,
+    Build,
+    Check,
+    Clean,
+    Embed,
+    Evaluate,
+    Failure,
+    Follow,
+    Key,
+    Phase,
+    ReadQueries,
+    Refresh,
+    Repair,
+    Task,
+    Work,
+)
 
 RECIPES = {"v7": b.V7, "v8": b.V8, "v9": b.V9}
 
@@ -72,6 +91,22 @@ class Model:
     work: dict[str, Work] = field(default_factory=dict)
     failing: dict[str, Failure] = field(default_factory=dict)
     """What fails, by kind of task and version: `Build v8`."""
+    uid: str = "u2"
+    epoch: int = 1
+    gateways: list[FakeGateway] = field(default_factory=list)
+    query_sets: dict[str, QueriesView] = field(default_factory=fleet.sets)
+    verdicts: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    """What judged queries show of a version, whatever it is compared with; all else passes."""
+    errors: dict[str, float] = field(default_factory=dict)
+    """The share of a version's live queries that fails."""
+    approvals: dict[str, Approval] = field(default_factory=dict)
+    evaluation: Evaluation | None = None
+    stable: Evaluation | None = None
+    canaries: Canaries | None = None
+    streams: Streams = field(default_factory=Streams)
+    streams_revision: int = 0
+    is_adopting: bool = False
+    """Whether a gateway has adopted another route since the last plan."""
     trace: list[str] = field(default_factory=list)
 
     # What is seen.
@@ -111,6 +146,7 @@ class Model:
         facts = self.facts
         return b.deployment(
             fresh=True,
+            uid=self.uid,
             generation=self.generation,
             spec=b.spec(self.spec["version"], **{k: v for k, v in self.spec.items() if k != "version"}),
             status=self.status,
@@ -130,6 +166,16 @@ class Model:
             address=self.address,
             published=self.published,
             work=self._work(b.DEPLOYMENT),
+            approvals=tuple(self.approvals.values()),
+            gateways=tuple(gateway.seen() for gateway in self.gateways),
+            query_sets=self.query_sets,
+            evaluation=self.evaluation,
+            stable=self.stable,
+            canaries=self.canaries,
+            streams=self.streams,
+            streams_revision=self.streams_revision,
+            epoch=self.epoch,
+            holder=f"operator-{self.epoch}",
         )
 
     def _physical(self, name: str) -> Physical:
@@ -156,6 +202,10 @@ class Model:
             self.apply(action)
         self.status = plan.status
         self.trace += b.kinds(plan.actions)
+        before = [gateway.route for gateway in self.gateways]
+        for gateway in self.gateways:
+            gateway.look(self.uid, self.status.route, b.DEPLOYMENT in self.deleting)
+        self.is_adopting = before != [gateway.route for gateway in self.gateways]
         return plan
 
     def settle(self, turns: int = 60) -> list[str]:
@@ -165,7 +215,7 @@ class Model:
             acted = self.turn_dataset().actions if b.DATASET in self.finalizers or not self.deleting else ()
             acted += self.turn().actions if b.DEPLOYMENT in self.finalizers or not self.deleting else ()
             finished = self.finish()
-            if not acted and not finished:
+            if not acted and not finished and not self.is_adopting:
                 return self.trace[start:]
         raise AssertionError(f"no rest after {turns} turns; the last actions were {self.trace[-12:]}")
 
@@ -187,7 +237,7 @@ class Model:
 
     def _obstacle(self, task: Task) -> Failure | None:
         """Return what the database answers where an index is missing, or another's."""
-        if isinstance(task, Refresh | Embed | Clean):
+        if isinstance(task, Refresh | Embed | Clean | Evaluate | AskCanaries | ReadQueries):
             return None
         found = self.database.get(task.index)
         if found is not None and not found.is_ours:
@@ -228,8 +278,37 @@ class Model:
                 self.records[task.index] = dataclasses.replace(
                     record, checked_at=self.now, rows=b.rows(task.snapshot), differences=found.missing
                 )
+            case Evaluate(gate="stable"):
+                self.stable = with_history(self._evaluated(task), self.stable)
+            case Evaluate():
+                self.evaluation = with_history(self._evaluated(task), self.evaluation)
+            case AskCanaries():
+                other = task.serving.index if task.serving is not None else ""
+                self.canaries = fleet.canaries(
+                    candidate=task.candidate.index,
+                    version=task.candidate.version,
+                    serving=other,
+                    snapshot=task.snapshot,
+                    measured_at=self.now,
+                )
+            case ReadQueries():
+                raise AssertionError("a deployment reads no query set")
             case _:
                 assert_never(task)
+
+    def _evaluated(self, task: Evaluate) -> Evaluation:
+        other = task.serving.index if task.serving is not None else ""
+        verdict = self.verdicts.get(task.candidate.version, fleet.PASSES) if other else (None, None, None)
+        return fleet.evaluation(
+            verdict,
+            candidate=task.candidate.index,
+            version=task.candidate.version,
+            serving=other,
+            against=task.serving.version if task.serving is not None else "",
+            snapshot=task.snapshot,
+            documents=100,
+            measured_at=self.now,
+        )
 
     def _verified(self, name: str, snapshot: int) -> None:
         self.records[name] = IndexRecord(
@@ -259,6 +338,9 @@ class Model:
             case actions.RecordFacts(_, facts, after):
                 assert after == self.revision, "facts were written after others that the plan had not seen"
                 self.facts, self.revision = facts, after + 1
+            case actions.RecordStreams(_, streams, after):
+                assert after == self.streams_revision, "counts were written after others that the plan had not seen"
+                self.streams, self.streams_revision = streams, after + 1
             case actions.PublishRoute(_, _, data):
                 self.published = dict(data)
             case actions.WithdrawRoute():
@@ -271,9 +353,13 @@ class Model:
                 found = self.facts.get(index)
                 assert found is not None and found.role is Role.RETIRING, "an index was deleted that does not retire"
                 assert self.published is None or self.published["collection"] != index, "what serves was deleted"
+                routed = [name for gateway in self.gateways for name in gateway.weights]
+                assert index not in routed, "a gateway may search what was deleted"
                 del self.database[index]
             case actions.ForgetFacts():
                 self.facts, self.revision, self.records = Facts(), 0, {}
+                self.evaluation = self.stable = self.canaries = None
+                self.streams, self.streams_revision = Streams(), 0
             case actions.DropStore():
                 self.snapshots, self.pins, self.embedded = [], {}, {}
             case _:
@@ -296,9 +382,33 @@ class Model:
     def wait(self, span: timedelta) -> None:
         self.now += span
 
+    def live(self, span: timedelta, queries: int = 1000, turns: int = 60) -> list[str]:
+        """Let time pass minute by minute, under queries; return what the deployment's plans did."""
+        start, end = len(self.trace), self.now + span
+        while self.now < end:
+            for gateway in self.gateways:
+                gateway.answer(queries, self.now, self.errors)
+            self.now = min(end, self.now + timedelta(minutes=1))
+            self.settle(turns)
+        return self.trace[start:]
+
+    def decide(self, decision: str = "Approve", **changes: Any) -> Approval:
+        """Create an Approval of the plan and version of today, unless something else is named."""
+        plan = {"plan": self.status.plan_hash} if decision == "Approve" else {}
+        named = {"version": self.spec["version"], "at": self.now, "expires": self.now + b.DAY, **plan, **changes}
+        name = f"{decision.lower()}-{len(self.approvals)}"
+        self.approvals[name] = fleet.approval(decision, **{"name": name, **named})
+        return self.approvals[name]
+
     def lose(self, name: str) -> None:
         """Drop a collection behind our back."""
         del self.database[name]
+
+    @property
+    def weights(self) -> dict[str, int]:
+        """The share of the queries by version."""
+        known = self.facts
+        return {index.version: w for name, w in known.weights.items() if (index := known.get(name)) is not None}
 
     @property
     def serving(self) -> str:

@@ -17,6 +17,8 @@ from pointsman.plan.observed import Approval, Decision, Deployment, Plan
 
 RETIRE = "retire"
 """What an Approval answers to let an index be removed."""
+DEADLINE = "deadline"
+"""What an Approval answers to let a migration go on that is held after a step took too long."""
 GATES = ("parity", "model", "evaluation", "canaries", "errors", "empty", "latency")
 """The gates, as an Approval answers them."""
 
@@ -97,10 +99,10 @@ def why_not(
 
 
 def answerable(spec: deployment_api.Spec) -> tuple[str, ...]:
-    """Return the names that an Approval can answer: of steps, of gates, and of the retirement."""
+    """Return the names that an Approval can answer: of steps, of gates, of a deadline, and of the retirement."""
     found = (step.approval or step.pause for step in spec.strategy.steps)
     names = [named.name for named in found if named is not None and named.name is not None]
-    return (*names, *GATES, RETIRE)
+    return (*names, *GATES, DEADLINE, RETIRE)
 
 
 def _counting(

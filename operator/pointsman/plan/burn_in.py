@@ -37,7 +37,7 @@ def watched(seen: Deployment, facts: Facts, now: datetime) -> Facts:
 
 
 def _begun(seen: Deployment, facts: Facts, now: datetime) -> Facts:
-    """Return the facts with the burn-in begun of what serves unproven: it was cut short, or took over for a lost one."""
+    """Return the facts with the burn-in begun of what serves unproven: cut short, or in place of a lost one."""
     serving = facts.serving
     if serving is None or serving.proven_at is not None or facts.rollout is not None:
         return facts
@@ -66,7 +66,7 @@ def left(seen: Deployment, facts: Facts, now: datetime) -> str:
     ends = burn_in.accepted_at + base.parse_duration(spec.for_)
     if now < ends:
         return f"for {spec.for_}"
-    answered = traffic.answered(seen, burn_in.index) - burn_in.queries
+    answered = max(0, traffic.answered(seen, burn_in.index) - burn_in.queries)
     if answered < spec.min_queries:
         return f"until it has answered {spec.min_queries:,} queries, {answered:,} so far"
     return ""

@@ -37,6 +37,7 @@ from pointsman.plan import (
     rollout,
     routes,
     streams,
+    traffic,
     words,
 )
 from pointsman.plan.deployment_status import stage, status
@@ -147,9 +148,9 @@ def _moved(seen: Deployment, facts: Facts, target: Target | str, now: datetime) 
     wanted = indexes.find(seen, facts, target) if isinstance(target, Target) else None
     if before is not None and indexes.is_gone(seen, before):
         facts = _rescued(seen, facts, wanted, now)
-    if facts.serving == before and isinstance(target, Target) and wanted is not None and wanted != before:
-        if approvals.aborted(seen, target.version, now) is None:
-            facts = _towards(seen, facts, target, wanted, now)
+    is_aborted = approvals.aborted(seen, seen.spec.version, now) is not None
+    if isinstance(target, Target) and wanted not in (None, before) and facts.serving == before and not is_aborted:
+        facts = _towards(seen, facts, target, wanted, now)
     return burn_in.watched(seen, facts, now) if facts.serving == before else facts
 
 
@@ -232,7 +233,9 @@ def _to(seen: Deployment, facts: Facts, index: Index, now: datetime) -> Facts:
         index = dataclasses.replace(index, proven_at=index.proven_at or (now if before is None else before.proven_at))
     facts = facts.switched(index, where.snapshot if where is not None else 0, now)
     if is_same and burning is not None and index.proven_at is None:
-        facts = dataclasses.replace(facts, burn_in=dataclasses.replace(burning, index=index.name), shadow=shadow)
+        told = traffic.answered(seen, index.name) - traffic.answered(seen, burning.index) + burning.queries
+        burning = dataclasses.replace(burning, index=index.name, queries=told)
+        facts = dataclasses.replace(facts, burn_in=burning, shadow=shadow)
     return facts.without(before.name) if before is not None and indexes.is_gone(seen, before) else facts
 
 

@@ -17,12 +17,13 @@ from pointsman.plan.tasks import Build, Follow, IndexTask, Work
 def state(seen: Deployment, facts: Facts, target: Target | str, work: list[IndexTask], now: datetime) -> State:
     """Return the one of Ready, Reconciling and Stalled that holds, with its reason and its sentence."""
     serving, lost = facts.serving, seen.facts.serving
-    serves = _serves(seen, serving)
+    is_shared = facts.rollout is not None and facts.rollout.weight > 0
+    serves = _weights(facts) if is_shared else _serves(seen, serving)
     if isinstance(target, str):
         reason, message, kind = indexes.why_no_target(seen, target)
         return kind, reason, f"{message}; {serves}"
     wanted = indexes.find(seen, facts, target)
-    refused = _refused(seen, facts, target, wanted, serves, now)
+    refused = _refused(seen, facts, target, wanted, _serves(seen, serving), now)
     if refused is not None:
         return refused
     if wanted is not None and wanted != serving and indexes.presence(seen, wanted.name) is Presence.FOREIGN:
@@ -45,10 +46,10 @@ def state(seen: Deployment, facts: Facts, target: Target | str, work: list[Index
         if differs:
             return ConditionType.RECONCILING, Reason.INDEX_DIFFERS, differs
         return _of_serving(seen, facts, serving, now)
+    if wanted is not None and facts.rollout is not None and facts.rollout.index == wanted.name:
+        return _under_way(seen, facts, wanted, serves, now)
     if wanted is None or (wanted.role is Role.CANDIDATE and indexes.is_suspended(seen, facts)):
         return ConditionType.RECONCILING, Reason.SUSPENDED, f"suspended by the spec before {target.version}; {serves}"
-    if facts.rollout is not None and facts.rollout.index == wanted.name:
-        return _under_way(seen, facts, wanted, serves, now)
     running = words.running(seen.work, f"index {wanted.name}")
     task = running.task if running is not None else next((t for t in work if t.index == wanted.name), None)
     if task is None and indexes.may_serve(seen, wanted) and (held := _held_back(seen, wanted, now)) is not None:
@@ -79,6 +80,8 @@ def _refused(
     abort = approvals.aborted(seen, target.version, now)
     if abort is not None:
         until = f"{abort.spec.expires_at:%Y-%m-%d %H:%M:%S} UTC"
+        if facts.serving is not None and facts.serving.version == target.version:
+            serves = f"nothing else could serve, so {facts.serving.version} does"
         message = f"Approval {abort.name} keeps queries off {target.version} until {until}; {serves}"
         return ConditionType.STALLED, Reason.TARGET_ABORTED, message
     rejection = facts.is_rejected(target.recipe, seen.spec.retry)
@@ -105,15 +108,17 @@ def _under_way(seen: Deployment, facts: Facts, wanted: Index, serves: str, now: 
     """Return the state of a migration between its steps."""
     road, found = facts.rollout, rollout.wait(seen, facts, now)
     assert road is not None
-    said = _weights(facts) if road.weight else serves
     if road.held:
-        message = f"{wanted.version} is held: {road.held}; approve it, abort it, or change spec.version; {said}"
+        message = (
+            f"{wanted.version} is held: {road.held}; approve {road.held_by or rollout.DEADLINE}, abort it, or change "
+            f"spec.version; {serves}"
+        )
         return ConditionType.STALLED, Reason.HELD, message
     if road.suspended_at is not None:
-        return ConditionType.RECONCILING, Reason.SUSPENDED, f"suspended by the spec before {wanted.version}; {said}"
+        return ConditionType.RECONCILING, Reason.SUSPENDED, f"suspended by the spec before {wanted.version}; {serves}"
     if found is None:
-        return ConditionType.RECONCILING, Reason.SHIFTING, f"queries are being shifted to {wanted.version}; {said}"
-    return ConditionType.RECONCILING, found.reason, f"{wanted.version} waits: {found.message}; {said}"
+        return ConditionType.RECONCILING, Reason.SHIFTING, f"queries are being shifted to {wanted.version}; {serves}"
+    return ConditionType.RECONCILING, found.reason, f"{wanted.version} waits: {found.message}; {serves}"
 
 
 def _weights(facts: Facts) -> str:

@@ -86,6 +86,8 @@ class Rollout:
     """The steps and gates that Approvals let pass."""
     held: str = ""
     """Why the weights stay as they are, as a clause, where the spec wants no way back."""
+    held_by: str = ""
+    """What an Approval answers to let it go on: the gate or step that holds it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from pointsman.plan.indexes import Target
 from pointsman.plan.observed import Deployment
 
 AT_ONCE = steps.Step(weight=100)
+DEADLINE = approvals.DEADLINE
 MIRRORED = 1
 """The share of the queries, in percent, that also goes to the retained index during burn-in, as the control."""
 
@@ -41,6 +42,8 @@ class Wait:
     until: datetime | None = None
     """When it is over by itself."""
     is_for_a_person: bool = False
+    answer: str = DEADLINE
+    """What an Approval answers where it is given up and held."""
 
 
 def is_needed(seen: Deployment, facts: Facts, wanted: Index) -> bool:
@@ -63,8 +66,8 @@ def digest(seen: Deployment) -> str:
 
 
 def current(seen: Deployment, rollout: Rollout) -> steps.Step | None:
-    """Return the step under way; None before the first is entered."""
-    return road(seen)[rollout.step - 1] if rollout.step else None
+    """Return the step under way; None before the first is entered, and while an edit of the steps is to be placed."""
+    return road(seen)[rollout.step - 1] if rollout.step and rollout.steps == digest(seen) else None
 
 
 def pair(facts: Facts) -> Pair | None:
@@ -84,16 +87,14 @@ def before(facts: Facts) -> Index | None:
 
 def advance(seen: Deployment, facts: Facts, target: Target, wanted: Index, now: datetime) -> Facts:
     """Return the facts with the migration to an index begun, one step further, or over."""
-    lag_is_accepted = approvals.accepts_lag(seen, target.version, now) is not None
-    may_take_over = indexes.may_take_over(seen, facts, wanted, now, lag_is_accepted)
     if facts.rollout is None:
-        if not may_take_over or indexes.is_suspended(seen, facts):
+        if not _may_take_over(seen, facts, wanted, now) or indexes.is_suspended(seen, facts):
             return facts
         facts = _begun(seen, facts, target, wanted, now)
     facts = _answered(seen, _placed(seen, facts, target, now), now)
     facts = _judged(seen, facts, wanted, now)
     rollout = facts.rollout
-    if rollout is None or rollout.held or not may_take_over:
+    if rollout is None or rollout.held:
         return facts
     if indexes.is_suspended(seen, facts):
         return replace(facts, rollout=replace(rollout, suspended_at=rollout.suspended_at or now))
@@ -106,12 +107,11 @@ def advance(seen: Deployment, facts: Facts, target: Target, wanted: Index, now: 
 def wait(seen: Deployment, facts: Facts, now: datetime) -> Wait | None:
     """Return what the migration under way waits for; None where the next step may be entered."""
     rollout = facts.rollout
-    if rollout is None:
+    if rollout is None or rollout.steps != digest(seen):
         return None
     patience = base.parse_duration(seen.spec.strategy.progress_deadline)
     step = current(seen, rollout)
-    if step is not None and rollout.accepted_at is None:
-        why = traffic.why_not(seen, facts)
+    if step is not None and rollout.accepted_at is None and (why := traffic.why_not(seen, facts)):
         return Wait(Reason.ROUTE_NOT_ACCEPTED, why, rollout.since + patience)
     if step is not None and rollout.done_at is None and (found := _of_step(step, rollout, now)) is not None:
         return found
@@ -124,8 +124,17 @@ def wait(seen: Deployment, facts: Facts, now: datetime) -> Wait | None:
     if why := traffic.why_not(seen, facts):
         return Wait(Reason.ROUTE_NOT_ACCEPTED, why, until)
     if following.weight is not None and (undecided := _undecided(seen, facts, now)) is not None:
-        return Wait(Reason.GATES_UNDECIDED, f"{undecided.gate}: {undecided.message}", until)
+        message = f"{undecided.gate}: {undecided.message}"
+        return Wait(Reason.GATES_UNDECIDED, message, until, answer=undecided.gate)
+    candidate = facts.get(rollout.index)
+    if candidate is not None and not _may_take_over(seen, facts, candidate, now):
+        return Wait(Reason.FOLLOWING, f"{candidate.name} is not whole and current just now", until)
     return None
+
+
+def _may_take_over(seen: Deployment, facts: Facts, candidate: Index, now: datetime) -> bool:
+    lag_is_accepted = approvals.accepts_lag(seen, candidate.version, now) is not None
+    return indexes.may_take_over(seen, facts, candidate, now, lag_is_accepted)
 
 
 def looks(waiting: Wait, now: datetime) -> list[timedelta]:
@@ -146,17 +155,19 @@ def overdue(seen: Deployment, facts: Facts, now: datetime) -> Facts:
     if found.is_for_a_person and step is not None:
         policy = step.approval.on_timeout if step.approval is not None else "Hold"
         message = f"{found.message}, and nobody did"
-    return failed(seen, facts, Reason.DEADLINE_EXCEEDED, message, policy, now)
+    return failed(seen, facts, Reason.DEADLINE_EXCEEDED, message, policy, found.answer, now)
 
 
-def failed(seen: Deployment, facts: Facts, reason: Reason, message: str, policy: str, now: datetime) -> Facts:
-    """Return the facts after something spoke against the migration under way: gone back, or held."""
+def failed(
+    seen: Deployment, facts: Facts, reason: Reason, message: str, policy: str, answer: str, now: datetime
+) -> Facts:
+    """Return the facts after something spoke against the migration under way: gone back, or held for an answer."""
     rollout = facts.rollout
     candidate = None if rollout is None else facts.get(rollout.index)
     if rollout is None or candidate is None:
         return facts
     if policy == "Hold":
-        return replace(facts, rollout=replace(rollout, held=message))
+        return replace(facts, rollout=replace(rollout, held=message, held_by=answer))
     return facts.refused(rejection(seen, candidate, reason, message, now))
 
 
@@ -207,8 +218,8 @@ def _placed(seen: Deployment, facts: Facts, target: Target, now: datetime) -> Fa
                 entered = position
         facts = replace(facts, shadow=None, route=facts.route + (facts.shadow is not None))
     # What people let pass was another plan.
-    rollout = replace(rollout, plan=plan, steps=digest(seen), step=entered, since=now, answered=(), held="")
-    return replace(facts, rollout=replace(rollout, accepted_at=None, done_at=None))
+    rollout = replace(rollout, plan=plan, steps=digest(seen), step=entered, since=now, answered=())
+    return replace(facts, rollout=replace(rollout, accepted_at=None, done_at=None, held="", held_by=""))
 
 
 def _answered(seen: Deployment, facts: Facts, now: datetime) -> Facts:
@@ -219,18 +230,29 @@ def _answered(seen: Deployment, facts: Facts, now: datetime) -> Facts:
     step = current(seen, rollout)
     named = None if step is None else step.approval or step.pause
     asked = [named.name] if named is not None and named.name is not None else []
-    undecided = [f.gate for f in _findings(seen, facts, now) if f.verdict is not Verdict.PASSED]
-    for name in (*asked, *undecided):
-        is_failed = bool(rollout.held) and name in undecided
-        if name in rollout.answered and not rollout.held:
+    found = _findings(seen, facts, now)
+    failing = [f.gate for f in found if f.verdict is Verdict.FAILED]
+    undecided = [f.gate for f in found if f.is_awaited and f.verdict not in (Verdict.PASSED, Verdict.FAILED)]
+    held = [rollout.held_by] if rollout.held else []
+    for name in dict.fromkeys((*held, *asked, *undecided)):
+        if name in rollout.answered and name not in held:
             continue
         approval = approvals.approved(seen, facts, rollout.plan, name, now)
         if approval is None:
             continue
-        answered = (*rollout.answered, name, *((_over(name),) if is_failed else ()))
-        rollout = replace(rollout, answered=tuple(dict.fromkeys(answered)), held="")
+        answered = (*rollout.answered, name, *((_over(name),) if name in failing and name in held else ()))
+        rollout = replace(rollout, answered=tuple(dict.fromkeys(answered)))
+        if name in held:
+            rollout = _released(rollout, now)
         facts = replace(facts, rollout=rollout, used=(*facts.used, approval.uid)[-64:])
     return facts
+
+
+def _released(rollout: Rollout, now: datetime) -> Rollout:
+    """Return a migration that a person lets go on: what it may still wait for counts from now."""
+    done = None if rollout.done_at is None else now
+    since = now if rollout.accepted_at is None else rollout.since
+    return replace(rollout, held="", held_by="", since=since, done_at=done)
 
 
 def _judged(seen: Deployment, facts: Facts, wanted: Index, now: datetime) -> Facts:
@@ -248,7 +270,8 @@ def _judged(seen: Deployment, facts: Facts, wanted: Index, now: datetime) -> Fac
         return facts
     for found in _findings(seen, facts, now):
         if found.verdict is Verdict.FAILED and _over(found.gate) not in rollout.answered:
-            return failed(seen, facts, Reason.GATE_FAILED, found.message, seen.spec.strategy.on_failure, now)
+            policy = seen.spec.strategy.on_failure
+            return failed(seen, facts, Reason.GATE_FAILED, found.message, policy, found.gate, now)
     return facts
 
 
@@ -288,13 +311,15 @@ def _of_step(step: steps.Step, rollout: Rollout, now: datetime) -> Wait | None:
             return None
         if step.pause.for_ is None:
             message = f"paused until an Approval answers {step.pause.name}"
-            return Wait(Reason.PAUSED, message, began + timedelta(days=7), is_for_a_person=True)
+            over = began + timedelta(days=7)
+            return Wait(Reason.PAUSED, message, over, is_for_a_person=True, answer=step.pause.name or DEADLINE)
         over = began + base.parse_duration(step.pause.for_)
         return None if now >= over else Wait(Reason.PAUSED, f"paused for {step.pause.for_}", until=over)
     if step.approval is not None and step.approval.name not in rollout.answered:
         over = began + base.parse_duration(step.approval.timeout)
         message = f"an Approval that answers {step.approval.name} is awaited for {step.approval.timeout}"
-        return Wait(Reason.A_PERSON_IS_ASKED, message, over, is_for_a_person=True)
+        name = step.approval.name
+        return Wait(Reason.A_PERSON_IS_ASKED, message, over, is_for_a_person=True, answer=name)
     return None
 
 
