@@ -50,7 +50,9 @@ def answered(found: Sequence[Decision], seen: Deployment, asked: Asked, name: st
         spec = decision.spec
         if (spec.decision, spec.answers, spec.plan_hash) != ("Approve", name, seen.status.plan_hash):
             continue
-        is_new = decision.made_at is None or asked.since is None or decision.made_at >= asked.since
+        # The API server keeps the second in which something was made, and not more.
+        since = None if asked.since is None else asked.since.replace(microsecond=0)
+        is_new = decision.made_at is None or since is None or decision.made_at >= since
         if is_new and decision.counts and now < spec.expires_at:
             return decision
     return None
