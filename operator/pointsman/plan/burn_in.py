@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from pointsman.api import base
 from pointsman.api.conditions import Reason
 from pointsman.api.deployment import Verdict
-from pointsman.plan import gates, indexes, rollout, traffic
-from pointsman.plan.facts import Facts
+from pointsman.plan import approvals, gates, indexes, rollout, traffic
+from pointsman.plan.facts import USED, BurnIn, Facts
 from pointsman.plan.gates import Finding, Pair
 from pointsman.plan.measured import Earlier, Evaluation
 from pointsman.plan.observed import Deployment, Presence
@@ -20,20 +20,36 @@ def watched(seen: Deployment, facts: Facts, now: datetime) -> Facts:
     burn_in, serving = facts.burn_in, facts.serving
     if burn_in is None or serving is None or serving.name != burn_in.index:
         return _begun(seen, replace(facts, burn_in=None), now)
-    before = rollout.before(facts)
-    worse = failing(seen, facts, now)
-    if worse is not None and seen.spec.strategy.on_failure == "RollBack":
+    before, facts = rollout.before(facts), _judged(seen, facts, burn_in, now)
+    burn_in = facts.burn_in or burn_in
+    if burn_in.failed and seen.spec.strategy.on_failure == "RollBack":
         if before is not None and indexes.may_take_over(seen, facts, before, now):
-            rejected = rollout.rejection(seen, serving, Reason.GATE_FAILED, worse.message, now)
+            rejected = rollout.rejection(seen, serving, Reason.GATE_FAILED, burn_in.failed, now)
             where = indexes.cursor(seen, before)
             return facts.switched(before, 0 if where is None else where.snapshot, now).refused(rejected)
         return facts
     if burn_in.accepted_at is None and traffic.is_accepted(seen, facts):
         facts = replace(facts, burn_in=replace(burn_in, accepted_at=now))
-    if worse is not None or left(seen, facts, now) or indexes.presence(seen, serving.name) is not Presence.PRESENT:
+    if burn_in.failed or left(seen, facts, now) or indexes.presence(seen, serving.name) is not Presence.PRESENT:
         return facts
     over = facts.put(replace(serving, proven_at=now))
     return replace(over, burn_in=None, shadow=None, route=facts.route + (facts.shadow is not None))
+
+
+def _judged(seen: Deployment, facts: Facts, burn_in: BurnIn, now: datetime) -> Facts:
+    """Note that a gate has failed, or that a person lets the one pass that did."""
+    target = indexes.target(seen)
+    if burn_in.failed and not isinstance(target, str):
+        plan = approvals.plan_hash(seen, facts, target)
+        approval = approvals.approved(seen, facts, plan, burn_in.failed_by, now)
+        if approval is not None:
+            answered = (*burn_in.answered, burn_in.failed_by)
+            burn_in = replace(burn_in, failed="", failed_by="", answered=answered)
+            facts = replace(facts, burn_in=burn_in, used=(*facts.used, approval.uid)[-USED:])
+    worse = failing(seen, facts, now)
+    if worse is None or burn_in.failed:
+        return facts
+    return replace(facts, burn_in=replace(burn_in, failed=worse.message, failed_by=worse.gate))
 
 
 def _begun(seen: Deployment, facts: Facts, now: datetime) -> Facts:
@@ -53,7 +69,8 @@ def failing(seen: Deployment, facts: Facts, now: datetime) -> Finding | None:
     if serving is None:
         return None
     found = gates.findings(seen, facts, Pair(serving, rollout.before(facts)), now)
-    return next((f for f in found if f.verdict is Verdict.FAILED), None)
+    passed = () if facts.burn_in is None else facts.burn_in.answered
+    return next((f for f in found if f.verdict is Verdict.FAILED and f.gate not in passed), None)
 
 
 def left(seen: Deployment, facts: Facts, now: datetime) -> str:

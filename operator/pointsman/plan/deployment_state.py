@@ -98,9 +98,10 @@ def _of_serving(seen: Deployment, facts: Facts, serving: Index, now: datetime) -
     said = f"serving {indexes.said(seen, serving)}"
     if facts.burn_in is None:
         return ConditionType.READY, Reason.UP_TO_DATE, said
-    worse = burn_in.failing(seen, facts, now)
-    if worse is not None:
-        return ConditionType.READY, Reason.GATE_FAILED, f"{said}, which is worse: {worse.message}"
+    worse = facts.burn_in
+    if worse.failed:
+        message = f"{said}, which is worse: {worse.failed}; approve {worse.failed_by}, or change spec.version"
+        return ConditionType.READY, Reason.GATE_FAILED, message
     return ConditionType.READY, Reason.BURNING_IN, f"{said}, burning in {burn_in.left(seen, facts, now)}"
 
 

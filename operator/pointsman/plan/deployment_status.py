@@ -11,7 +11,7 @@ from pointsman.api import deployment as api
 from pointsman.api import routes as routes_api
 from pointsman.api.conditions import Condition, ConditionType, Reason
 from pointsman.api.deployment import Role
-from pointsman.plan import approvals, burn_in, drill, gates, indexes, rollout, routes, traffic, words
+from pointsman.plan import approvals, burn_in, drill, gates, indexes, retirement, rollout, routes, traffic, words
 from pointsman.plan.facts import Facts, Index, Rejection, Rollout
 from pointsman.plan.indexes import Target
 from pointsman.plan.measured import Earlier, Evaluation
@@ -215,6 +215,10 @@ def _awaiting_approval(seen: Deployment, facts: Facts, now: datetime) -> Conditi
         holds, reason, message = True, Reason.A_PERSON_IS_ASKED, found.message
     elif facts.rollout is not None and facts.rollout.held:
         holds, reason, message = True, Reason.HELD, facts.rollout.held
+    elif facts.burn_in is not None and facts.burn_in.failed:
+        holds, reason, message = True, Reason.GATE_FAILED, facts.burn_in.failed
+    elif retirement.asks(seen, facts, now):
+        holds, reason, message = True, Reason.A_PERSON_IS_ASKED, retirement.APPROVAL
     else:
         holds, reason, message = False, Reason.NOBODY_IS_ASKED, "no person is waited for"
     return words.condition(ConditionType.AWAITING_APPROVAL, holds, reason, message, seen.generation, now)
@@ -260,8 +264,8 @@ def _available(seen: Deployment, serving: Index | None, now: datetime) -> Condit
 
 
 def _retained(seen: Deployment, facts: Facts) -> Index | None:
-    """Return the retained index that a rollback would go to: the one that served last."""
-    found = [i for i in facts.indexes if i.role is Role.RETAINED]
+    """Return the retained index that a rollback would go to: of those that are proven, the one that served last."""
+    found = [i for i in facts.indexes if i.role is Role.RETAINED and i.proven_at is not None]
     return max(found, key=lambda i: i.since.timestamp() if i.since else 0.0, default=None)
 
 

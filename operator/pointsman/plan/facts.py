@@ -124,6 +124,12 @@ class BurnIn:
     accepted_at: datetime | None = None
     queries: int = 0
     """How many queries it had answered when that began."""
+    failed: str = ""
+    """Which gate has failed, as a clause: it has, whatever it says later."""
+    failed_by: str = ""
+    """That gate, which an Approval may let pass."""
+    answered: tuple[str, ...] = ()
+    """The gates that Approvals let pass though they failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +285,7 @@ def from_json(value: dict[str, Any]) -> Facts:
         "rollout": None if rollout is None else Rollout(**known(Rollout, rollout) | _tuples(rollout, "answered")),
         "shadow": None if shadow is None else Shadow(**known(Shadow, shadow)),
         "drill": None if drill is None else Drill(**known(Drill, drill)),
-        "burn_in": None if burn_in is None else BurnIn(**known(BurnIn, burn_in)),
+        "burn_in": None if burn_in is None else BurnIn(**known(BurnIn, burn_in) | _tuples(burn_in, "answered")),
         "rejected": tuple(
             Rejection(**known(Rejection, entry) | {"reason": Reason(entry["reason"])})
             for entry in found.get("rejected", ())

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import TypeVar
 
 from pointsman.api import base
 from pointsman.api import deployment as api
@@ -21,6 +22,7 @@ from pointsman.plan.facts import Facts, Index
 from pointsman.plan.measured import Canaries, Evaluation
 from pointsman.plan.observed import Deployment, QueriesView
 
+Measured = TypeVar("Measured", Evaluation, Canaries)
 CHANGED = 0.01
 """The share of the documents that may have changed since an evaluation that still stands."""
 
@@ -91,7 +93,7 @@ def every_document_is_indexed(seen: Deployment, pair: Pair, now: datetime) -> Fi
 
 def model_is_unchanged(seen: Deployment, pair: Pair, now: datetime) -> Finding | None:
     """The model's vectors of the pinned texts are what they were: asked before each snapshot and by each evaluation."""
-    found = _of_pair(seen.evaluation, pair)
+    found = _of_pair(seen, seen.evaluation, pair)
     embedded = indexes.newest(seen, pair.index.recipe)
     if found is None or found.model_distance is None:
         if embedded is None:
@@ -192,7 +194,7 @@ def findings(seen: Deployment, facts: Facts, pair: Pair, now: datetime) -> tuple
 
 def standing(seen: Deployment, metric: str, view: QueriesView, pair: Pair, now: datetime) -> Evaluation | None:
     """Return the evaluation of a pair that still stands: of this set and metric, young, of nearly this content."""
-    gate, found = seen.spec.gates.evaluation, _of_pair(seen.evaluation, pair)
+    gate, found = seen.spec.gates.evaluation, _of_pair(seen, seen.evaluation, pair)
     if gate is None or found is None or view.record is None:
         return None
     is_of_this = (found.metric, found.digest) == (metric, view.record.digest)
@@ -202,12 +204,11 @@ def standing(seen: Deployment, metric: str, view: QueriesView, pair: Pair, now: 
 
 def canaries_standing(seen: Deployment, view: QueriesView, pair: Pair) -> Canaries | None:
     """Return what the canaries found in a pair, where that still stands."""
-    gate, found = seen.spec.gates.canaries, seen.canaries
+    gate, found = seen.spec.gates.canaries, _of_pair(seen, seen.canaries, pair)
     if gate is None or found is None or view.record is None:
         return None
-    other = "" if pair.other is None else pair.other.name
-    is_of_this = (found.candidate, found.serving, found.digest) == (pair.index.name, other, view.record.digest)
-    return found if is_of_this and found.k == gate.k and not _has_changed(seen, pair.index, found) else None
+    is_of_this = (found.digest, found.k) == (view.record.digest, gate.k)
+    return found if is_of_this and not _has_changed(seen, pair.index, found) else None
 
 
 def said_before(view: QueriesView, policy: float) -> str:
@@ -305,9 +306,13 @@ def _not_measured(gate: str, seen: Deployment, message: str, wanted: str) -> Fin
     return Finding(gate, Verdict.INCONCLUSIVE, f"not measured yet; {message}", wanted=wanted)
 
 
-def _of_pair(found: Evaluation | None, pair: Pair) -> Evaluation | None:
+def _of_pair(seen: Deployment, found: Measured | None, pair: Pair) -> Measured | None:
+    """Return what was found of a pair, unless in an earlier try of a version that was rejected since."""
     other = "" if pair.other is None else pair.other.name
-    return found if found is not None and (found.candidate, found.serving) == (pair.index.name, other) else None
+    if found is None or (found.candidate, found.serving) != (pair.index.name, other):
+        return None
+    rejected = [r.at for r in seen.facts.rejected if r.recipe == pair.index.recipe]
+    return None if rejected and found.measured_at <= max(rejected) else found
 
 
 def _has_changed(seen: Deployment, index: Index, found: Evaluation | Canaries) -> bool:

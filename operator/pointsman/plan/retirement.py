@@ -47,6 +47,17 @@ def marked(seen: Deployment, facts: Facts, target: Target, now: datetime) -> Fac
     return facts
 
 
+def asks(seen: Deployment, facts: Facts, now: datetime) -> bool:
+    """Return whether an index would retire, were it not for a person who has to let it."""
+    target = indexes.target(seen)
+    if isinstance(target, str) or seen.spec.retire.mode != "Supervised" or facts.serving is None:
+        return False
+    if indexes.presence(seen, facts.serving.name) is not Presence.PRESENT:
+        return False
+    kept = [i for i in facts.indexes if i.role is Role.RETAINED and not indexes.matches(i, target)]
+    return any(_is_over(seen, i, now) and not why_kept(seen, facts, target, i, now) for i in kept)
+
+
 def why_kept(seen: Deployment, facts: Facts, target: Target, index: Index, now: datetime) -> str:
     """Return why a retained index whose time is over is kept, as a clause; empty where nothing keeps it."""
     serving = facts.serving

@@ -20,13 +20,15 @@ from pointsman.api.conditions import Reason
 from pointsman.api.deployment import Role, Verdict
 from pointsman.core import recipes
 from pointsman.plan import approvals, gates, indexes, traffic
-from pointsman.plan.facts import BurnIn, Facts, Index, Rejection, Rollout, Shadow
+from pointsman.plan.facts import USED, BurnIn, Facts, Index, Rejection, Rollout, Shadow
 from pointsman.plan.gates import Finding, Pair
 from pointsman.plan.indexes import Target
 from pointsman.plan.observed import Deployment
 
 AT_ONCE = steps.Step(weight=100)
 DEADLINE = approvals.DEADLINE
+OVER = "/failed"
+"""What is noted behind the name of a gate that was let pass though it failed."""
 MIRRORED = 1
 """The share of the queries, in percent, that also goes to the retained index during burn-in, as the control."""
 
@@ -244,7 +246,7 @@ def _answered(seen: Deployment, facts: Facts, now: datetime) -> Facts:
         rollout = replace(rollout, answered=tuple(dict.fromkeys(answered)))
         if name in held:
             rollout = _released(rollout, now)
-        facts = replace(facts, rollout=rollout, used=(*facts.used, approval.uid)[-64:])
+        facts = replace(facts, rollout=rollout, used=(*facts.used, approval.uid)[-USED:])
     return facts
 
 
@@ -264,7 +266,7 @@ def _judged(seen: Deployment, facts: Facts, wanted: Index, now: datetime) -> Fac
     if refusal is not None:
         by = f" by {refusal.spec.approved_by}" if refusal.spec.approved_by else ""
         message = f"refused{by} in Approval {refusal.name}"
-        used = replace(facts, used=(*facts.used, refusal.uid)[-64:])
+        used = replace(facts, used=(*facts.used, refusal.uid)[-USED:])
         return used.refused(rejection(seen, wanted, Reason.REJECTED_BY_A_PERSON, message, now))
     if rollout.held:
         return facts
@@ -357,8 +359,13 @@ def _entered(seen: Deployment, facts: Facts, wanted: Index, now: datetime) -> Fa
 def promoted(seen: Deployment, facts: Facts, wanted: Index, now: datetime) -> Facts:
     """Return the facts after the switch at the end of the road: what served is retained, and the burn-in begins."""
     where, served = indexes.cursor(seen, wanted), facts.serving
+    answered = () if facts.rollout is None else facts.rollout.answered
     facts = facts.switched(wanted, where.snapshot if where is not None else 0, now)
-    return burning(seen, facts, wanted, served, now)
+    facts = burning(seen, facts, wanted, served, now)
+    if facts.burn_in is None:
+        return facts
+    passed = tuple(name.removesuffix(OVER) for name in answered if name.endswith(OVER))
+    return replace(facts, burn_in=replace(facts.burn_in, answered=passed))
 
 
 def burning(seen: Deployment, facts: Facts, index: Index, control: Index | None, now: datetime) -> Facts:
@@ -375,7 +382,7 @@ def burning(seen: Deployment, facts: Facts, index: Index, control: Index | None,
 
 def _over(gate: str) -> str:
     """Return how it is noted that a gate was let pass though it failed."""
-    return f"{gate}/failed"
+    return f"{gate}{OVER}"
 
 
 def _short(span: timedelta) -> str:
