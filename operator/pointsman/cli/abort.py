@@ -20,7 +20,7 @@ def run(current: Session, reference: str, version: str | None, lasts: str, comme
         message = f"{chosen} is neither what {seen.name} wants, {seen.spec.version}, nor what serves"
         raise Terminal(Reason.INVALID_SPEC, f"{message}{_serves(seen)}; there is nothing to abort")
     now = current.world.now()
-    there = deployments.aborted(deployments.decisions(current, seen), chosen, now)
+    there = deployments.aborted(deployments.decisions_seen(current, seen), chosen, now)
     if there is not None and there.spec.expires_at >= now.replace(microsecond=0) + lasting:
         until = f"{there.spec.expires_at:%Y-%m-%d %H:%M:%S} UTC"
         writing.tell(f"Approval {there.name} keeps queries off {chosen} until {until} already")

@@ -79,7 +79,11 @@ def _concluded(seen: Deployment, named: list[str], undecided: list[str]) -> list
     if waiting is not None and waiting.reason is Reason.HELD:
         # What failed is what holds it; where nothing failed, the step took too long.
         return [gate.name for gate in seen.status.gates if gate.verdict is Verdict.FAILED] or named or [DEADLINE]
-    return undecided if goal is not None and goal.reason is Reason.GATES_UNDECIDED else []
+    if goal is None or goal.reason is not Reason.GATES_UNDECIDED or seen.status.step is None:
+        return []
+    # Some gates cannot decide and keep nobody waiting, such as one that has seen too few queries yet.
+    said = seen.status.step.waiting_for
+    return [g.name for g in seen.status.gates if said == f"{g.name}: {g.message}"] or undecided
 
 
 def _name_of_step(seen: Deployment) -> list[str]:

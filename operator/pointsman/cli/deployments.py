@@ -13,7 +13,7 @@ from pointsman.api.conditions import Condition, ConditionType, Reason
 from pointsman.cli import resources
 from pointsman.cli.session import Session
 from pointsman.cluster.resources import APPROVAL, DEPLOYMENT, Resource
-from pointsman.errors import Terminal
+from pointsman.errors import Retryable, Terminal
 
 
 class Wanted(base.Model):
@@ -126,6 +126,14 @@ def decisions(current: Session, about: Deployment) -> Sequence[Decision]:
         made_at = None if made is None else datetime.fromisoformat(made)
         found.append(Decision(meta["name"], spec, made_at, counts))
     return found
+
+
+def decisions_seen(current: Session, about: Deployment) -> Sequence[Decision]:
+    """Return the Approvals about a deployment, or none where they may not be looked at: no way back hangs on that."""
+    try:
+        return decisions(current, about)
+    except Retryable:
+        return ()
 
 
 def aborted(found: Sequence[Decision], version: str, now: datetime) -> Decision | None:

@@ -172,12 +172,15 @@ def _deployment(resource: Resource, depth: int, with_namespace: bool, now: datet
 
 def _road(status: deployment.DeploymentStatus, depth: int, now: datetime) -> Iterator[Line]:
     """Yield the step under way, until when going back is possible, what the gates said, and what was rejected."""
-    step, rollback = status.step, status.rollback
-    if step is not None and (step.waiting_for or step.until or step.deadline):
-        parts = [step.waiting_for] if step.waiting_for else []
+    step, rollback, goal = status.step, status.rollback, resources.goal(status.conditions)
+    if step is not None:
+        # Mostly the line of the goal says it already.
+        is_said = goal is not None and step.waiting_for in goal.message
+        parts = [] if is_said else [step.waiting_for]
         parts += [f"over {_when(step.until, now)}"] if step.until is not None else []
         parts += [f"given up {_when(step.deadline, now)}"] if step.deadline is not None else []
-        yield Line(depth, f"step {step.name}", detail=", ".join(parts))
+        if parts:
+            yield Line(depth, f"step {step.name}", detail=", ".join(parts))
     if rollback is not None and rollback.until is not None:
         yield Line(depth, f"rollback {rollback.to}", detail=f"{_kept(rollback.until, now)}")
     for gate in status.gates:

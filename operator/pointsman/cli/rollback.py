@@ -70,7 +70,7 @@ def _how(seen: Deployment, index: IndexStatus) -> str:
 
 def check_not_aborted(current: Session, seen: Deployment, version: str) -> None:
     """Raise Terminal where a person keeps queries off a version: wanting it would lead nowhere."""
-    found = deployments.aborted(deployments.decisions(current, seen), version, current.world.now())
+    found = deployments.aborted(deployments.decisions_seen(current, seen), version, current.world.now())
     if found is not None:
         until = f"{found.spec.expires_at:%Y-%m-%d %H:%M:%S} UTC"
         message = f"Approval {found.name} keeps queries off {version} until {until}"

@@ -115,9 +115,10 @@ def _then(seen: Deployment) -> str:
 def _hints(seen: Deployment, goal: Condition) -> list[str]:
     """Return what the message leaves unsaid."""
     hints = []
-    if goal.reason is Reason.GATES_UNDECIDED:
-        undecided = [g for g in seen.status.gates if g.verdict is not Verdict.PASSED]
-        hints += [f"{gate.name}: {gate.message}" for gate in undecided if f"{gate.name}: " not in goal.message]
+    if seen.status.step is not None and seen.status.step.index is not None:
+        # What could not be measured will be waited for sooner or later.
+        broken = [gate for gate in seen.status.gates if gate.verdict is Verdict.ERROR]
+        hints += [f"{gate.name}: {gate.message}" for gate in broken if gate.message not in goal.message]
     if goal.reason in (Reason.ROUTE_NOT_ACCEPTED, Reason.NO_GATEWAY):
         hints.append("queries go on being answered by the weights that gateways have")
     verified = seen.condition(ConditionType.TRAFFIC_VERIFIED)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from tests.unit.cli import migrations
 from tests.unit.cli.bench import Bench, dataset
+
+from pointsman.api.conditions import Reason
+from pointsman.cluster.resources import Resource
+from pointsman.errors import Retryable
 
 MADE = "papers-abort-v8-20310501-120000"
 BEHIND = migrations.promoted(rollback={"ready": False, "to": "v7", "estimate": "3m 20s"})
@@ -105,6 +110,22 @@ def test_one_abort_is_enough_unless_it_is_to_last_longer(bench: Bench, lasts: st
     assert len(migrations.approvals(bench)) == made
     if made == 1:
         assert answer.lines == ["Approval earlier keeps queries off v8 until 2031-05-02 12:00:00 UTC already"]
+
+
+@pytest.mark.parametrize("command", ["abort", "rollback"])
+def test_whoever_may_not_look_at_approvals_finds_the_way_back_all_the_same(bench: Bench, command: str) -> None:
+    migrations.put(bench, migrations.asking())
+    listed = bench.wire.list
+
+    def list_what_is_allowed(kind: str, namespace: str | None) -> Sequence[Resource]:
+        if kind == "Approval":
+            raise Retryable(Reason.CLUSTER_UNREACHABLE, "the Kubernetes API refused us (403 Forbidden)")
+        return listed(kind, namespace)
+
+    bench.wire.list = list_what_is_allowed  # type: ignore[method-assign]
+
+    assert bench.run(command, "papers").code == 0
+    assert bench.run("abort", "papers", "--withdraw").err == "error: the Kubernetes API refused us (403 Forbidden)\n"
 
 
 def test_withdrawing_removes_all_that_abort_the_version_and_nothing_else(bench: Bench) -> None:

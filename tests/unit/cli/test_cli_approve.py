@@ -96,7 +96,8 @@ CANARIES = {
     "version": "v8",
     "message": "the canaries were not asked yet",
 }
-TOLD = migrations.undecided(step={"asks": ["evaluation"]}) | {"gates": [CANARIES, migrations.UNDECIDED]}
+ONE_OF_TWO = migrations.undecided() | {"gates": [CANARIES, migrations.UNDECIDED]}
+TOLD = migrations.undecided(step={"asks": ["canaries"]}) | {"gates": [CANARIES, migrations.UNDECIDED]}
 ENDLESS = migrations.endless()
 KEPT = migrations.promoted(rollback={"ready": True, "to": "v7", "until": "2031-05-01T11:00:00Z"})
 SUPERVISED = {"retire": {"mode": "Supervised"}}
@@ -108,7 +109,8 @@ SUPERVISED = {"retire": {"mode": "Supervised"}}
         pytest.param(migrations.undecided(), {}, None, "evaluation", id="a gate that cannot decide"),
         pytest.param(held(FAILED, CANARIES), {}, None, "evaluation", id="what failed is what holds it"),
         pytest.param(held(), {}, None, "deadline", id="a step that took too long"),
-        pytest.param(TOLD, {}, None, "evaluation", id="of two what the operator says"),
+        pytest.param(ONE_OF_TWO, {}, None, "evaluation", id="the gate that keeps it waiting"),
+        pytest.param(TOLD, {}, None, "canaries", id="of two what the operator says"),
         pytest.param(ENDLESS, {}, None, "settle", id="a pause that somebody has to end"),
         pytest.param(PAUSED, {}, "settle", "settle", id="a pause that would end by itself"),
         pytest.param(
@@ -128,7 +130,7 @@ def test_whatever_asks_can_be_answered(
     assert [found["answers"] for found in migrations.approvals(bench).values()] == [answered]
 
 
-TWO = migrations.undecided() | {"gates": [CANARIES, migrations.UNDECIDED]}
+TWO = migrations.undecided(step={"waitingFor": "the gates"}) | {"gates": [CANARIES, migrations.UNDECIDED]}
 
 
 @pytest.mark.parametrize("decision", ["approve", "reject"])

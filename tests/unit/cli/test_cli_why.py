@@ -213,7 +213,7 @@ def test_how_many_judged_queries_are_lacking_is_counted(bench: Bench, groups: in
     assert [line for line in bench.run("why", "papers").lines if "groups of judged queries," in line] == note
 
 
-def test_every_gate_that_is_undecided_is_told_and_not_the_first_alone(bench: Bench) -> None:
+def test_a_gate_that_could_not_be_measured_is_told_beside_the_one_that_is_waited_for(bench: Bench) -> None:
     canaries = {"name": "canaries", "verdict": "Error", "version": "v8", "message": "QuerySet smoke is not there"}
     migrations.put(bench, migrations.undecided() | {"gates": [migrations.UNDECIDED, canaries]})
 
