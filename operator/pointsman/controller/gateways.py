@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +18,7 @@ import httpx
 
 from pointsman.cluster.resources import DEPLOYMENT
 from pointsman.core.guards import Arm
-from pointsman.errors import Retryable
+from pointsman.errors import PointsmanError
 from pointsman.plan.observed import Gateway, Minute, Shadowed
 from pointsman.plan.tasks import Key
 
@@ -41,6 +41,8 @@ class Address:
     """Whether the cluster sends queries there; None where only the gateway itself knows."""
 
 
+UNKNOWN = Address("gateways")
+"""Stands for gateways that nobody could be asked for."""
 Find = Callable[[], Sequence[Address]]
 """Finds every gateway that there is, ready or not."""
 
@@ -110,13 +112,16 @@ class Gateways:
 
     def ask(self) -> None:
         """Ask every gateway once, and wake the deployments of which one says something new."""
+        unfound: tuple[Report, ...] = ()
         try:
             addresses = self._find()
-        except Retryable:
-            # Whoever was there is taken to be there still.
-            addresses = [report.address for report in self.reports()]
+        except PointsmanError as error:
+            # Whoever was there is taken to be there still, and where nobody was, somebody is taken to be there: a
+            # gateway that nobody knows of would else be no reason to keep an index.
+            addresses = [report.address for report in self.reports() if report.address != UNKNOWN]
+            unfound = () if addresses else (Report(UNKNOWN, f"cannot be listed: {error.message}"),)
         with ThreadPoolExecutor(min(AT_ONCE, max(1, len(addresses)))) as pool:
-            reports = tuple(pool.map(self._ask, addresses))
+            reports = (*_distinct(pool.map(self._ask, dict.fromkeys(addresses))), *unfound)
         with self._lock:
             before, self._reports = self._reports, reports
         for key in _changed(before, reports):
@@ -141,15 +146,28 @@ class Gateways:
             answer.raise_for_status()
             said = answer.json()
             ready = bool(said["ready"]) and not said.get("draining")
-            return Report(address, "", said["gateway"], ready, said["deployments"])
+            report = Report(address, "", str(said["gateway"]), ready, said["deployments"])
+            for key in _keys([report]):
+                # What cannot be read is no report, and must not come out only where one deployment is looked at.
+                _seen(report, key)
+            return report
         except httpx.TimeoutException:
             return Report(address, f"does not answer within {TIMEOUT:g} s")
         except httpx.HTTPStatusError as error:
             return Report(address, f"answers HTTP {error.response.status_code} to GET /report")
         except httpx.HTTPError as error:
             return Report(address, f"cannot be reached ({type(error).__name__})")
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             return Report(address, "answers GET /report with something else than a report")
+
+
+def _distinct(reports: Iterable[Report]) -> Iterator[Report]:
+    """Yield each process once, though a cluster may list it under several addresses: its counts are its own."""
+    known: set[str] = set()
+    for report in reports:
+        if not report.gateway or report.gateway not in known:
+            yield report
+        known.add(report.gateway)
 
 
 def _seen(report: Report, deployment: Key) -> Gateway:
