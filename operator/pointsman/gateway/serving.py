@@ -6,9 +6,8 @@ in its own database, which space its vectors live in.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
@@ -27,6 +26,7 @@ from pointsman.core.recipes import Space
 from pointsman.errors import PointsmanError, Terminal, unforeseen
 from pointsman.gateway.models import QueryModel, Side, Vector
 from pointsman.gateway.shared import Lent, Shared
+from pointsman.gateway.threads import Threads
 
 MOST_ORDINALS: Final = 16
 """Chunks of a document that stand for it in a search for what is like it."""
@@ -71,11 +71,11 @@ class Database:
 
     def __init__(self, backend: ports.Backend, threads: int) -> None:
         self.backend = backend
-        self.threads = ThreadPoolExecutor(threads, thread_name_prefix="search")
+        self.threads = Threads(threads, "search")
 
     def close(self) -> None:
         """Close it after the calls under way."""
-        self.threads.shutdown()
+        self.threads.close()
         self.backend.close()
 
 
@@ -189,7 +189,7 @@ class Serving:
 
     async def _call(self, call: Callable[[], T]) -> T:
         try:
-            found = await asyncio.get_running_loop().run_in_executor(self.database.threads, call)
+            found = await self.database.threads.call(call)
         except PointsmanError as error:
             self.database_error = error
             raise
@@ -228,8 +228,8 @@ async def opened(pairing: Pairing, doors: Doors) -> Opened:
     database_key, model_key = _keys(pairing)
     database = await doors.databases.borrow(database_key, lambda: doors.database(pairing.namespace, pairing.backend))
     try:
-        loop = asyncio.get_running_loop()
-        marker = await loop.run_in_executor(database.thing.threads, database.thing.backend.find, pairing.index)
+        backend = database.thing.backend
+        marker = await database.thing.threads.call(lambda: backend.find(pairing.index))
         _check(pairing, marker)
         assert marker is not None, "checked above"
         model = await doors.models.borrow(model_key, lambda: doors.model(pairing))
