@@ -27,6 +27,7 @@ MEASURES = {
     "diff": ("bench/diff.py",),
     "refresh": ("bench/refresh.py", "1000000"),
     "rollback": ("bench/rollback.py",),
+    "gateway": ("bench/gateway.py",),
     "rest": ("bench/rest.py",),
     "evaluation": ("bench/operating.py", "evaluation"),
     "looks": ("bench/operating.py", "looks"),
