@@ -121,7 +121,9 @@ async def _answered(
     seconds = time.perf_counter() - began
     for hits in found:
         top = hits[0].score if hits and asked.queries else None
-        ledger.answer(entry.index, seconds, not hits, top, is_weighted=asked.vector is None)
+        # What began under an older route and ends now proves nothing of this one.
+        is_proof = asked.vector is None and deployment.adopted is adopted
+        ledger.answer(entry.index, seconds, not hits, top, is_proof=is_proof)
     return found
 
 

@@ -106,11 +106,12 @@ class Ledger:
         is_empty: bool,
         top: float | None,
         is_shadow: bool = False,
-        is_weighted: bool = True,
+        is_proof: bool = True,
     ) -> None:
         """Count an answered query; `top` is the best hit's cosine, None where it says nothing of queries.
 
-        A vector goes to the index of its space whatever the weights: that it was answered proves nothing of them.
+        `is_proof` says whether it shows how the route that is served now is followed: a vector goes to the index of its
+        space whatever the weights, and what began under an older route ends by that.
         """
         minute = self._minute(index, is_shadow)
         minute.queries += 1
@@ -119,7 +120,7 @@ class Ledger:
         if top is not None:
             minute.scores[score_bin(top)] += 1
         if not is_shadow:
-            self.answered[index] += is_weighted
+            self.answered[index] += is_proof
             totals = self._totals(index)
             totals.queries += 1
             totals.empty += is_empty
