@@ -394,7 +394,7 @@ class Model:
 
     def decide(self, decision: str = "Approve", **changes: Any) -> Approval:
         """Create an Approval of the plan and version of today, unless something else is named."""
-        plan = {"plan": self.status.plan_hash} if decision == "Approve" else {}
+        plan = {"plan": self.status.plan_hash or "none"} if decision == "Approve" else {}
         named = {"version": self.spec["version"], "at": self.now, "expires": self.now + b.DAY, **plan, **changes}
         name = f"{decision.lower()}-{len(self.approvals)}"
         self.approvals[name] = fleet.approval(decision, **{"name": name, **named})

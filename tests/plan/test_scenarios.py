@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 from tests.plan import builders as b
+from tests.plan import fleet
+from tests.plan.fleet import FakeGateway
 from tests.plan.model import Model
 
 from pointsman.api import base
@@ -20,15 +22,27 @@ from pointsman.api.deployment import DeploymentStatus
 from pointsman.plan.observed import Plan
 
 FILES = sorted((Path(__file__).parent / "scenarios").glob("*.yaml"))
-DOES = ("edit", "dataset", "snapshot", "pass", "lose", "fails", "heals", "restarts", "delete")
-SEES = ("plans", "serving", "indexes", "ready", "message", "reason", "route", "rollback", "dataset is", "look again")
+DOES = (
+    "edit", "dataset", "snapshot", "judged", "breaks", "decide", "withdraw", "late", "in time", "pass", "lives", "lose",
+    "fails", "heals", "restarts", "delete",
+)  # fmt: skip
+SEES = (
+    "plans", "serving", "weights", "indexes", "ready", "message", "reason", "route", "rollback", "step", "gates",
+    "dataset is", "look again",
+)  # fmt: skip
+VERDICTS = {"no worse": fleet.PASSES, "worse": fleet.FAILS, "not known": fleet.UNDECIDED}
 
 
 @pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
 def test_story(file: Path) -> None:
     story = yaml.safe_load(file.read_text())
     assert set(story) == {"story", "given", "steps"}
-    model = Model(versions=tuple(story["given"]["versions"]), spec={"version": story["given"]["version"]})
+    given = story["given"]
+    model = Model(
+        versions=tuple(given["versions"]),
+        spec={"version": given["version"], **given.get("spec", {})},
+        gateways=[FakeGateway(name) for name in given.get("gateways", ())],
+    )
     if story["given"].get("serves", True):
         model.settle()
     for number, step in enumerate(story["steps"], 1):
@@ -66,6 +80,20 @@ def _do(model: Model, step: dict[str, Any]) -> None:
                 model.failing = {}
             case "restarts":
                 model.work.clear()
+            case "lives":
+                model.live(base.parse_duration(value))
+            case "judged":
+                model.verdicts = {version: VERDICTS[verdict] for version, verdict in value.items()}
+                model.evaluation = None
+            case "breaks":
+                model.errors = dict(value)
+            case "decide":
+                model.decide(**value)
+            case "withdraw":
+                model.approvals.clear()
+            case "late" | "in time":
+                for gateway in model.gateways:
+                    gateway.is_late = name == "late" if gateway.name in value else gateway.is_late
             case "delete":
                 model.deleting = {key: model.now for key in (b.DEPLOYMENT, b.DATASET) if key.kind in value}
 
@@ -80,7 +108,7 @@ def _until_rest(model: Model) -> list[Plan[DeploymentStatus]]:
     for _ in range(40):
         acted = model.turn_dataset().actions
         plans.append(model.turn())
-        if not model.finish() and not acted and not plans[-1].actions:
+        if not model.finish() and not acted and not plans[-1].actions and not model.is_adopting:
             return plans
     raise AssertionError(f"no rest; the last plans were {[b.kinds(plan.actions) for plan in plans[-4:]]}")
 
@@ -101,6 +129,11 @@ def _seen(model: Model, plans: list[Plan[DeploymentStatus]]) -> dict[str, Any]:
         "ready": kind is ConditionType.READY,
         "reason": str(reason),
         "message": message,
+        "weights": ", ".join(f"{version} {weight}" for version, weight in model.weights.items()),
+        "step": ""
+        if model.status.step is None
+        else f"{model.status.step.name} {model.status.step.index or ''}".strip(),
+        "gates": {gate.name: str(gate.verdict) for gate in model.status.gates},
         "route": f"{published['version']}@{published['snapshot']}" if published is not None else "",
         "rollback": "" if rollback is None else f"to {rollback.to}, {'ready' if rollback.ready else 'not ready'}",
         "dataset is": b.goal(model.dataset_status)[2],
