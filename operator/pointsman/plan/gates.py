@@ -311,8 +311,8 @@ def _of_pair(seen: Deployment, found: Measured | None, pair: Pair) -> Measured |
     other = "" if pair.other is None else pair.other.name
     if found is None or (found.candidate, found.serving) != (pair.index.name, other):
         return None
-    rejected = [r.at for r in seen.facts.rejected if r.recipe == pair.index.recipe]
-    return None if rejected and found.measured_at <= max(rejected) else found
+    is_earlier = any(r.recipe == pair.index.recipe and found.measured_at < r.at for r in seen.facts.rejected)
+    return None if is_earlier else found
 
 
 def _has_changed(seen: Deployment, index: Index, found: Evaluation | Canaries) -> bool:
