@@ -99,6 +99,7 @@ class Model:
     """What judged queries show of a version, whatever it is compared with; all else passes."""
     errors: dict[str, float] = field(default_factory=dict)
     """The share of a version's live queries that fails."""
+    drill_token: str = ""
     approvals: dict[str, Approval] = field(default_factory=dict)
     evaluation: Evaluation | None = None
     stable: Evaluation | None = None
@@ -166,6 +167,7 @@ class Model:
             address=self.address,
             published=self.published,
             work=self._work(b.DEPLOYMENT),
+            drill_token=self.drill_token,
             approvals=tuple(self.approvals.values()),
             gateways=tuple(gateway.seen() for gateway in self.gateways),
             query_sets=self.query_sets,
