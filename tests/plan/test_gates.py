@@ -17,7 +17,8 @@ from pointsman.api.conditions import ConditionType, Reason
 from pointsman.api.deployment import Verdict
 from pointsman.core import guards
 from pointsman.core.guards import Arm, Signal
-from pointsman.plan import gates
+from pointsman.plan import deployment, gates
+from pointsman.plan.actions import RecordFacts
 from pointsman.plan.facts import Facts
 from pointsman.plan.gates import Finding, Pair
 from pointsman.plan.measured import Streams
@@ -868,3 +869,97 @@ def test_a_burn_in_begins_once_the_switch_is_served() -> None:
     model.settle()
 
     assert model.facts.burn_in is not None and model.facts.burn_in.accepted_at == model.now
+
+
+# The first of all has nothing to be compared with, and must find what it must.
+
+FIRST: dict[str, tuple[dict[str, Any], dict[str, int], ConditionType, Reason, str]] = {
+    "not asked yet": (
+        {},
+        {},
+        ConditionType.RECONCILING,
+        Reason.GATES_UNDECIDED,
+        "v7 waits: canaries: not measured yet; the canaries were not asked yet; nothing serves yet",
+    ),
+    "one finds nothing": (
+        {"canaries": fleet.canaries(4, candidate="v7", serving="")},
+        {},
+        ConditionType.STALLED,
+        Reason.GATE_FAILED,
+        "v7 waits: canaries: 4 of 5 canaries find their documents in the first 5, wanted all; nothing serves yet",
+    ),
+    "all find what they must": (
+        {"canaries": fleet.canaries(candidate="v7", serving="")},
+        {"v7": 100},
+        ConditionType.READY,
+        Reason.UP_TO_DATE,
+        "serving v7@12",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "weights", "holds", "reason", "said"), FIRST.values(), ids=FIRST.keys())
+def test_a_first_index(
+    changes: dict[str, Any], weights: dict[str, int], holds: ConditionType, reason: Reason, said: str
+) -> None:
+    spec = b.spec("v7", gates=ALL, strategy={"steps": fleet.ROAD})
+    seen = b.deployment(
+        b.candidate("v7", b.V7),
+        spec=spec,
+        records={"v7": b.record()},
+        physical={"v7": b.present()},
+        query_sets=fleet.sets(),
+        **changes,
+    )
+
+    plan = deployment.plan(seen, b.NOW)
+
+    known = next((a.facts for a in plan.actions if isinstance(a, RecordFacts)), seen.facts)
+    assert (dict(known.weights), b.goal(plan.status)) == (weights, (holds, reason, said))
+    if not weights:
+        assert plan.status.step is not None and plan.status.step.name == "Gates"
+
+
+ASKED: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "both, once the candidate is whole": ({}, ["StartWork AskCanaries", "StartWork Evaluate"]),
+    "not while one of the two moves": ({"work": (b.running(b.check()),)}, []),
+    "not at two snapshots": ({"records": {"v8": b.record(11)}, "physical": {"v8": b.present(11)}}, []),
+    "not while they are asked": (
+        {"work": (b.running(TASK), b.running(ASKING))},
+        [],
+    ),
+    "not before its time, where it failed": (
+        {"work": (b.failed(TASK, generation=3), b.failed(ASKING, generation=3))},
+        [],
+    ),
+    "again when its time has come": (
+        {"work": (b.failed(TASK, generation=3, wait=timedelta(0)), b.failed(ASKING, generation=3))},
+        ["StartWork Evaluate"],
+    ),
+    "again when the spec was edited": (
+        {"work": (b.failed(TASK, generation=2), b.failed(ASKING, generation=2))},
+        ["StartWork AskCanaries", "StartWork Evaluate"],
+    ),
+    "not what stands": ({"evaluation": fleet.evaluation(), "canaries": fleet.canaries()}, []),
+    "again by the schedule of the set": (
+        {
+            "evaluation": fleet.evaluation(measured_at=b.NOW - 6 * b.HOUR),
+            "canaries": fleet.canaries(),
+            "query_sets": view(every="6h"),
+        },
+        ["StartWork Evaluate"],
+    ),
+    "not a set without queries": (
+        {"query_sets": {"papers-eval": QueriesView(True), "papers-canaries": QueriesView(True)}},
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "wanted"), ASKED.values(), ids=ASKED.keys())
+def test_what_is_asked(changes: dict[str, Any], wanted: list[str]) -> None:
+    seen = compared(**{"gateways": (), "dataset": b.view(), **changes})
+
+    found = [kind for kind in b.kinds(deployment.plan(seen, b.NOW).actions) if "Follow" not in kind]
+
+    assert [kind for kind in found if kind != "RecordFacts" and kind != "PublishRoute"] == wanted
