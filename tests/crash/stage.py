@@ -19,15 +19,18 @@ from typing import Any, ClassVar, TypeVar, cast
 import numpy as np
 import pyarrow as pa
 import structlog
+from tests.plan.fleet import FakeGateway
 
 from pointsman.access import Access
+from pointsman.api.routes import RouteStatus
 from pointsman.backends.memory import Memory
 from pointsman.cluster.memory import MemoryCluster
-from pointsman.cluster.resources import DATASET, DEPLOYMENT, QUERY_SET
+from pointsman.cluster.resources import APPROVAL, DATASET, DEPLOYMENT, QUERY_SET
 from pointsman.controller.reconcile import reconcile
 from pointsman.controller.world import Databases, World
 from pointsman.core import rows
 from pointsman.core.recipes import Space
+from pointsman.plan.observed import Gateway
 from pointsman.plan.tasks import Key, Phase, Work
 from pointsman.ports import Finished, Identity, Vectors, nobody
 from pointsman.store.root import Store
@@ -189,13 +192,42 @@ class Stage:
     database: Memory = field(default_factory=Memory)
     documents: dict[str, str] = field(default_factory=dict)
     time: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    gateways: list[FakeGateway] = field(default_factory=list)
+    """They are no part of the operator: what they serve outlives it."""
 
     def copy(self, folder: Path) -> Stage:
         shutil.copytree(self.folder, folder, symlinks=True)
-        return Stage(folder, _twin(self.cluster), _twin(self.database), dict(self.documents), self.time)
+        gateways = copy.deepcopy(self.gateways)
+        return Stage(folder, _twin(self.cluster), _twin(self.database), dict(self.documents), self.time, gateways)
 
     def now(self) -> datetime:
         return self.time
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The gateways of a stage, as an operator asks them: each serves what was written last, as the cluster has it."""
+
+    stage: Stage
+
+    def of(self, deployment: Key) -> tuple[Gateway, ...]:
+        """Return what every gateway says of one deployment, after it has looked at what is written."""
+        self.look()
+        return tuple(gateway.seen() for gateway in self.stage.gateways)
+
+    def look(self) -> None:
+        """Let every gateway look at the cluster."""
+        resource = self.stage.cluster.get(DEPLOYMENT, NAMESPACE, "papers")
+        for gateway in self.stage.gateways:
+            if resource is None:
+                gateway.look("", None, is_deleted=True)
+                continue
+            meta, route = resource["metadata"], resource.get("status", {}).get("route")
+            written = None if route is None else RouteStatus.model_validate(route)
+            gateway.look(meta["uid"], written, is_deleted="deletionTimestamp" in meta)
+
+    def hurry(self) -> None:
+        """They are asked at every look anyway."""
 
 
 def _twin(original: T) -> T:
@@ -229,6 +261,7 @@ def world(stage: Stage, tripwire: Tripwire) -> World:
         databases=Databases(wired_backend, access),
         access=access,
         wake=lambda key: None,
+        gateways=Asked(stage),  # type: ignore[arg-type]
     )
 
 
@@ -240,17 +273,23 @@ def settle(stage: Stage, tripwire: Tripwire, here: World | None = None, rounds: 
     here = here or world(stage, tripwire)
     with structlog.testing.capture_logs() as logs:
         for _ in range(rounds):
-            before = (len(tripwire.trace), len(logs))
-            for key in (DATASET_KEY, DEPLOYMENT_KEY, QUERY_SET_KEY):
+            before = (len(tripwire.trace), len(logs), [gateway.route for gateway in stage.gateways])
+            approvals = [
+                Key(APPROVAL, NAMESPACE, a["metadata"]["name"]) for a in stage.cluster.list(APPROVAL, NAMESPACE)
+            ]
+            for key in (DATASET_KEY, QUERY_SET_KEY, DEPLOYMENT_KEY, *approvals):
                 try:
                     cast(OneLookLater, here.runner).before_look(key)
                     reconcile(key, here, stage.now())
                 except Crash:
                     here = world(stage, tripwire)
             stage.time += timedelta(seconds=1)
-            # An action without an effect, such as work that finds nothing to write, is worth another look as well.
+            # An action without an effect, such as work that finds nothing to write, is worth another look as well, and
+            # so is a gateway that serves another route than before.
+            Asked(stage).look()
             is_waiting = cast(OneLookLater, here.runner).is_waiting
-            if not is_waiting and (len(tripwire.trace), len(logs)) == before:
+            after = (len(tripwire.trace), len(logs), [gateway.route for gateway in stage.gateways])
+            if not is_waiting and after == before:
                 break
         else:
             assert rounds < 150, f"no rest after 150 rounds; the last effects were {tripwire.trace[-20:]}"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from tests.crash.stage import NAMESPACE, SECRET_WORD, Stage
+from tests.plan.fleet import FakeGateway
 
-from pointsman.cluster.resources import DATASET, DEPLOYMENT, QUERY_SET, REFRESH_ANNOTATION
+from pointsman.cluster.resources import APPROVAL, DATASET, DEPLOYMENT, QUERY_SET, REFRESH_ANNOTATION
 
 API = "pointsman.dev/v1alpha1"
 
@@ -63,6 +65,19 @@ def ask(*relevant: str) -> Callable[[Stage], None]:
         "spec": {"queries": {"inline": [query]}},
     }
     return lambda stage: stage.cluster.apply(resource)
+
+
+def judge(stage: Stage) -> None:
+    """Declare a query set that can be measured by, and is too small to decide anything."""
+    queries = [
+        {"id": f"q{number}", "text": f"number {number} about {SECRET_WORD}", "relevant": [f"doc-{number}"]}
+        for number in range(1, 5)
+    ]
+    ask()(stage)
+    resource = stage.cluster.get(QUERY_SET, NAMESPACE, "questions")
+    assert resource is not None
+    resource["spec"] = {"queries": {"inline": queries}}
+    stage.cluster.apply(resource)
 
 
 def delete_queries(stage: Stage) -> None:
@@ -130,6 +145,56 @@ def delete_deployment(stage: Stage) -> None:
     stage.cluster.delete(DEPLOYMENT, NAMESPACE, "papers", stage.now())
 
 
+def by_steps(stage: Stage) -> None:
+    """Two gateways, a shadow, a tenth, a person, all; judged by a set that is too small to tell; then a burn-in."""
+    stage.gateways = [FakeGateway("g1"), FakeGateway("g2")]
+    spec = {
+        "strategy": {
+            "steps": [
+                {"shadow": {"percent": 100, "for": "10s"}},
+                {"weight": 10},
+                {"approval": {"name": "go-wide"}},
+                {"weight": 100},
+            ]
+        },
+        "gates": {"evaluation": {"querySetRef": {"name": "questions"}}},
+        "burnIn": {"for": "1h"},
+    }
+    edit(stage, DEPLOYMENT, lambda r: r["spec"].update(spec))
+
+
+def decide(decision: str, answers: str = "") -> Callable[[Stage], None]:
+    """Create an Approval of the plan of the day."""
+
+    def create(stage: Stage) -> None:
+        deployment = stage.cluster.get(DEPLOYMENT, NAMESPACE, "papers")
+        assert deployment is not None
+        spec: dict[str, Any] = {
+            "target": {"kind": DEPLOYMENT, "name": "papers"},
+            "decision": decision,
+            "version": "v8",
+            "expiresAt": "2030-01-01T00:00:00Z",
+        }
+        if answers:
+            spec["answers"] = answers
+        if decision == "Approve":
+            spec["planHash"] = deployment["status"]["planHash"]
+        name = f"{decision}-{answers}".strip("-").lower()
+        metadata = {"namespace": NAMESPACE, "name": name}
+        stage.cluster.apply({"apiVersion": API, "kind": APPROVAL, "metadata": metadata, "spec": spec})
+
+    return create
+
+
+def later(span: timedelta) -> Callable[[Stage], None]:
+    """Let time pass."""
+
+    def wait(stage: Stage) -> None:
+        stage.time += span
+
+    return wait
+
+
 def delete_dataset(stage: Stage) -> None:
     stage.cluster.delete(DATASET, NAMESPACE, "papers", stage.now())
 
@@ -147,6 +212,9 @@ class Story:
 
 MIGRATED = (declare, declare_v8, serve("v8"))
 
+AT_THE_GATE = (declare, judge, declare_v8, by_steps, serve("v8"), later(timedelta(seconds=10)))
+AT_A_TENTH = (*AT_THE_GATE, decide("Approve", "evaluation"))
+
 STORIES: dict[str, Story] = {
     "build": Story((), (declare,)),
     "migrate": Story((declare,), (declare_v8, serve("v8"))),
@@ -158,5 +226,13 @@ STORIES: dict[str, Story] = {
     "delete queries": Story((ask("doc-1"),), (delete_queries,)),
     "delete": Story(MIGRATED, (delete_deployment, delete_dataset)),
     "status wiped": Story(MIGRATED, (wipe_status,)),
+    "shadowed": Story((declare, judge, declare_v8, by_steps), (serve("v8"),)),
+    "let a tenth through": Story(AT_THE_GATE, (decide("Approve", "evaluation"),)),
+    "let all through, and burn in": Story(AT_A_TENTH, (decide("Approve", "go-wide"), later(timedelta(hours=1)))),
+    "roll back in mid-canary": Story(AT_A_TENTH, (serve("v7"),)),
+    "abort in mid-canary": Story(AT_A_TENTH, (decide("Abort"),)),
+    "reject in mid-canary": Story(AT_A_TENTH, (decide("Reject", "go-wide"),)),
+    "wiped and restored in mid-canary": Story(AT_A_TENTH, (wipe_status, restore)),
+    "delete in mid-canary": Story(AT_A_TENTH, (delete_deployment,)),
     "restored": Story(MIGRATED, (restore, change_source, serve("v7"))),
 }

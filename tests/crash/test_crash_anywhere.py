@@ -13,12 +13,12 @@ from tests.crash import stories
 from tests.crash.stage import NAMESPACE, SECRET_WORD, HashedWords, Stage, Tripwire, settle, world
 from tests.crash.stories import STORIES, Story
 
-from pointsman.cluster.resources import DATASET, DEPLOYMENT, QUERY_SET
+from pointsman.cluster.resources import APPROVAL, DATASET, DEPLOYMENT, QUERY_SET
 from pointsman.plan.actions import IRREVERSIBLE, Action
 
 VOLATILE = {
     "lastTransitionTime", "verifiedAt", "checkedAt", "measuredAt", "startedAt", "deadline", "refreshedAt",
-    "refreshHandled", "at", "until", "embedded", "reused", "readAt",
+    "refreshHandled", "at", "until", "embedded", "reused", "readAt", "salt",
 }  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def _state(stage: Stage) -> dict[str, Any]:
 
     database = stage.database
     seen: dict[str, Any] = {"route": stage.cluster.config_map(NAMESPACE, "papers-serving")}
-    for kind in (DATASET, DEPLOYMENT, QUERY_SET):
+    for kind in (DATASET, DEPLOYMENT, QUERY_SET, APPROVAL):
         for resource in stage.cluster.list(kind, NAMESPACE):
             seen |= dict(_flat(resource.get("status", {}), kind))
     for name in database.names("pm_"):
@@ -91,6 +91,10 @@ def _serves_all_the_time(stage: Stage, tripwire: Tripwire, may_be_lost: bool) ->
         if route is not None and not may_be_lost:
             assert stage.database.find(route["collection"]) is not None
             assert stage.database.count(route["collection"]) > 0
+        for gateway in stage.gateways:
+            assert gateway.route is None or sum(gateway.weights.values()) == 100
+            for index in gateway.weights:
+                assert may_be_lost or stage.database.find(index) is not None, f"{gateway.name} may search {index}"
 
     tripwire.observers.append(check)
 
