@@ -289,5 +289,5 @@ class Journey(RuleBasedStateMachine):
 
 TestJourney = Journey.TestCase
 TestJourney.settings = settings(
-    deadline=None, max_examples=25, stateful_step_count=25, suppress_health_check=list(HealthCheck)
+    deadline=None, max_examples=15, stateful_step_count=20, suppress_health_check=list(HealthCheck)
 )
