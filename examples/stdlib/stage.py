@@ -1,4 +1,4 @@
-"""What the demo stands on: a control plane, a database and the operator, and the edits that a user makes."""
+"""What the demo stands on: a control plane, a database, a gateway and the operator, and the edits that a user makes."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 from examples.stdlib import corpus
-from tests.servers import milvus, postgres
+from tests.servers import milvus, postgres, processes
 
 from pointsman.access import Access
 from pointsman.api import engines
@@ -33,6 +35,39 @@ NAME = "stdlib"
 PATIENCE = 600.0
 """Seconds that any one step may take before the demo gives up: far more than it needs, on a busy machine too."""
 Say = Callable[[str, str], None]
+BUSY = "another"
+"""The dataset whose embedding keeps the machine busy."""
+COPIES = 16
+ROAD: Mapping[str, Any] = {
+    "strategy": {
+        "steps": [
+            {"shadow": {"percent": 100, "for": "10s"}},
+            {"weight": 10},
+            {"pause": {"for": "5s"}},
+            {"weight": 50},
+            {"pause": {"for": "10s"}},
+            {"weight": 100},
+        ]
+    },
+    "gates": {"evaluation": {"querySetRef": {"name": NAME}, "metric": "nDCG@10", "notWorseBy": "0.02"}},
+    "burnIn": {"for": "15s"},
+}
+"""How a new version comes to all queries."""
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """The gateway, as those see it who query it and who run it."""
+
+    url: str
+    admin: str
+    process: subprocess.Popen[bytes]
+
+    def report(self) -> Mapping[str, Any]:
+        """Return what it says of the demo's deployment; empty where it does not serve it."""
+        answer = httpx.get(f"{self.admin}/report", timeout=10, trust_env=False)
+        found: Mapping[str, Any] = answer.json()["deployments"].get(f"{NAMESPACE}/{NAME}", {})
+        return found
 
 
 @dataclass
@@ -48,6 +83,7 @@ class Stage:
     cluster: kube.Kube
     admin: admin.Admin
     operator: subprocess.Popen[bytes]
+    gateway: Gateway
 
     # What the user does.
 
@@ -58,17 +94,51 @@ class Stage:
         for kind, spec in (
             (DATASET, self._dataset()),
             (QUERY_SET, self._query_set()),
-            (DEPLOYMENT, {"datasetRef": {"name": NAME}, "version": "v7", "backend": self.spec}),
+            (DEPLOYMENT, {"datasetRef": {"name": NAME}, "version": "v7", "backend": self.spec, **ROAD}),
         ):
             plural = {DATASET: "embeddingdatasets", DEPLOYMENT: "indexdeployments", QUERY_SET: "querysets"}[kind]
             body = {"apiVersion": "pointsman.dev/v1alpha1", "kind": kind, "metadata": {"name": NAME}, "spec": spec}
             self.admin.create(f"/apis/pointsman.dev/v1alpha1/namespaces/{NAMESPACE}/{plural}", body)
 
-    def add_v8(self) -> None:
-        """Add v8, the same model at four times the dimensions, to the dataset."""
+    def add_version(self, name: str, dimensions: int, template: str = "{name}. {text}", tokens: int = 4096) -> None:
+        """Add a version to the dataset: the same model at so many dimensions, another template, another chunking."""
         dataset = self._get(DATASET)
-        versions = [*dataset["spec"]["versions"], _version("v8", 256)]
+        versions = [*dataset["spec"]["versions"], _version(name, dimensions, template, tokens)]
         self.cluster.patch(DATASET, NAMESPACE, NAME, {"spec": {"versions": versions}})
+
+    def declare_another(self) -> None:
+        """Declare another dataset, of the same documents many times over."""
+        rows = (self.corpus / "documents.jsonl").read_text().splitlines()
+        with (self.corpus / "many.jsonl").open("w") as file:
+            for copy in range(COPIES):
+                for line in rows:
+                    row = json.loads(line)
+                    file.write(json.dumps({**row, "id": f"{row['id']}-{copy}", "text": f"{copy} {row['text']}"}) + "\n")
+        files = {"uri": f"file://{self.corpus}/many.jsonl", "format": "jsonl"}
+        spec = {"source": {"files": files, "idField": "id"}, "versions": [_version("b1", 64)]}
+        body = {"apiVersion": "pointsman.dev/v1alpha1", "kind": DATASET, "metadata": {"name": BUSY}, "spec": spec}
+        self.admin.create(f"/apis/pointsman.dev/v1alpha1/namespaces/{NAMESPACE}/embeddingdatasets", body)
+
+    def embed_another(self) -> None:
+        """Add a version to the other dataset, whose embedding keeps the machine busy."""
+        versions = [_version("b1", 64), _version("b2", 256)]
+        self.cluster.patch(DATASET, NAMESPACE, BUSY, {"spec": {"versions": versions}})
+
+    def is_busy(self) -> bool:
+        """Return whether the other dataset is being embedded."""
+        found = self.cluster.get(DATASET, NAMESPACE, BUSY) or {}
+        return found.get("status", {}).get("phase") == "Embedding"
+
+    def is_other_ready(self) -> bool:
+        """Return whether the other dataset is Ready with its first version."""
+        found = self.cluster.get(DATASET, NAMESPACE, BUSY) or {}
+        conditions = found.get("status", {}).get("conditions", [])
+        return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+    def leave_alone(self) -> None:
+        """Delete the other dataset."""
+        self.admin.delete(f"/apis/pointsman.dev/v1alpha1/namespaces/{NAMESPACE}/embeddingdatasets/{BUSY}")
+        self.wait(lambda: self.cluster.get(DATASET, NAMESPACE, BUSY) is None, "the other dataset to go")
 
     def serve(self, version: str) -> float:
         """Edit the one line; return when the API server had accepted the edit."""
@@ -127,6 +197,27 @@ class Stage:
         """Return the status of one of the deployment's conditions."""
         conditions = self._get(DEPLOYMENT).get("status", {}).get("conditions", [])
         return next((c["status"] for c in conditions if c["type"] == kind), "Unknown")
+
+    def status(self) -> dict[str, Any]:
+        """Return all that the deployment says of itself."""
+        found: dict[str, Any] = self._get(DEPLOYMENT).get("status", {})
+        return found
+
+    def step(self) -> str:
+        """Return the stage under way; empty at rest."""
+        return str(self.status().get("step", {}).get("name", ""))
+
+    def accepted_weights(self) -> set[tuple[str, int]]:
+        """Return the versions with the shares of the queries that every gateway serves."""
+        indexes = [index for index in self.status().get("indexes", ()) if "weight" in index]
+        return {(index["version"], index["weight"].get("accepted", -1)) for index in indexes}
+
+    def answers_alone(self, version: str) -> bool:
+        """Return whether the gateway serves the route of the status, and a version alone has answered by it."""
+        route, report = self.status().get("route", {}), self.gateway.report()
+        is_served = (report["epoch"], report["revision"]) == (route.get("epoch"), route.get("revision"))
+        names = {entry["index"] for entry in route.get("entries", ()) if entry["version"] == version}
+        return is_served and bool(report["answered"]) and {i for i, n in report["answered"].items() if n} <= names
 
     def sentence(self) -> str:
         """Return what the deployment says of itself."""
@@ -198,16 +289,16 @@ class Stage:
 
         return {
             "queries": {"files": files("queries")},
-            "judgements": {"files": files("judgements"), "kind": "KnownItem"},
+            "judgements": {"files": files("judgements"), "kind": "Complete"},
         }
 
 
-def _version(name: str, dimensions: int) -> dict[str, Any]:
+def _version(name: str, dimensions: int, template: str = "{name}. {text}", tokens: int = 4096) -> dict[str, Any]:
     return {
         "name": name,
         "model": {"wordllama": {"dimensions": dimensions}},
-        "text": {"template": "{name}. {text}", "metadataFields": ["module", "kind"]},
-        "chunking": {"maxTokens": 4096},
+        "text": {"template": template, "metadataFields": ["module", "kind"]},
+        "chunking": {"maxTokens": tokens},
     }
 
 
@@ -224,7 +315,9 @@ def up(folder: Path, backend: str, say: Callable[..., None], stack: contextlib.E
     say("the control plane is up", control_plane.server)
     spec, secrets = _database(backend, folder, stack)
     say(f"{backend} is up")
-    operator = _operator(folder, texts, control_plane.kubeconfig, stack)
+    gateway = _gateway(folder, control_plane.kubeconfig, stack)
+    say("the gateway is up", gateway.url)
+    operator = _operator(folder, texts, control_plane.kubeconfig, gateway, stack)
     say("the operator is up", f"process {operator.pid}")
     return Stage(
         folder,
@@ -236,6 +329,7 @@ def up(folder: Path, backend: str, say: Callable[..., None], stack: contextlib.E
         kube.connect(str(control_plane.kubeconfig)),
         control_plane.admin(),
         operator,
+        gateway,
     )
 
 
@@ -255,19 +349,80 @@ def _database(backend: str, folder: Path, stack: contextlib.ExitStack) -> tuple[
             return {"qdrant": {"url": url}}, {}
 
 
-def _operator(folder: Path, texts: Path, kubeconfig: Path, stack: contextlib.ExitStack) -> subprocess.Popen[bytes]:
-    environment = {
-        **os.environ,
-        "KUBECONFIG": str(kubeconfig),
-        "PYTHONPATH": str(Path(__file__).resolve().parents[2] / "operator"),
-        "POINTSMAN_STORE": str(folder / "store"),
-        "POINTSMAN_FILE_ROOTS": str(texts),
-        "POINTSMAN_ALLOW_LOOPBACK": "true",
-        "POINTSMAN_NAMESPACES": NAMESPACE,
-    }
-    log = stack.enter_context((folder / "operator.log").open("wb"))
-    command = [sys.executable, "-m", "pointsman.cli.main", "operator"]
-    process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+def _operator(
+    folder: Path, texts: Path, kubeconfig: Path, gateway: Gateway, stack: contextlib.ExitStack
+) -> subprocess.Popen[bytes]:
+    return _started(
+        [sys.executable, "-m", "pointsman.cli.main", "operator"],
+        folder / "operator.log",
+        {
+            "KUBECONFIG": str(kubeconfig),
+            "POINTSMAN_STORE": str(folder / "store"),
+            "POINTSMAN_FILE_ROOTS": str(texts),
+            "POINTSMAN_ALLOW_LOOPBACK": "true",
+            "POINTSMAN_NAMESPACES": NAMESPACE,
+            "POINTSMAN_GATEWAYS": gateway.admin,
+        },
+        stack,
+    )
+
+
+def _gateway(folder: Path, kubeconfig: Path, stack: contextlib.ExitStack) -> Gateway:
+    port, admin_port = _free_ports(2)
+    process = _started(
+        [sys.executable, "-m", "pointsman.cli.main", "gateway"],
+        folder / "gateway.log",
+        {
+            "KUBECONFIG": str(kubeconfig),
+            "POINTSMAN_ALLOW_LOOPBACK": "true",
+            "POINTSMAN_NAMESPACES": NAMESPACE,
+            "POINTSMAN_GATEWAY_AUTH": "none",
+            "POINTSMAN_GATEWAY_HOST": "127.0.0.1",
+            "POINTSMAN_GATEWAY_PORT": str(port),
+            "POINTSMAN_GATEWAY_ADMIN_HOST": "127.0.0.1",
+            "POINTSMAN_GATEWAY_ADMIN_PORT": str(admin_port),
+            "POINTSMAN_GATEWAY_DRAIN": "0s",
+        },
+        stack,
+    )
+    gateway = Gateway(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}", process)
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"{gateway.admin}/readyz", timeout=5, trust_env=False).status_code == 200:
+                return gateway
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise SystemExit(f"the gateway does not answer; its log is {folder / 'gateway.log'}")
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def live_queries(here: Stage, log: Path, rate: float) -> Iterator[subprocess.Popen[bytes]]:
+    """Send the judged queries to the gateway at a steady rate until left."""
+    url = f"{here.gateway.url}/v1/namespaces/{NAMESPACE}/indexes/{NAME}/search"
+    script = Path(__file__).with_name("traffic.py")
+    command = [sys.executable, str(script), url, str(here.corpus / "queries.jsonl"), str(log), "--rate", str(rate)]
+    with contextlib.ExitStack() as stack:
+        process = _started(command, here.folder / "traffic.log", {}, stack)
+        yield process
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [int(each.getsockname()[1]) for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def _started(
+    command: list[str], log_path: Path, settings: Mapping[str, str], stack: contextlib.ExitStack
+) -> subprocess.Popen[bytes]:
+    """Start a process of its own, which ends with the stack."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2] / "operator"), **settings}
+    log = stack.enter_context(log_path.open("wb"))
+    options = {"env": environment, "stdout": log, "stderr": log, "start_new_session": True}
+    process = processes.start(command, signal.SIGTERM, **options)
 
     def end() -> None:
         process.send_signal(signal.SIGTERM)
