@@ -91,6 +91,8 @@ class Guard:
     limit: float
     """The allowed share of queries, above 0 and below 1."""
     level: float = LEVEL
+    ratio: float = RATIO
+    """How many times as long as the control's 95th percentile is slow; for latency alone."""
     minute: int = -1
     """The last minute that was looked at, counted from 1970; it and those before are not looked at again."""
     measured: int = -1
@@ -135,12 +137,12 @@ class Guard:
         return Verdict.PASSED if self.has_passed and is_fresh else Verdict.INCONCLUSIVE
 
 
-def guard(signal: Signal, limit: float | None = None) -> Guard:
+def guard(signal: Signal, limit: float | None = None, ratio: float = RATIO) -> Guard:
     """Return a guard that has seen nothing; raises ValueError for a limit outside (0, 1)."""
     wanted = LIMITS[signal] if limit is None else limit
     if not 0 < wanted < 1:
         raise ValueError(f"a limit of {wanted} on {signal} cannot be tested; wanted a share above 0 and below 1")
-    return Guard(signal, wanted)
+    return Guard(signal, wanted, ratio=ratio)
 
 
 def observe(before: Guard, minute: int, candidate: Arm, control: Arm) -> Guard:
@@ -206,7 +208,7 @@ def _timed(seen: Guard, candidate: Arm, control: Arm) -> Guard:
     usual = latencies.quantile(pool[1].latency, QUANTILE)
     if sum(pool[1].latency.values()) < LEAST_CONTROL or usual is None:
         return replace(seen, pool=pool)
-    slow = latencies.share_slower(pool[0].latency, usual, RATIO)
+    slow = latencies.share_slower(pool[0].latency, usual, seen.ratio)
     return _bet(replace(seen, pool=(Arm(), Arm())), slow, math.inf)
 
 

@@ -24,7 +24,7 @@ def followed(seen: Deployment, candidate: str, control: str, now: datetime) -> S
     """Return what is known after all minutes that are over: of the same pair, or of another one from its beginning."""
     before, last = seen.streams, _minute(now) - GRACE
     if (before.candidate, before.control) != (candidate, control):
-        fresh = tuple(guards.guard(signal) for signal in Signal)
+        fresh = tuple(guards.guard(signal, ratio=_ratio(seen)) for signal in Signal)
         # What happened before it was looked at may be of another state of things.
         before = replace(before, candidate=candidate, control=control, minute=last - 1, guards=fresh)
     minutes = _minutes(seen.gateways)
@@ -68,6 +68,11 @@ def _counted(before: Streams, gateways: Iterable[Gateway], known: set[str]) -> S
         counted[gateway.process] = dict(gateway.totals)
     kept = dict(list(counted.items())[-MOST_GATEWAYS:])
     return replace(before, counted=kept, answered={name: count for name, count in answered.items() if name in known})
+
+
+def _ratio(seen: Deployment) -> float:
+    gate = seen.spec.gates.latency
+    return guards.RATIO if gate is None else float(gate.p95_ratio_at_most)
 
 
 def _minute(at: datetime) -> int:
