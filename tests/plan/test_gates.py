@@ -17,7 +17,7 @@ from pointsman.api.conditions import ConditionType, Reason
 from pointsman.api.deployment import Verdict
 from pointsman.core import guards
 from pointsman.core.guards import Arm, Signal
-from pointsman.plan import deployment, gates
+from pointsman.plan import deployment, gates, words
 from pointsman.plan.actions import RecordFacts
 from pointsman.plan.facts import Facts
 from pointsman.plan.gates import Finding, Pair
@@ -963,3 +963,62 @@ def test_what_is_asked(changes: dict[str, Any], wanted: list[str]) -> None:
     found = [kind for kind in b.kinds(deployment.plan(seen, b.NOW).actions) if "Follow" not in kind]
 
     assert [kind for kind in found if kind != "RecordFacts" and kind != "PublishRoute"] == wanted
+
+
+def test_a_failure_whose_way_back_is_broken_goes_back_once_it_is_mended() -> None:
+    model = promoted()
+    name = next(index.name for index in model.facts.indexes if index.version == "v7")
+    judge_again(model, fleet.FAILS)
+    model.turn()
+    model.finish()
+    model.database[name].missing = 3
+    model.failing = {"Check v7": b.failure(), "Repair v7": b.failure()}
+    model.settle()
+    assert (model.weights, goal(model)[1]) == ({"v8": 100}, Reason.GATE_FAILED)
+
+    judge_again(model, fleet.UNDECIDED)
+    model.failing = {}
+    model.wait(MINUTE)
+    model.settle()
+
+    assert (model.weights, goal(model)[1]) == ({"v7": 100}, Reason.TARGET_REJECTED)
+
+
+def test_a_failure_in_the_burn_in_that_a_person_lets_pass_is_asked_no_more() -> None:
+    model = promoted(strategy={"onFailure": "Hold"})
+    judge_again(model, fleet.FAILS)
+    model.settle()
+    asked = b.said(model.status, ConditionType.AWAITING_APPROVAL)
+    assert asked[:2] == ("True", Reason.GATE_FAILED)
+
+    model.decide(answers="evaluation")
+    model.settle()
+    assert goal(model)[1] is Reason.BURNING_IN
+    model.wait(23 * b.HOUR)
+    model.settle()
+    model.wait(b.HOUR)
+    model.settle()
+
+    assert (model.weights, goal(model)[1]) == ({"v8": 100}, Reason.UP_TO_DATE)
+
+
+def test_a_rejected_version_that_answers_for_a_lost_one_is_not_proven_by_time() -> None:
+    model = promoted()
+    judge_again(model, fleet.FAILS)
+    model.settle()
+    assert model.weights == {"v7": 100}
+
+    model.lose(next(index.name for index in model.facts.indexes if index.version == "v7"))
+    model.settle()
+    model.wait(30 * b.DAY)
+    model.settle()
+
+    assert model.weights == {"v8": 100}
+    assert model.facts.serving is not None and model.facts.serving.proven_at is None
+    assert model.facts.burn_in is None
+
+
+def test_how_far_asking_has_come_is_said_in_queries() -> None:
+    said = words.progress(b.running(TASK, done=40, total=700, rate=100.0))
+
+    assert (said.done, said.total, said.unit, said.remaining) == (40, 700, "queries", "6s")
