@@ -1021,4 +1021,4 @@ def test_a_rejected_version_that_answers_for_a_lost_one_is_not_proven_by_time() 
 def test_how_far_asking_has_come_is_said_in_queries() -> None:
     said = words.progress(b.running(TASK, done=40, total=700, rate=100.0))
 
-    assert (said.done, said.total, said.unit, said.remaining) == (40, 700, "queries", "6s")
+    assert (said.done, said.total, said.unit, said.remaining) == (40, 700, "queries", "7s")
