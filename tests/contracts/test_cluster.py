@@ -35,6 +35,8 @@ class Bench:
     put_secret: Callable[[str, dict[str, bytes]], None]
     put_config_map: Callable[[str], None]
     delete_lease: Callable[[str], None]
+    put_owner: Callable[[str], str]
+    """Creates an IndexDeployment and returns its uid: what belongs to nobody that exists is soon collected."""
 
     def queries(self, name: str) -> None:
         self.apply(
@@ -67,6 +69,7 @@ def memory() -> Bench:
         lambda name, values: cluster.put_secret("search", name, values, {}),
         lambda name: cluster.put_config_map("search", name),
         lambda name: cluster.delete_lease("search", name),
+        lambda name: f"uid-of-{name}",
     )
 
 
@@ -91,8 +94,15 @@ def real(control_plane: plane.ControlPlane, namespace: str) -> Iterator[Bench]:
     def delete_lease(name: str) -> None:
         administrator.delete(f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{name}")
 
+    def put_owner(name: str) -> str:
+        spec = {"datasetRef": {"name": name}, "version": "v7", "backend": {"memory": {}}}
+        body = {"apiVersion": "pointsman.dev/v1alpha1", "kind": DEPLOYMENT, "metadata": {"name": name}, "spec": spec}
+        made = administrator.create(f"/apis/pointsman.dev/v1alpha1/namespaces/{namespace}/indexdeployments", body)
+        return str(made["metadata"]["uid"])
+
     with kubernetes.client.ApiClient(configuration) as client:
-        yield Bench(Kube(client, page_size=2), namespace, apply, put_secret, put_config_map, delete_lease)
+        cluster = Kube(client, page_size=2)
+        yield Bench(cluster, namespace, apply, put_secret, put_config_map, delete_lease, put_owner)
 
 
 @pytest.fixture(params=["memory", pytest.param("real", marks=pytest.mark.controlplane)])
@@ -171,12 +181,16 @@ def test_all_are_listed_however_many_there_are(bench: Bench) -> None:
 
 
 def test_a_config_map_of_ours_is_written_again_and_again_and_removed(bench: Bench) -> None:
-    owner, name = Key(DEPLOYMENT, bench.namespace, "papers"), "papers-serving"
+    owners = {name: bench.put_owner(name) for name in ("papers", "restored")}
+    name = "papers-serving"
     assert bench.cluster.config_map(bench.namespace, name) is None
 
-    bench.cluster.write_config_map(owner, "uid-1", name, {"version": "v7"})
+    bench.cluster.write_config_map(
+        Key(DEPLOYMENT, bench.namespace, "papers"), owners["papers"], name, {"version": "v7"}
+    )
     # A deployment that was restored has another uid, and its route is still ours.
-    bench.cluster.write_config_map(owner, "uid-2", name, {"version": "v8"})
+    restored = Key(DEPLOYMENT, bench.namespace, "restored")
+    bench.cluster.write_config_map(restored, owners["restored"], name, {"version": "v8"})
     assert bench.cluster.config_map(bench.namespace, name) == {"version": "v8"}
 
     bench.cluster.delete_config_map(bench.namespace, name)
@@ -333,7 +347,9 @@ def test_a_real_config_map_of_ours_is_known_by_its_label_or_its_owner(
     real: Bench, control_plane: plane.ControlPlane
 ) -> None:
     administrator, path = control_plane.admin(), f"/api/v1/namespaces/{real.namespace}/configmaps"
-    reference = {"apiVersion": "pointsman.dev/v1alpha1", "kind": DEPLOYMENT, "name": "b", "uid": "old"}
+    owners = {name: real.put_owner(name) for name in ("a", "b", "before")}
+    old = owners["before"]
+    reference = {"apiVersion": "pointsman.dev/v1alpha1", "kind": DEPLOYMENT, "name": "before", "uid": old}
     metas = [{"name": "a-serving", "labels": dict(MANAGED_BY)}, {"name": "b-serving", "ownerReferences": [reference]}]
     for meta in metas:
         administrator.create(path, {"metadata": meta, "data": {"version": "v7"}})
@@ -341,10 +357,10 @@ def test_a_real_config_map_of_ours_is_known_by_its_label_or_its_owner(
     for name in ("a", "b"):
         assert real.cluster.config_map(real.namespace, f"{name}-serving") == {"version": "v7"}
         real.cluster.write_config_map(
-            Key(DEPLOYMENT, real.namespace, name), "new", f"{name}-serving", {"version": "v8"}
+            Key(DEPLOYMENT, real.namespace, name), owners[name], f"{name}-serving", {"version": "v8"}
         )
         found = administrator.get(f"{path}/{name}-serving")
-        assert found["metadata"]["ownerReferences"][0]["uid"] == "new"
+        assert found["metadata"]["ownerReferences"][0]["uid"] == owners[name]
         assert found["data"] == {"version": "v8"}
 
 

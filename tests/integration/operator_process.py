@@ -27,8 +27,13 @@ ROOT = Path(__file__).resolve().parents[2]
 GROUP = "pointsman.dev/v1alpha1"
 PATIENCE = 180.0
 """Seconds that anything may take: far more than it needs, as the machine may be busy with something else."""
-PLURALS = {"EmbeddingDataset": "embeddingdatasets", "IndexDeployment": "indexdeployments", "QuerySet": "querysets"}
-DATASET, DEPLOYMENT, QUERY_SET = PLURALS
+PLURALS = {
+    "EmbeddingDataset": "embeddingdatasets",
+    "IndexDeployment": "indexdeployments",
+    "QuerySet": "querysets",
+    "Approval": "approvals",
+}
+DATASET, DEPLOYMENT, QUERY_SET, APPROVAL = PLURALS
 Object = dict[str, Any]
 
 
@@ -152,9 +157,9 @@ class Stage:
         return self.create(DATASET, name, {"source": source, "versions": list(versions), **more})
 
     def deploy(self, name: str, backend: Object, version: str = "v7", **more: Any) -> Object:
-        """Create a deployment of the dataset of the same name; `more` goes into its spec."""
-        spec = {"datasetRef": {"name": more.pop("dataset", name)}, "version": version, "backend": backend, **more}
-        return self.create(DEPLOYMENT, name, spec)
+        """Create a deployment of the dataset of the same name, without a burn-in; `more` goes into its spec."""
+        spec = {"datasetRef": {"name": more.pop("dataset", name)}, "version": version, "backend": backend}
+        return self.create(DEPLOYMENT, name, {**spec, "burnIn": {"for": "0s"}, **more})
 
     def edit(self, kind: str, name: str, **spec: Any) -> int:
         """Merge fields into a spec; return the generation."""
@@ -211,8 +216,9 @@ class Stage:
         return self.condition(kind, name, "Ready").get("status") == "True"
 
     def serves(self, name: str, version: str) -> bool:
-        """Return whether a deployment says Ready and the ConfigMap names a version."""
-        return self.is_ready(DEPLOYMENT, name) and self.route(name).get("version") == version
+        """Return whether a deployment says Ready with nothing under way, and the ConfigMap names a version."""
+        is_at_rest = "step" not in self.get(DEPLOYMENT, name).get("status", {})
+        return is_at_rest and self.is_ready(DEPLOYMENT, name) and self.route(name).get("version") == version
 
     def route(self, name: str) -> dict[str, str]:
         """Return the ConfigMap that direct clients read; empty where there is none."""

@@ -225,7 +225,7 @@ def test_a_user_sees_what_is_going_on_from_the_first_write_on(stage: Stage) -> N
         "Serving": "v7",
         "Target": "v7",
         "Phase": "Serving",
-        "Step": "",
+        "Step": None,
         "Weight": "v7 100",
         "Ready": "True",
         "Rollback": "False",
