@@ -12,11 +12,25 @@ from pointsman.api.conditions import ConditionType, Reason, Status, get
 from pointsman.api.deployment import Role
 from pointsman.core.recipes import Chunker, Recipe, Space
 from pointsman.core.rows import Cursor
-from pointsman.plan import observed
+from pointsman.plan import measured, observed, rollout
 from pointsman.plan.actions import Action, StartWork
 from pointsman.plan.facts import Facts, Index, IndexRecord
 from pointsman.plan.observed import Embedded, Physical, Presence, Problem, Snapshot
-from pointsman.plan.tasks import Build, Check, Clean, Embed, Failure, Follow, Key, Phase, Refresh, Repair, Task, Work
+from pointsman.plan.tasks import (
+    Build,
+    Check,
+    Clean,
+    Embed,
+    Failure,
+    Follow,
+    Key,
+    Phase,
+    Probe,
+    Refresh,
+    Repair,
+    Task,
+    Work,
+)
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DATASET = Key("EmbeddingDataset", "search", "papers")
@@ -236,11 +250,19 @@ def deployment(*indexes: Index, **changes: Any) -> observed.Deployment:
         "work": (),
         "deadline": timedelta(minutes=10),
     }
+    back = rollout.before(changes.get("facts", values["facts"]))
+    # Whoever is kept was asked ten minutes ago, and answered.
+    values["probe"] = None if back is None else probe(back.name)
     for name in ("records", "physical"):
         if name in changes:
             changes[name] = {**values[name], **changes[name]}
             changes[name] = {k: v for k, v in changes[name].items() if v is not None}
     return observed.Deployment(**{**values, **changes})
+
+
+def probe(name: str = "v7", **changes: Any) -> measured.Probe:
+    values = {"index": name, "version": name.partition("_")[0], "asked": 16, "answered": 16, "model_distance": 0.0}
+    return measured.Probe(**{**values, "measured_at": NOW - timedelta(minutes=10), **changes})
 
 
 def build(name: str = "v8", of: Recipe = V8, snapshot: int = 12) -> Build:
@@ -289,6 +311,11 @@ def failed(task: Task, generation: int = 1, **changes: Any) -> Work:
 
 def started(actions: Iterable[Action]) -> list[Task]:
     return [action.task for action in actions if isinstance(action, StartWork)]
+
+
+def is_probe(action: Action) -> bool:
+    """Whether an action asks the index that is kept, which is routine wherever one is."""
+    return isinstance(action, StartWork) and isinstance(action.task, Probe)
 
 
 def kinds(actions: Iterable[Action]) -> list[str]:

@@ -21,7 +21,7 @@ from pointsman.api.conditions import Reason
 from pointsman.api.deployment import Role
 from pointsman.core.recipes import Recipe
 from pointsman.core.rows import Cursor
-from pointsman.plan import actions, dataset, deployment, observed
+from pointsman.plan import actions, dataset, deployment, measured, observed
 from pointsman.plan.facts import Facts, IndexRecord
 from pointsman.plan.measured import Canaries, Evaluation, Streams, with_history
 from pointsman.plan.observed import Approval, Embedded, Physical, Plan, Presence, QueriesView, Snapshot
@@ -36,6 +36,7 @@ from pointsman.plan.tasks import (
     Follow,
     Key,
     Phase,
+    Probe,
     ReadQueries,
     Refresh,
     Repair,
@@ -108,6 +109,7 @@ class Model:
     streams_revision: int = 0
     is_adopting: bool = False
     """Whether a gateway has adopted another route since the last plan."""
+    probe: measured.Probe | None = None
     trace: list[str] = field(default_factory=list)
 
     # What is seen.
@@ -174,6 +176,7 @@ class Model:
             evaluation=self.evaluation,
             stable=self.stable,
             canaries=self.canaries,
+            probe=self.probe,
             streams=self.streams,
             streams_revision=self.streams_revision,
             epoch=self.epoch,
@@ -203,7 +206,7 @@ class Model:
         for action in plan.actions:
             self.apply(action)
         self.status = plan.status
-        self.trace += b.kinds(plan.actions)
+        self.trace += b.kinds(action for action in plan.actions if not b.is_probe(action))
         before = [gateway.route for gateway in self.gateways]
         for gateway in self.gateways:
             gateway.look(self.uid, self.status.route, b.DEPLOYMENT in self.deleting)
@@ -239,7 +242,7 @@ class Model:
 
     def _obstacle(self, task: Task) -> Failure | None:
         """Return what the database answers where an index is missing, or another's."""
-        if isinstance(task, Refresh | Embed | Clean | Evaluate | AskCanaries | ReadQueries):
+        if isinstance(task, Refresh | Embed | Clean | Evaluate | AskCanaries | ReadQueries | Probe):
             return None
         found = self.database.get(task.index)
         if found is not None and not found.is_ours:
@@ -293,7 +296,7 @@ class Model:
                     snapshot=task.snapshot,
                     measured_at=self.now,
                 )
-            case ReadQueries():
+            case ReadQueries() | Probe():
                 raise AssertionError("a deployment reads no query set")
             case _:
                 assert_never(task)
@@ -329,6 +332,9 @@ class Model:
                 self.finalizers.discard(owner)
             case actions.PinRecipe(_, version, recipe):
                 self.pins.setdefault(version, recipe)
+            case actions.StartWork(Probe() as task, _):
+                # Asking what is kept is over at once: it changes nothing, and is told elsewhere.
+                self.probe = b.probe(task.side.index, measured_at=self.now)
             case actions.StartWork(task, generation):
                 before = self.work.get(task.subject)
                 if before is None or before.phase is not Phase.RUNNING:

@@ -14,6 +14,7 @@ from pointsman.api.deployment import Role, Stage
 from pointsman.plan import actions, deployment, facts
 from pointsman.plan.facts import Facts
 from pointsman.plan.observed import Deployment, Physical, Presence, Problem
+from pointsman.plan.tasks import Probe, Side
 
 READY, RECONCILING, STALLED = ConditionType.READY, ConditionType.RECONCILING, ConditionType.STALLED
 
@@ -791,6 +792,7 @@ def rolled(**changes: Any) -> Deployment:
     return b.deployment(b.serving("v8", b.V8), b.retained(), **{"spec": b.spec("v8"), **changes})
 
 
+PROBE = Probe(b.DEPLOYMENT, "papers", Side("v7", "v7", b.V7.key))
 MOVING: dict[str, Any] = {
     "records": {"v7": b.record(11, pending=12)},
     "physical": {"v7": b.UNCOUNTED},
@@ -870,6 +872,49 @@ ROLLBACK: dict[str, tuple[Deployment, tuple[str, Reason, str], tuple[bool, str, 
         ("False", Reason.INDEX_LOST, "index v7 is gone from the database"),
         (False, "v7", ""),
     ),
+    "a retained index was asked and does not answer": (
+        rolled(probe=b.probe(answered=15)),
+        (
+            "False",
+            Reason.RETAINED_INDEX_DOES_NOT_ANSWER,
+            "v7@12 is kept, but was asked and does not answer: it answered 15 of 16 fixed queries",
+        ),
+        (False, "v7", ""),
+    ),
+    "the model of a retained index has changed": (
+        rolled(probe=b.probe(model_distance=0.2)),
+        (
+            "False",
+            Reason.RETAINED_INDEX_DOES_NOT_ANSWER,
+            "v7@12 is kept, but was asked and does not answer: its model has changed: the pinned texts moved by "
+            "0.2000, 0.01 is allowed",
+        ),
+        (False, "v7", ""),
+    ),
+    "how far the model of a retained index has moved is not a number": (
+        rolled(probe=b.probe(model_distance=float("nan"))),
+        (
+            "False",
+            Reason.RETAINED_INDEX_DOES_NOT_ANSWER,
+            "v7@12 is kept, but was asked and does not answer: its model has changed: the pinned texts moved by nan, "
+            "0.01 is allowed",
+        ),
+        (False, "v7", ""),
+    ),
+    "the model of a retained index cannot be reached": (
+        rolled(work=(b.failed(PROBE),)),
+        (
+            "False",
+            Reason.RETAINED_INDEX_DOES_NOT_ANSWER,
+            "v7@12 is kept, but was asked and does not answer: " + b.failure().message,
+        ),
+        (False, "v7", ""),
+    ),
+    "what another index answered says nothing": (
+        rolled(probe=b.probe("v9", answered=0), work=(b.running(PROBE),)),
+        ("True", Reason.RETAINED_INDEX_IS_CURRENT, "v7@12 is complete and current; going back is one switch"),
+        (True, "v7", "1s"),
+    ),
     "a retained index says when it will have caught up": (
         rolled(**complete("v7", 11), work=(b.running(b.follow(), done=10, total=40, rate=10.0),)),
         ("False", Reason.RETAINED_INDEX_IS_BEHIND, "v7@11 has to catch up before it could serve"),
@@ -887,6 +932,24 @@ def test_rollback_ready(
     assert b.said(status, ConditionType.ROLLBACK_READY) == said
     found = status.rollback
     assert (None if found is None else (found.ready, found.to, found.estimate)) == rollback
+
+
+PROBED: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "never asked": ({"probe": None}, ["StartWork Probe"]),
+    "asked lately": ({}, []),
+    "asked an hour ago": ({"probe": b.probe(measured_at=b.NOW - b.HOUR)}, ["StartWork Probe"]),
+    "another index was asked": ({"probe": b.probe("v9")}, ["StartWork Probe"]),
+    "it is being asked": ({"probe": None, "work": (b.running(PROBE),)}, []),
+    "it failed just now": ({"probe": None, "work": (b.failed(PROBE, generation=3),)}, []),
+    "it is not there": ({"probe": None, "physical": {"v7": b.UNKNOWN}}, []),
+}
+
+
+@pytest.mark.parametrize(("changes", "wanted"), PROBED.values(), ids=PROBED.keys())
+def test_the_index_that_a_rollback_leads_to_is_asked_as_often_as_it_is_compared(
+    changes: dict[str, Any], wanted: list[str]
+) -> None:
+    assert b.kinds(deployment.plan(rolled(**changes), b.NOW).actions) == wanted
 
 
 def test_a_rollback_leads_to_what_served_last_and_says_until_when() -> None:

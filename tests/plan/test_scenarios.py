@@ -123,7 +123,7 @@ def _seen(model: Model, plans: list[Plan[DeploymentStatus]]) -> dict[str, Any]:
     rollback = model.status.rollback
     published = model.published
     return {
-        "plans": [", ".join(b.kinds(plan.actions)) for plan in plans if plan.actions],
+        "plans": [", ".join(did) for plan in plans if (did := b.kinds(a for a in plan.actions if not b.is_probe(a)))],
         "serving": model.serving,
         "indexes": sorted(model.roles()),
         "ready": kind is ConditionType.READY,

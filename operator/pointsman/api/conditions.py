@@ -97,6 +97,8 @@ class Reason(StrEnum):
     """The retained index has all that the serving one has."""
     RETAINED_INDEX_IS_BEHIND = "RetainedIndexIsBehind"
     """The retained index has to catch up before it could serve."""
+    RETAINED_INDEX_DOES_NOT_ANSWER = "RetainedIndexDoesNotAnswer"
+    """The retained index, or the model that embeds for it, fails those who ask it."""
     NOTHING_RETAINED = "NothingRetained"
     """There is no earlier index to go back to."""
     SUSPENDED = "Suspended"

@@ -27,6 +27,7 @@ from pointsman.plan.tasks import (
     Evaluate,
     Follow,
     Key,
+    Probe,
     ReadQueries,
     Refresh,
     Repair,
@@ -168,10 +169,27 @@ def _job(task: Task, resource: Resource, world: World) -> Job:
                 uid=resource["metadata"]["uid"],
                 serving=serving.name if serving is not None and is_other else "",
             )
+        case Probe():
+            return _probing(job, task, deployment_api.Spec(**resource["spec"]), world)
         case Evaluate() | AskCanaries():
             return _asking(job, task, deployment_api.Spec(**resource["spec"]), world)
         case _:
             assert_never(task)
+
+
+def _probing(job: Job, task: Probe, deployment: deployment_api.Spec, world: World) -> Job:
+    """Return what it takes to ask one index by its model: the database and the way to the model."""
+    namespace = task.owner.namespace
+    dataset = dataset_api.Spec(**_named(DATASET, namespace, task.dataset, Reason.DATASET_NOT_FOUND, world)["spec"])
+    store = world.store.dataset(namespace, task.dataset)
+    recipes = {task.side.version: jobs.recipe_of(store, task.side.version, task.side.recipe)}
+    return _with(
+        job,
+        dataset=dataset,
+        backend=deployment.backend,
+        credentials=credentials.of_backend(world.cluster, namespace, deployment.backend, world.access),
+        api_keys=_api_keys(namespace, dataset, recipes, world),
+    )
 
 
 def _asking(job: Job, task: AnswersTask, deployment: deployment_api.Spec, world: World) -> Job:

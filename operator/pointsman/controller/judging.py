@@ -104,6 +104,12 @@ def streams(deployment: Key, world: World) -> tuple[measured.Streams, int]:
     return (measured.Streams(), 0) if found is None else (measured.streams_from_json(found.value), found.revision)
 
 
+def probe(deployment: Key, world: World) -> measured.Probe | None:
+    """Return what came of asking the index that a rollback would lead to, if it was ever asked."""
+    found = world.store.log(*jobs.answers_log(deployment, jobs.PROBE)).read()
+    return None if found is None else measured.probe_from_json(found.value)
+
+
 def canaries(deployment: Key, world: World) -> measured.Canaries | None:
     """Return what the canaries found last, if they were ever asked."""
     found = world.store.log(*jobs.answers_log(deployment, "canaries")).read()

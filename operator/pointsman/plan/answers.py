@@ -5,12 +5,43 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from pointsman.api import base
+from pointsman.core import drift
 from pointsman.plan import burn_in, gates, indexes, rollout, words
 from pointsman.plan.facts import Facts, Index
 from pointsman.plan.gates import Pair
 from pointsman.plan.measured import Evaluation
 from pointsman.plan.observed import Deployment, QueriesView
-from pointsman.plan.tasks import AnswersTask, AskCanaries, Evaluate, Phase, Side
+from pointsman.plan.tasks import AnswersTask, AskCanaries, Evaluate, Phase, Probe, Side
+
+
+def probes(seen: Deployment, facts: Facts, now: datetime) -> list[Probe]:
+    """Return whom to ask whether a way back would lead anywhere: as often as indexes are compared."""
+    retained = rollout.before(facts)
+    # What has changed its role just now is asked at the next look.
+    if retained is None or facts != seen.facts or not indexes.may_answer(seen, retained):
+        return []
+    last = seen.probe if seen.probe is not None and seen.probe.index == retained.name else None
+    if last is not None and now - last.measured_at < base.parse_duration(seen.spec.check.every):
+        return []
+    task = Probe(seen.key, _dataset(seen), _side(retained))
+    return [task] if _may_start(seen, task, now) else []
+
+
+def way_back(seen: Deployment, index: Index) -> str:
+    """Return what came of asking the index that a rollback would lead to, as a clause; empty where it answers."""
+    failure = words.failure(seen.work, f"way back of {seen.key}")
+    if failure is not None:
+        return failure.message
+    found = seen.probe
+    if found is None or found.index != index.name:
+        return ""
+    if found.answered < found.asked:
+        return f"it answered {found.answered} of {found.asked} fixed queries"
+    if not found.model_distance <= drift.LIMIT:
+        return (
+            f"its model has changed: the pinned texts moved by {found.model_distance:.4f}, {drift.LIMIT:g} is allowed"
+        )
+    return ""
 
 
 def work(seen: Deployment, facts: Facts, wanted: Index | None, now: datetime) -> list[AnswersTask]:
@@ -111,7 +142,7 @@ def _dataset(seen: Deployment) -> str:
     return seen.spec.dataset_ref.name
 
 
-def _may_start(seen: Deployment, task: AnswersTask, now: datetime) -> bool:
+def _may_start(seen: Deployment, task: AnswersTask | Probe, now: datetime) -> bool:
     """Return whether nobody asks just now, and the last failure was waited out or the spec edited since."""
     for done in seen.work:
         if done.task.subject != task.subject:

@@ -85,6 +85,7 @@ def plan(seen: Deployment, now: datetime) -> Plan[api.DeploymentStatus]:
     todo += _abandoned(seen, facts, target)
     todo += [actions.StartWork(task, seen.generation) for task in work]
     todo += [actions.StartWork(task, seen.generation) for task in answers.work(seen, facts, wanted, now)]
+    todo += [actions.StartWork(task, seen.generation) for task in answers.probes(seen, facts, now)]
     todo += retirement.removal(seen)
     state = deployment_state.state(seen, facts, target, work, now)
     said = status(seen, facts, state, now, stage(seen, facts, target, work, now))

@@ -11,7 +11,19 @@ from pointsman.api import deployment as api
 from pointsman.api import routes as routes_api
 from pointsman.api.conditions import Condition, ConditionType, Reason
 from pointsman.api.deployment import Role
-from pointsman.plan import approvals, burn_in, drill, gates, indexes, retirement, rollout, routes, traffic, words
+from pointsman.plan import (
+    answers,
+    approvals,
+    burn_in,
+    drill,
+    gates,
+    indexes,
+    retirement,
+    rollout,
+    routes,
+    traffic,
+    words,
+)
 from pointsman.plan.facts import Facts, Index, Rejection, Rollout
 from pointsman.plan.indexes import Target
 from pointsman.plan.measured import Earlier, Evaluation
@@ -273,7 +285,7 @@ def _rollback(seen: Deployment, facts: Facts, now: datetime) -> api.RollbackStat
     index = _retained(seen, facts)
     if index is None:
         return None
-    ready = _is_ready(seen, facts, index, now)
+    ready = _is_ready(seen, facts, index, now) and not answers.way_back(seen, index)
     until = index.since + base.parse_duration(seen.spec.retire.after) if index.since else None
     behind = words.running(seen.work, f"index {index.name}")
     estimate = "1s" if ready else ""
@@ -306,6 +318,9 @@ def _rollback_ready(seen: Deployment, facts: Facts, rollback: api.RollbackStatus
         holds, reason, message = None, problem.reason, f"{said} could not be looked at"
     elif indexes.is_gone(seen, index):
         reason, message = Reason.INDEX_LOST, f"index {index.name} is gone from the database"
+    elif unanswered := answers.way_back(seen, index):
+        reason = Reason.RETAINED_INDEX_DOES_NOT_ANSWER
+        message = f"{said} is kept, but was asked and does not answer: {unanswered}"
     elif rollback.ready:
         holds, reason = True, Reason.RETAINED_INDEX_IS_CURRENT
         message = f"{said} is complete and current; going back is one switch"

@@ -125,6 +125,19 @@ class Canaries:
 
 
 @dataclass(frozen=True, slots=True)
+class Probe:
+    """Whether an index that does not serve could."""
+
+    index: str
+    version: str
+    asked: int
+    answered: int
+    model_distance: float
+    """How far the model's vectors of the pinned texts have moved."""
+    measured_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Streams:
     """What is known of one pair of indexes, and of how much each index has answered since ever."""
 
@@ -143,7 +156,7 @@ class Streams:
         return next((guard for guard in self.guards if guard.signal is signal), None)
 
 
-def to_json(record: Evaluation | Canaries) -> dict[str, Any]:
+def to_json(record: Evaluation | Canaries | Probe) -> dict[str, Any]:
     """Return a record as the value that the store keeps."""
     return facts.plain(record)
 
@@ -153,6 +166,11 @@ def evaluation_from_json(value: dict[str, Any]) -> Evaluation:
     found = facts.known(Evaluation, value)
     interval = found.get("interval")
     return Evaluation(**found | {"interval": None if interval is None else tuple(interval), "history": _history(found)})
+
+
+def probe_from_json(value: dict[str, Any]) -> Probe:
+    """Read a record back; raises as `facts.from_json` does."""
+    return Probe(**facts.known(Probe, value))
 
 
 def canaries_from_json(value: dict[str, Any]) -> Canaries:

@@ -243,6 +243,8 @@ class Deployment:
     evaluation: measured.Evaluation | None = None
     stable: measured.Evaluation | None = None
     canaries: measured.Canaries | None = None
+    probe: measured.Probe | None = None
+    """What came of asking the index that a rollback would lead to."""
     streams: measured.Streams = field(default_factory=measured.Streams)
     """What live queries have shown, as of the last minute that was written down."""
     streams_revision: int = 0

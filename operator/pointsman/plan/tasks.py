@@ -203,14 +203,28 @@ class AskCanaries:
         return f"canaries of {self.owner}"
 
 
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Ask an index that does not serve a few fixed questions, by its own model, and write down whether it answers."""
+
+    owner: Key
+    dataset: str
+    side: Side
+
+    @property
+    def subject(self) -> str:
+        """What it is done to."""
+        return f"way back of {self.owner}"
+
+
 IndexTask = Build | Follow | Check | Repair
 AnswersTask = Evaluate | AskCanaries
 DatasetTask = Refresh | Embed | Clean
-Task = DatasetTask | IndexTask | AnswersTask | ReadQueries
+Task = DatasetTask | IndexTask | AnswersTask | ReadQueries | Probe
 
 TASKS: Mapping[str, type[Task]] = {
     kind.__name__: kind
-    for kind in (Refresh, Embed, Clean, ReadQueries, Build, Follow, Check, Repair, Evaluate, AskCanaries)
+    for kind in (Refresh, Embed, Clean, ReadQueries, Build, Follow, Check, Repair, Evaluate, AskCanaries, Probe)
 }
 """Every kind of task by its name."""
 

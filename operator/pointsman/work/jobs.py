@@ -41,6 +41,7 @@ from pointsman.plan.tasks import (
     Follow,
     IndexTask,
     Key,
+    Probe,
     ReadQueries,
     Refresh,
     Repair,
@@ -49,12 +50,13 @@ from pointsman.plan.tasks import (
 )
 from pointsman.store.dataset import DatasetStore
 from pointsman.store.root import Store
-from pointsman.work import asking, canaries, embed, evaluate, indexing, queries, refresh
+from pointsman.work import asking, canaries, embed, evaluate, indexing, probe, queries, refresh
 from pointsman.work.progress import Report, nowhere
 
 Credentials = Mapping[str, str]
 T = TypeVar("T")
 CANARIES = "canaries"
+PROBE = "probe"
 """The gate under which the answers of canaries are kept."""
 
 
@@ -125,8 +127,21 @@ def carry_out(job: Job, doors: Doors, now: Callable[[], datetime], report: Repor
             _on_index(job, job.task, store, doors, now, report)
         case Evaluate() | AskCanaries():
             _on_answers(job, job.task, store, doors, now, report)
+        case Probe():
+            _probe(job, job.task, store, doors, now)
         case _:
             assert_never(job.task)
+
+
+def _probe(job: Job, task: Probe, store: Store, doors: Doors, now: Callable[[], datetime]) -> None:
+    dataset = store.dataset(task.owner.namespace, task.dataset)
+    recipe, log = recipe_of(dataset, task.side.version, task.side.recipe), store.log(*answers_log(task.owner, PROBE))
+    with ExitStack() as opened:
+        backend = doors.backend(_required(job.backend), job.credentials, job.access)
+        opened.callback(backend.close)
+        embedder = _embedder(job, task.side.version, recipe.space, doors)
+        opened.callback(embedder.close)
+        probe.probe(dataset, task.side.version, recipe, task.side.index, backend, embedder, log, now)
 
 
 def _embed(
@@ -328,7 +343,7 @@ def from_json(value: Mapping[str, Any]) -> Job:
     for name in ("keep", "recipes"):
         if name in task:
             task[name] = tuple(task[name])
-    for name in ("candidate", "serving"):
+    for name in ("candidate", "serving", "side"):
         if task.get(name) is not None:
             task[name] = Side(**task[name])
     dataset, backend, query_set = value["dataset"], value["backend"], value["query_set"]

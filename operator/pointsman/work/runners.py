@@ -28,6 +28,7 @@ from pointsman.plan.tasks import (
     Follow,
     Key,
     Phase,
+    Probe,
     ReadQueries,
     Refresh,
     Repair,
@@ -270,7 +271,7 @@ def _lane(task: Task) -> str:
             return "build"
         case ReadQueries():
             return "queries"
-        case Evaluate() | AskCanaries():
+        case Evaluate() | AskCanaries() | Probe():
             return "answers"
         case Refresh() | Embed() | Clean():
             return "dataset"
