@@ -92,8 +92,11 @@ class Gateway:
         adopted.enter()
         try:
             async with self._turn(deployment):
-                serving = await adopted.serving(entry.index)
-                vectors = await serving.embed(list(asked.texts), asked.side)
+                held = await adopted.hold(entry.index)
+                try:
+                    vectors = await held.serving.embed(list(asked.texts), asked.side)
+                finally:
+                    held.close()
         except TextsRefused as error:
             message = f"the model of {entry.version} refuses {len(error.positions)} texts with {error.answer}"
             raise faults.invalid(message, "input") from None

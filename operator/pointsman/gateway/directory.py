@@ -1,8 +1,9 @@
 """Which route serves each deployment now? Routes come in as they are wanted, and are adopted once they can be served.
 
 A route is adopted when all its weighted indexes are open; until then the one before it goes on, whatever the new one
-lacks. So a route back to indexes that are open is adopted at once, in the call that brings it. What is open is kept as
-long as a route names it or a request uses it. Everything here happens on one event loop.
+lacks. So a route back to indexes that are open is adopted at once, in the call that brings it, and whatever became of
+the others: neither their model nor their database nor what the dataset says of them by now is in its way. What is open
+is kept as long as a route names it or a request uses it. Everything here happens on one event loop.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Deployment:
         self._doors, self._clock = doors, clock
         self._wanted: routing.Route | None = None
         self._unreadable = ""
-        self._unpaired: PointsmanError | None = None
+        self._unpaired: dict[str, PointsmanError] = {}
         self._backends: dict[str, engines.Backend] = {}
         self._fields: dict[str, frozenset[str]] = {}
         self._openings: dict[Pairing, Opening] = {}
@@ -61,7 +62,9 @@ class Deployment:
     @property
     def is_settled(self) -> bool:
         """Whether its route is served as far as it can be."""
-        return self._wanted is None or self.adopted is not None or self._unpaired is not None
+        if self._wanted is None or self.adopted is not None:
+            return True
+        return all(entry.index in self._unpaired for entry in self._wanted.entries if entry.weight)
 
     def see(self, resource: Resource, dataset: dataset_api.Spec | None) -> None:
         """Take in the deployment's resource, and the spec of its dataset as it was last seen."""
@@ -98,14 +101,14 @@ class Deployment:
             return
         for version in dataset.versions if dataset is not None else ():
             self._fields[version.name] = frozenset(version.text.metadata_fields)
-        try:
-            pairings = {entry.index: self._pairing(self._wanted, entry, dataset) for entry in self._wanted.entries}
-        except PointsmanError as error:
-            self._unpaired = error
-            return
-        self._unpaired = None
-        before, self._target = self._target, {}
-        for index, pairing in pairings.items():
+        before, self._target, self._unpaired = self._target, {}, {}
+        for entry in self._wanted.entries:
+            index = entry.index
+            try:
+                pairing = self._pairing(self._wanted, entry, dataset)
+            except PointsmanError as error:
+                self._unpaired[index] = error
+                continue
             opening = self._openings.get(pairing)
             if opening is None or not opening.users:
                 opening = self._openings[pairing] = Opening(pairing, self._doors, self._settle)
@@ -136,23 +139,35 @@ class Deployment:
     def _settle(self) -> None:
         """Adopt the wanted route if it can be served; the first one also where parts of it cannot."""
         route = self._wanted
-        if route is None or not self._target or set(self._target) != {entry.index for entry in route.entries}:
+        if route is None or {*self._target, *self._unpaired} != {entry.index for entry in route.entries}:
             return
-        weighted = [self._target[entry.index] for entry in route.entries if entry.weight]
-        can_serve = all(opening.is_open for opening in weighted)
-        if not can_serve and (self.adopted is not None or not all(opening.is_tried for opening in weighted)):
+        servings = {entry.index: opening for entry in route.entries if (opening := self._opening(route, entry))}
+        weighted = [servings.get(entry.index) for entry in route.entries if entry.weight]
+        if not all(opening is not None and opening.is_open for opening in weighted):
+            there = [opening for opening in weighted if opening is not None]
+            if self.adopted is not None or not there or not all(opening.is_tried for opening in there):
+                return
+        if self.adopted is not None and self.adopted.route == route and self.adopted.is_of(servings):
             return
-        if self.adopted is not None and self.adopted.route == route and self.adopted.is_of(self._target):
-            return
-        self._adopt(route)
+        self._adopt(route, servings)
 
-    def _adopt(self, route: routing.Route) -> None:
+    def _opening(self, route: routing.Route, entry: routing.Entry) -> Opening | None:
+        """Return what is to serve an index: what its dataset says by now, or until that is open, what serves it."""
+        wanted, adopted = self._target.get(entry.index), self.adopted
+        if adopted is None or adopted.route.address != route.address or (wanted is not None and wanted.is_open):
+            return wanted
+        before, opening = adopted.route.entry(entry.index), adopted.opening(entry.index)
+        lasts = before is not None and before.embedding == entry.embedding and opening is not None and opening.is_open
+        return opening if lasts else wanted
+
+    def _adopt(self, route: routing.Route, servings: Mapping[str, Opening]) -> None:
         before, at = self.adopted, self._clock()
         if before is not None and before.route.age == route.age:
             at = before.at
         else:
             self.ledger.begin_revision(route.salt)
-        self.adopted = Adopted(route, dict(self._target), at, dict(self._fields))
+        missing = {index: error for index, error in self._unpaired.items() if index not in servings}
+        self.adopted = Adopted(route, servings, at, dict(self._fields), missing)
         if before is not None:
             before.leave()
         self._sweep()
@@ -182,11 +197,23 @@ class Deployment:
             adopted.leave()
         self._let_go(target)
 
-    def problem(self) -> str:
-        """Return what keeps it from serving what is wanted, as clauses; empty where nothing does."""
-        found = [self._unreadable, "" if self._unpaired is None else self._unpaired.message]
-        found += [opening.problem() for opening in self._target.values()]
+    def problem(self, is_weighted: bool = False) -> str:
+        """Return what keeps it from serving what is wanted, as clauses; empty where nothing does.
+
+        With `is_weighted` of the indexes that have weight alone: what is wrong with another is in no query's way.
+        """
+        entries = () if self._wanted is None else self._wanted.entries
+        found = [self._unreadable]
+        for entry in entries:
+            if entry.weight or not is_weighted:
+                found.append(self._problem(entry.index))
         return "; ".join(dict.fromkeys(each for each in found if each))
+
+    def _problem(self, index: str) -> str:
+        if index in self._unpaired:
+            return self._unpaired[index].message
+        opening = self._target.get(index)
+        return "" if opening is None else opening.problem()
 
     def why_not(self) -> str:
         """Return why nothing serves yet, as a clause."""
@@ -205,7 +232,7 @@ class Deployment:
             "refused": None
             if self.refused is None
             else {"epoch": self.refused.epoch, "revision": self.refused.revision, "why": self.refused.why},
-            "problem": self.problem(),
+            "problem": self.problem(is_weighted=True),
             **self.ledger.report("" if route is None else route.shadow),
         }
 

@@ -11,7 +11,6 @@ import functools
 import hashlib
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -22,15 +21,18 @@ import numpy.typing as npt
 from pointsman import ports
 from pointsman.core.recipes import Space
 from pointsman.errors import PointsmanError, TextsRefused, unforeseen
+from pointsman.gateway.threads import Threads
 
 Vector = npt.NDArray[np.float32]
 
 AT_ONCE: Final = 8
-"""Requests to one endpoint that may be under way."""
+"""Requests to one endpoint that may be under way, each in a thread: one that hangs takes nobody else's."""
 MOST_TEXTS: Final = 64
 """Texts of one request to an endpoint."""
 SHORT: Final = 2_000
-"""Characters that the embedded model reads in less time than handing them to a thread would take."""
+"""Characters, of all texts of a request, that the embedded model may read while all others wait."""
+PROBE: Final = "pointsman"
+"""What a model is asked before queries are."""
 
 
 class Side(StrEnum):
@@ -42,7 +44,7 @@ class Side(StrEnum):
     """That of a document."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Wanted:
     """A text that is to be embedded, and who waits for it."""
 
@@ -51,94 +53,104 @@ class _Wanted:
     waiting: asyncio.Future[Vector]
     is_alone: bool = False
     """Whether it is to go by itself: in company it was refused, or its company was."""
+    waiters: int = 0
+    """Without any it is not sent any more."""
 
 
 class QueryModel:
     """One model, and the vectors of the texts that it was asked for last. For one event loop."""
 
-    def __init__(self, space: Space, embedder: ports.Embedder, executor: Executor, kept: int) -> None:
+    def __init__(self, space: Space, embedder: ports.Embedder, kept: int) -> None:
         """Up to `kept` vectors are remembered."""
         self.space = space
         self.key = space.key
         self.hits = self.misses = 0
-        self._embedder, self._executor, self._kept = embedder, executor, kept
+        self._embedder, self._threads, self._kept = embedder, Threads(AT_ONCE, "embed"), kept
         self._prefixes = {Side.QUERY: space.query_prefix, Side.DOCUMENT: space.document_prefix}
         self._is_local = space.provider == "wordllama"
         self._vectors: OrderedDict[bytes, Vector] = OrderedDict()
-        self._pending: dict[bytes, asyncio.Future[Vector]] = {}
+        self._pending: dict[bytes, _Wanted] = {}
         self._queue: deque[_Wanted] = deque()
         self._under_way = 0
-
-    def known(self, text: str, side: Side) -> Vector | None:
-        """Return the vector of a text where no model has to be asked: because it is kept, or made in no time."""
-        prefixed = self._prefixes[side] + text
-        key = _key(prefixed)
-        kept = self._vectors.get(key)
-        if kept is not None:
-            self.hits += 1
-            self._vectors.move_to_end(key)
-            return kept
-        if not self._is_local or len(prefixed) > SHORT:
-            return None
-        self.misses += 1
-        vector: Vector = self._embedder.embed([prefixed])[0]
-        self._keep(key, vector)
-        return vector
 
     async def embed(self, texts: Sequence[str], side: Side) -> list[Vector]:
         """Return the vectors of texts, in order; each of unit length and not to be written to.
 
         Raises what `ports.Embedder.embed` raises.
         """
-        found: list[Vector | asyncio.Future[Vector]] = []
-        for text in texts:
-            known = self.known(text, side)
-            found.append(self._wait_for(self._prefixes[side] + text) if known is None else known)
-        waiting = [each for each in found if isinstance(each, asyncio.Future)]
-        try:
-            # All of them are waited for, and not only up to the first that fails.
-            if waiting:
-                await asyncio.wait(waiting)
-        finally:
-            for each in waiting:
-                each.cancel()
-        return [each.result() if isinstance(each, asyncio.Future) else each for each in found]
+        is_at_once = self._is_local and sum(map(len, texts)) <= SHORT
+        found = [self._found(self._prefixes[side] + text, is_at_once) for text in texts]
+        wanted = [each for each in found if isinstance(each, _Wanted)]
+        if wanted:
+            self._send()
+            try:
+                # All of them are waited for, and not only up to the first that fails.
+                await asyncio.wait({each.waiting for each in wanted})
+            finally:
+                for each in wanted:
+                    each.waiters -= 1
+        return [each.waiting.result() if isinstance(each, _Wanted) else each for each in found]
+
+    async def probe(self) -> None:
+        """See whether the model answers, whatever is kept; raises as `embed` does."""
+        self._vectors.pop(_key(self._prefixes[Side.QUERY] + PROBE), None)
+        await self.embed([PROBE], Side.QUERY)
 
     def close(self) -> None:
-        """Close the model. Texts that wait are failed by it."""
+        """Close the model after the requests under way. Called from any thread but the event loop's."""
+        self._threads.close()
         self._embedder.close()
 
-    def _wait_for(self, prefixed: str) -> asyncio.Future[Vector]:
+    def _found(self, prefixed: str, is_at_once: bool) -> Vector | _Wanted:
+        """Return the vector of a text where nobody has to wait for it: because it is kept, or made in no time."""
         key = _key(prefixed)
-        waiting = self._pending.get(key)
-        if waiting is None:
+        kept = self._vectors.get(key)
+        if kept is not None:
+            self.hits += 1
+            self._vectors.move_to_end(key)
+            return kept
+        if is_at_once:
             self.misses += 1
-            waiting = self._pending[key] = asyncio.get_running_loop().create_future()
-            waiting.add_done_callback(_seen)
-            self._queue.append(_Wanted(key, prefixed, waiting))
-            self._send()
-        # Shielded, so that one who gives up does not end it for the others.
-        mine = asyncio.shield(waiting)
-        mine.add_done_callback(_seen)
-        return mine
+            vector: Vector = self._embedder.embed([prefixed])[0]
+            self._keep(key, vector)
+            return vector
+        wanted = self._pending.get(key)
+        if wanted is None:
+            self.misses += 1
+            wanted = self._pending[key] = _Wanted(key, prefixed, asyncio.get_running_loop().create_future())
+            wanted.waiting.add_done_callback(_seen)
+            self._queue.append(wanted)
+        wanted.waiters += 1
+        return wanted
 
     def _send(self) -> None:
-        while self._queue and self._under_way < AT_ONCE:
-            batch = [self._queue.popleft()]
-            while not batch[0].is_alone and self._queue and not self._queue[0].is_alone and len(batch) < MOST_TEXTS:
-                batch.append(self._queue.popleft())
+        while self._under_way < AT_ONCE and (batch := self._batch()):
             self._under_way += 1
             texts = [wanted.text for wanted in batch]
-            answer = asyncio.get_running_loop().run_in_executor(self._executor, self._embedder.embed, texts)
+            answer = self._threads.call(functools.partial(self._embedder.embed, texts))
             answer.add_done_callback(functools.partial(self._answered, batch))
+
+    def _batch(self) -> list[_Wanted]:
+        """Take the next texts from the queue; those that nobody waits for any more are dropped."""
+        batch: list[_Wanted] = []
+        while self._queue and len(batch) < MOST_TEXTS:
+            wanted = self._queue[0]
+            if not wanted.waiters:
+                self._finish(self._queue.popleft()).cancel()
+                continue
+            if batch and (wanted.is_alone or batch[0].is_alone):
+                break
+            batch.append(self._queue.popleft())
+        return batch
 
     def _answered(self, batch: list[_Wanted], answer: asyncio.Future[ports.Vectors]) -> None:
         self._under_way -= 1
         error = answer.exception()
         if isinstance(error, TextsRefused) and len(batch) > 1:
             # Whose text it was must not be the others' trouble.
-            again = [_Wanted(wanted.key, wanted.text, wanted.waiting, is_alone=True) for wanted in batch]
-            self._queue.extendleft(reversed(again))
+            for wanted in batch:
+                wanted.is_alone = True
+            self._queue.extendleft(reversed(batch))
         elif error is not None:
             known = error if isinstance(error, PointsmanError) else unforeseen(error)
             for wanted in batch:

@@ -29,19 +29,27 @@ class Adopted:
         servings: Mapping[str, Opening],
         at: float,
         metadata_fields: Mapping[str, frozenset[str]],
+        missing: Mapping[str, PointsmanError],
     ) -> None:
+        """`missing` says of each index that nothing serves why that is."""
         self.route, self.at, self.metadata_fields = route, at, metadata_fields
-        self._servings = servings
+        self._servings, self._missing = servings, missing
         self._users = 1
         for opening in servings.values():
             opening.users += 1
 
-    async def serving(self, index: str) -> Serving:
-        """Return an open index, waiting where it is just being opened; raises why it could not be."""
-        opening = self._servings[index]
+    async def hold(self, index: str) -> Opened:
+        """Return an open index, to be closed after use, waiting where it is just being opened; raises why it is not."""
+        opening = self._servings.get(index)
+        if opening is None:
+            raise self._missing[index].with_traceback(None)
         if not opening.is_tried:
             await opening.tried.wait()
-        return opening.serving()
+        return opening.hold()
+
+    def opening(self, index: str) -> Opening | None:
+        """Return what serves an index, open or not."""
+        return self._servings.get(index)
 
     def is_of(self, servings: Mapping[str, Opening]) -> bool:
         """Return whether it is served by just these."""
@@ -83,11 +91,13 @@ class Opening:
         """Whether it is open, or was tried in vain."""
         return self.tried.is_set()
 
-    def serving(self) -> Serving:
-        """Return the open pair; raises why there is none."""
+    def hold(self) -> Opened:
+        """Return the open pair, to be closed after use; raises why there is none."""
         if self._opened is None:
-            raise self.error or Terminal(Reason.INDEX_LOST, f"{self._pairing.index} is being opened")
-        return self._opened.serving
+            error = self.error or Terminal(Reason.INDEX_LOST, f"{self._pairing.index} is being opened")
+            raise error.with_traceback(None)
+        self._opened.enter()
+        return self._opened
 
     def problem(self) -> str:
         """Return what keeps it from answering, as a clause; empty where nothing does."""
@@ -104,7 +114,7 @@ class Opening:
                 self._opened = None
 
     async def _keep_open(self) -> None:
-        wait = FIRST_WAIT
+        wait, pause, loop = FIRST_WAIT, 0.0, asyncio.get_running_loop()
         while True:
             try:
                 found = await serving.opened(self._pairing, self._doors)
@@ -120,16 +130,23 @@ class Opening:
                     before.close()
                 self.tried.set()
                 self._changed()
+                began = loop.time()
                 await self._look(found.serving)
+                # Credentials that are refused at once again and again are not tried without a pause.
+                pause = min(LONGEST_WAIT, max(FIRST_WAIT, 2 * pause)) if loop.time() - began < LOOK_SECONDS else 0.0
+                await asyncio.sleep(pause)
                 continue
             await asyncio.sleep(wait)
             wait = min(LONGEST_WAIT, 2 * wait)
 
     async def _look(self, found: Serving) -> None:
         """Look at the index now and then; return when it is to be opened anew."""
-        while not found.needs_reopening():
-            await asyncio.sleep(LOOK_SECONDS)
-            await found.look()
+        while not found.refused.is_set():
+            try:
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await found.refused.wait()
+            except TimeoutError:
+                await found.look()
         # What is open goes on serving until the new one is there; closing it takes nothing from that one.
         if self._opened is not None:
             self._opened.forget()

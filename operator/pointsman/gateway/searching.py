@@ -97,16 +97,20 @@ async def _answered(
     ledger, began = deployment.ledger, time.perf_counter()
     count = max(1, len(asked.queries))
     try:
-        serving = await adopted.serving(entry.index)
-        space, vectors = await _vectors(serving, entry, asked)
-        # The one check that no answer goes around: what it was embedded for is what is searched.
-        if not serving.is_paired(space):
-            ledger.mispaired += count
-            raise faults.mispaired(entry.index)
-        if len(vectors) == 1:
-            found = [await _hits(serving, vectors[0], asked)]
-        else:
-            found = await _all([_hits(serving, vector, asked) for vector in vectors])
+        held = await adopted.hold(entry.index)
+        try:
+            serving = held.serving
+            space, vectors = await _vectors(serving, entry, asked)
+            # The one check that no answer goes around: what it was embedded for is what is searched.
+            if not serving.is_paired(space):
+                ledger.mispaired += count
+                raise faults.mispaired(entry.index)
+            if len(vectors) == 1:
+                found = [await _hits(serving, vectors[0], asked)]
+            else:
+                found = await _all([_hits(serving, vector, asked) for vector in vectors])
+        finally:
+            held.close()
     except Fault as fault:
         if fault.status >= 500:
             _count_failed(deployment, entry, count)

@@ -6,6 +6,7 @@ in its own database, which space its vectors live in.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -23,15 +24,14 @@ from pointsman.cluster import credentials
 from pointsman.cluster.resources import Cluster
 from pointsman.core import digests, filters
 from pointsman.core.recipes import Space
-from pointsman.errors import PointsmanError, Terminal, unforeseen
+from pointsman.errors import PointsmanError, Terminal, TextsRefused, unforeseen
+from pointsman.gateway import models
 from pointsman.gateway.models import QueryModel, Side, Vector
 from pointsman.gateway.shared import Lent, Shared
 from pointsman.gateway.threads import Threads
 
 MOST_ORDINALS: Final = 16
 """Chunks of a document that stand for it in a search for what is like it."""
-PROBE: Final = "pointsman"
-"""What a model is asked before queries are."""
 T = TypeVar("T")
 _UNAUTHORIZED: Final = {Reason.BACKEND_UNAUTHORIZED, Reason.MODEL_UNAUTHORIZED}
 
@@ -88,7 +88,7 @@ class Doors:
     open_backend: OpenBackend
     open_embedder: OpenEmbedder
     executor: Executor
-    """For opening and closing, and for calls of models."""
+    """For opening and closing."""
     threads: int
     """For the calls of each database."""
     call_seconds: float
@@ -112,7 +112,7 @@ class Doors:
         """Open a model with the key that its endpoint names. Blocks."""
         key = credentials.of_endpoint(self.cluster, pairing.namespace, pairing.endpoint, self.access)
         embedder = self.open_embedder(pairing.space, pairing.endpoint, key, self.access, pairing.model)
-        return QueryModel(pairing.space, embedder, self.executor, self.kept)
+        return QueryModel(pairing.space, embedder, self.kept)
 
 
 class Serving:
@@ -124,6 +124,8 @@ class Serving:
         """What its database said last; None after an answer."""
         self.model_error: PointsmanError | None = None
         """What its model said last; None after an answer."""
+        self.refused = asyncio.Event()
+        """Set once credentials were refused: their Secret may hold others by now."""
 
     @property
     def index(self) -> str:
@@ -138,8 +140,13 @@ class Serving:
         """Embed texts by the model of this index; remembers how that went."""
         try:
             found = await self.model.embed(texts, side)
+        except TextsRefused:
+            # That is about the texts, and an answer of the model.
+            self.model_error = None
+            raise
         except PointsmanError as error:
             self.model_error = error
+            self._note(error)
             raise
         self.model_error = None
         return found
@@ -162,7 +169,17 @@ class Serving:
         return np.asarray(mean / length, np.float32) if length else None
 
     async def look(self) -> None:
-        """Read the marker again; remembers what is wrong, and raises nothing of it."""
+        """Read the marker again, and ask a model again that failed; remembers what is wrong, and raises nothing of it.
+
+        Without queries nobody else would find out that the model is well again.
+        """
+        if self.model_error is not None:
+            try:
+                await self.model.probe()
+                self.model_error = None
+            except PointsmanError as error:
+                self.model_error = error
+                self._note(error)
         try:
             marker = await self._call(lambda: self.database.backend.find(self.index))
             if marker is None:
@@ -180,18 +197,16 @@ class Serving:
         error = self.database_error or self.model_error
         return "" if error is None else f"{self.index}: {error.message}"
 
-    def needs_reopening(self) -> bool:
-        """Return whether credentials were refused: their Secret may hold others by now."""
-        return any(error is not None and error.reason in _UNAUTHORIZED for error in self._errors())
-
-    def _errors(self) -> tuple[PointsmanError | None, PointsmanError | None]:
-        return self.database_error, self.model_error
+    def _note(self, error: PointsmanError) -> None:
+        if error.reason in _UNAUTHORIZED:
+            self.refused.set()
 
     async def _call(self, call: Callable[[], T]) -> T:
         try:
             found = await self.database.threads.call(call)
         except PointsmanError as error:
             self.database_error = error
+            self._note(error)
             raise
         except Exception as error:
             self.database_error = unforeseen(error)
@@ -201,11 +216,16 @@ class Serving:
 
 
 class Opened:
-    """A pairing that is open, until it is closed."""
+    """A pairing that is open, until it was closed and nobody uses it any more."""
 
     def __init__(self, doors: Doors, serving: Serving, database: Lent[Database], model: Lent[QueryModel]) -> None:
         self.serving = serving
         self._doors, self._database, self._model = doors, database, model
+        self._users = 1
+
+    def enter(self) -> None:
+        """Keep it open until `close`: whoever began with it ends with it, though it is opened anew meanwhile."""
+        self._users += 1
 
     def forget(self) -> None:
         """Have the next one open database and model anew, with the credentials of then."""
@@ -214,7 +234,10 @@ class Opened:
         self._doors.models.forget(model, self._model)
 
     def close(self) -> None:
-        """Give database and model back."""
+        """Say that one user is done; give database and model back after the last."""
+        self._users -= 1
+        if self._users:
+            return
         database, model = _keys(self.serving.pairing)
         self._doors.databases.give_back(database, self._database)
         self._doors.models.give_back(model, self._model)
@@ -234,14 +257,14 @@ async def opened(pairing: Pairing, doors: Doors) -> Opened:
         assert marker is not None, "checked above"
         model = await doors.models.borrow(model_key, lambda: doors.model(pairing))
         try:
-            await model.thing.embed([PROBE], Side.QUERY)
+            await model.thing.embed([models.PROBE], Side.QUERY)
         except BaseException:
             # A key that was refused is not asked with again.
             doors.models.forget(model_key, model)
             doors.models.give_back(model_key, model)
             raise
-    except BaseException:
-        if database.users == 1:
+    except BaseException as error:
+        if database.users == 1 or (isinstance(error, PointsmanError) and error.reason in _UNAUTHORIZED):
             doors.databases.forget(database_key, database)
         doors.databases.give_back(database_key, database)
         raise

@@ -72,13 +72,17 @@ class Shadow:
         counts, began = ledger.shadow(index), time.perf_counter()
         try:
             async with asyncio.timeout(self._seconds):
-                serving = await sample.adopted.serving(index)
-                (vector,) = await serving.embed([sample.text], asked.side)
-                if not serving.is_paired(serving.model.key):
-                    ledger.mispaired += 1
-                    ledger.fail(index, is_shadow=True)
-                    return
-                hits = await serving.search(vector, asked.top_k, asked.where, asked.of_documents)
+                held = await sample.adopted.hold(index)
+                try:
+                    serving = held.serving
+                    (vector,) = await serving.embed([sample.text], asked.side)
+                    if not serving.is_paired(serving.model.key):
+                        ledger.mispaired += 1
+                        ledger.fail(index, is_shadow=True)
+                        return
+                    hits = await serving.search(vector, asked.top_k, asked.where, asked.of_documents)
+                finally:
+                    held.close()
         except (PointsmanError, TimeoutError):
             ledger.fail(index, is_shadow=True)
             return

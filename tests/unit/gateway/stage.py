@@ -28,7 +28,7 @@ from pointsman.embedders import wordllama
 from pointsman.gateway import access, admin, requests
 from pointsman.gateway.app import Gateway, State
 from pointsman.gateway.directory import Deployment, Directory
-from pointsman.gateway.serving import Doors
+from pointsman.gateway.serving import Doors, OpenEmbedder
 from pointsman.gateway.shadow import Shadow
 
 NAMESPACE, NAME = "search", "papers"
@@ -175,7 +175,7 @@ class Stage:
         """Wait until indexes of the served route are open."""
         assert self.deployment.adopted is not None
         for index in indexes:
-            await self.deployment.adopted.serving(index)
+            (await self.deployment.adopted.hold(index)).close()
 
     async def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
         """Send a body and return the answer."""
@@ -211,6 +211,7 @@ async def running(
     guard: access.Guard | None = None,
     limits: requests.Limits | None = None,
     cluster: MemoryCluster | None = None,
+    embedder: OpenEmbedder | None = None,
     *,
     at_once: int = 64,
     seconds: float = 10.0,
@@ -224,7 +225,7 @@ async def running(
     ) -> ports.Backend:
         return database
 
-    def embedder(
+    def embedded(
         where: Space,
         endpoint: dataset_api.Endpoint | None,
         key: str | None,
@@ -236,7 +237,7 @@ async def running(
 
     executor = ThreadPoolExecutor(8)
     allowed = Access(allow_loopback=True, allow_memory_backend=True)
-    doors = Doors(cluster, allowed, opened, embedder, executor, 4, seconds, 100)
+    doors = Doors(cluster, allowed, opened, embedder or embedded, executor, 4, seconds, 100)
     directory, state = Directory(doors, time.time), State("gateway-1", time.time())
     shadow = Shadow(seconds, waiting)
     gateway = Gateway(directory, guard or access.Open(), shadow, state, limits or requests.Limits(), at_once, seconds)

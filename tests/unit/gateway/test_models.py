@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -50,8 +49,9 @@ class Model:
 def play(story: Callable[[QueryModel, Model], Awaitable[None]], kept: int = 100) -> None:
     async def whole() -> None:
         model = Model()
-        with ThreadPoolExecutor(models.AT_ONCE) as executor:
-            await story(QueryModel(REMOTE, model, executor, kept), model)
+        asked = QueryModel(REMOTE, model, kept)
+        await story(asked, model)
+        await asyncio.to_thread(asked.close)
 
     asyncio.run(whole())
 

@@ -37,7 +37,9 @@ def test_an_index_that_was_swapped_under_an_open_gateway_answers_nothing_and_eac
             database.space = LARGE.key
             adopted = found.deployment.adopted
             assert adopted is not None
-            await (await adopted.serving("v7")).look()
+            held = await adopted.hold("v7")
+            await held.serving.look()
+            held.close()
             answers = [await found.post(stage.SEARCH, {"query": each}) for each in ("steam", "points")]
 
             assert {answer.status_code for answer in answers} == {502}
@@ -62,8 +64,8 @@ def test_a_pair_that_was_put_together_wrongly_answers_nothing() -> None:
             assert adopted is not None
 
             # The bug that all of this is about: the old index asked with the new model's vector.
-            wrong, right = await adopted.serving("v9"), await adopted.serving("v7")
-            right.model = wrong.model
+            wrong, right = await adopted.hold("v9"), await adopted.hold("v7")
+            right.serving.model = wrong.serving.model
             answer = await found.post(stage.SEARCH, {"query": "steam"})
 
             assert (answer.status_code, answer.json()["error"]["code"]) == (502, "mispaired")
