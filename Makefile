@@ -22,7 +22,7 @@ QUICK := not controlplane and not server
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-demo: $(INSTALLED) control-plane ## Migrate a real corpus to another model and roll back, before your eyes (BACKEND=milvus|pgvector|qdrant)
+demo: $(INSTALLED) control-plane ## Migrate a real corpus under live queries, refuse a worse version, roll back (BACKEND=pgvector|milvus|qdrant)
 	@$(BIN)/python examples/stdlib/demo.py $(if $(BACKEND),--backend $(BACKEND))
 
 test: $(INSTALLED) control-plane ## Run all tests (ARGS="-k name" passes arguments to pytest)
