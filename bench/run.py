@@ -27,6 +27,7 @@ MEASURES = {
     "diff": ("bench/diff.py",),
     "refresh": ("bench/refresh.py", "1000000"),
     "rollback": ("bench/rollback.py",),
+    "shift": ("bench/shift.py",),
     "gateway": ("bench/gateway.py",),
     "rest": ("bench/rest.py",),
     "evaluation": ("bench/operating.py", "evaluation"),

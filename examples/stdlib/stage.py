@@ -87,14 +87,14 @@ class Stage:
 
     # What the user does.
 
-    def declare(self) -> None:
-        """Create the Secret, the dataset with v7, the query set and the deployment."""
+    def declare(self, road: Mapping[str, Any] = ROAD) -> None:
+        """Create the Secret, the dataset with v7, the query set and the deployment, whose versions come by a road."""
         if self.secrets:
             self._create_secret()
         for kind, spec in (
             (DATASET, self._dataset()),
             (QUERY_SET, self._query_set()),
-            (DEPLOYMENT, {"datasetRef": {"name": NAME}, "version": "v7", "backend": self.spec, **ROAD}),
+            (DEPLOYMENT, {"datasetRef": {"name": NAME}, "version": "v7", "backend": self.spec, **road}),
         ):
             plural = {DATASET: "embeddingdatasets", DEPLOYMENT: "indexdeployments", QUERY_SET: "querysets"}[kind]
             body = {"apiVersion": "pointsman.dev/v1alpha1", "kind": kind, "metadata": {"name": NAME}, "spec": spec}
@@ -218,6 +218,14 @@ class Stage:
         is_served = (report["epoch"], report["revision"]) == (route.get("epoch"), route.get("revision"))
         names = {entry["index"] for entry in route.get("entries", ()) if entry["version"] == version}
         return is_served and bool(report["answered"]) and {i for i, n in report["answered"].items() if n} <= names
+
+    def answers_nowhere(self, version: str) -> bool:
+        """Return whether a version has no weight, and the gateway serves that."""
+        found = self.status()
+        route, report = found.get("route", {}), self.gateway.report()
+        weights = {entry["version"]: entry["weight"] for entry in route.get("entries", ())}
+        is_served = (report["epoch"], report["revision"]) == (route.get("epoch"), route.get("revision"))
+        return is_served and not weights.get(version)
 
     def sentence(self) -> str:
         """Return what the deployment says of itself."""
