@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import itertools
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -23,6 +24,8 @@ FRESH_SECONDS: Final = 30.0
 """How long the cluster's answer holds."""
 STALE_SECONDS: Final = 600.0
 """How long a yes holds while the cluster does not answer."""
+RETRY_SECONDS: Final = 5.0
+"""How long a yes is taken for granted once the cluster did not answer: not every query waits for what is away."""
 MOST_KEPT: Final = 10_000
 """Answers of the cluster that are remembered."""
 _HASH = re.compile(r"sha256:([0-9a-f]{64})")
@@ -38,7 +41,7 @@ class Guard(Protocol):
         ...
 
     def look_again(self) -> None:
-        """Take in what changed outside; called every second or so, and may read a file."""
+        """Take in what changed outside; called every second or so in a thread, and may read a file."""
         ...
 
 
@@ -101,18 +104,21 @@ class Kubernetes:
         self._cluster, self._executor, self._clock = cluster, executor, clock
         self._answers: dict[tuple[bytes, str, str], tuple[float, Fault | None]] = {}
         self._asking: dict[tuple[bytes, str, str], asyncio.Future[Fault | None]] = {}
+        self._silent_until = float("-inf")
 
     async def check(self, authorization: str, namespace: str, name: str) -> None:
         """Ask the cluster, unless it was asked the same just now."""
         token = _bearer(authorization)
         key = (hashlib.sha256(token.encode()).digest(), namespace, name)
         at, refusal = self._answers.get(key, (float("-inf"), None))
-        age = self._clock() - at
-        if age > FRESH_SECONDS:
+        now = self._clock()
+        may_last = refusal is None and now - at <= STALE_SECONDS
+        if now - at > FRESH_SECONDS and not (may_last and now < self._silent_until):
             try:
                 refusal = await self._ask(key, token)
             except PointsmanError:
-                if refusal is not None or age > STALE_SECONDS:
+                self._silent_until = self._clock() + RETRY_SECONDS
+                if not may_last:
                     raise Fault(
                         503, "access_unknown", "the cluster does not answer who may search; try again", retry_after=5
                     ) from None
@@ -121,9 +127,7 @@ class Kubernetes:
             raise refusal.with_traceback(None)
 
     def look_again(self) -> None:
-        """Forget what is too old to be of use."""
-        oldest = self._clock() - STALE_SECONDS
-        self._answers = {key: each for key, each in self._answers.items() if each[0] > oldest}
+        """Do nothing: what is remembered belongs to the event loop, and is bounded there."""
 
     async def _ask(self, key: tuple[bytes, str, str], token: str) -> Fault | None:
         asking = self._asking.get(key)
@@ -143,11 +147,19 @@ class Kubernetes:
         del self._asking[key]
         if done.cancelled() or done.exception() is not None:
             return
+        self._silent_until = float("-inf")
+        # The one that was answered last stands last.
+        self._answers.pop(key, None)
         if len(self._answers) >= MOST_KEPT:
-            # Whoever tries out tokens must not push out those who have one.
-            self._answers = {each: kept for each, kept in self._answers.items() if kept[1] is None}
-        if len(self._answers) < MOST_KEPT:
-            self._answers[key] = (self._clock(), done.result())
+            self._make_room()
+        self._answers[key] = (self._clock(), done.result())
+
+    def _make_room(self) -> None:
+        """Forget a tenth: refusals first, as whoever tries out tokens must not push out those who have one."""
+        refused = (key for key, (_, refusal) in self._answers.items() if refusal is not None)
+        oldest = (key for key, (_, refusal) in self._answers.items() if refusal is None)
+        for key in list(itertools.islice(itertools.chain(refused, oldest), MOST_KEPT // 10)):
+            del self._answers[key]
 
 
 def _bearer(authorization: str) -> str:
@@ -187,6 +199,9 @@ def _read(path: Path) -> tuple[_Token, ...]:
         if len(words) > 2:
             # The line itself is secret.
             message = f"line {number} of {path.name} has {len(words)} words, wanted a token and namespaces a,b"
+            raise Terminal(Reason.INVALID_SPEC, message)
+        if len(words) == 2 and not words[1].strip(","):
+            message = f"line {number} of {path.name} names no namespace between its commas, wanted a,b, or none at all"
             raise Terminal(Reason.INVALID_SPEC, message)
         hashed = _HASH.fullmatch(words[0])
         digest = bytes.fromhex(hashed[1]) if hashed else hashlib.sha256(words[0].encode()).digest()

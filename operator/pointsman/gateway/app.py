@@ -27,6 +27,8 @@ from pointsman.gateway.requests import Embeddings, Limits
 from pointsman.gateway.shadow import Shadow
 
 JSON = "application/json"
+MOST_NAMESPACE, MOST_NAME = 63, 253
+"""Characters of a namespace and a name in a cluster."""
 _JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 
 log = logs.logger()
@@ -71,8 +73,10 @@ class Gateway:
     async def search(self, request: Request) -> dict[str, Any]:
         """Search by texts, by a vector or by a document."""
         deployment = await self._let_in(request, request.path_params["namespace"], request.path_params["name"])
-        asked = requests.search(await self._body(request), self._limits)
-        return answers.search(await self._search(deployment, asked), asked)
+        async with self._turn(deployment):
+            asked = requests.search(await self._body(request), self._limits)
+            found = await searching.search(deployment, asked, self._shadow.put)
+        return answers.search(found, asked)
 
     async def openai_search(self, request: Request) -> dict[str, Any]:
         """Search as OpenAI's clients do."""
@@ -80,23 +84,27 @@ class Gateway:
         if not dot:
             raise faults.not_found("a vector store's id is <namespace>.<name> of a deployment here")
         deployment = await self._let_in(request, namespace, name)
-        asked = requests.openai_search(await self._body(request), self._limits)
-        return answers.openai_search(await self._search(deployment, asked), asked)
+        async with self._turn(deployment):
+            asked = requests.openai_search(await self._body(request), self._limits)
+            found = await searching.search(deployment, asked, self._shadow.put)
+        return answers.openai_search(found, asked)
 
     async def embeddings(self, request: Request) -> dict[str, Any]:
         """Embed texts by the version that serves."""
         deployment = await self._let_in(request, request.path_params["namespace"], request.path_params["name"])
-        asked = requests.embeddings(await self._body(request), self._limits)
+        async with self._turn(deployment):
+            return await self._embedded(deployment, requests.embeddings(await self._body(request), self._limits))
+
+    async def _embedded(self, deployment: Deployment, asked: Embeddings) -> dict[str, Any]:
         adopted = _served(deployment)
         entry = _embedding_entry(deployment, adopted.route, asked)
         adopted.enter()
         try:
-            async with self._turn(deployment):
-                held = await adopted.hold(entry.index)
-                try:
-                    vectors = await held.serving.embed(list(asked.texts), asked.side)
-                finally:
-                    held.close()
+            held = await adopted.hold(entry.index)
+            try:
+                vectors = await held.serving.embed(list(asked.texts), asked.side)
+            finally:
+                held.close()
         except TextsRefused as error:
             message = f"the model of {entry.version} refuses {len(error.positions)} texts with {error.answer}"
             raise faults.invalid(message, "input") from None
@@ -112,6 +120,9 @@ class Gateway:
         return answers.route(deployment, _served(deployment))
 
     async def _let_in(self, request: Request, namespace: str, name: str) -> Deployment:
+        if len(namespace) > MOST_NAMESPACE or len(name) > MOST_NAME:
+            # Nobody is asked about it, and nobody remembers it.
+            raise faults.not_found("no deployment has a name as long as that")
         await self._guard.check(request.headers.get("authorization", ""), namespace, name)
         found = self._directory.find(namespace, name)
         if found is None:
@@ -119,10 +130,6 @@ class Gateway:
                 raise faults.not_ready("the gateway has not seen the cluster's routes yet")
             raise faults.not_found(f"there is no deployment {name[:63]} in namespace {namespace[:63]}")
         return found
-
-    async def _search(self, deployment: Deployment, asked: requests.Search) -> searching.Found:
-        async with self._turn(deployment):
-            return await searching.search(deployment, asked, self._shadow.put)
 
     def _turn(self, deployment: Deployment) -> _Turn:
         if deployment.in_flight >= self._most:
@@ -214,7 +221,7 @@ class _Endpoint:
 
 
 class _Turn:
-    """One request under way to a deployment, for no longer than its time."""
+    """One request under way to a deployment, from its body on, for no longer than its time."""
 
     def __init__(self, deployment: Deployment, seconds: float) -> None:
         self._deployment, self._timeout = deployment, asyncio.timeout(seconds)

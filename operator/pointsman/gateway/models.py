@@ -29,8 +29,10 @@ AT_ONCE: Final = 8
 """Requests to one endpoint that may be under way, each in a thread: one that hangs takes nobody else's."""
 MOST_TEXTS: Final = 64
 """Texts of one request to an endpoint."""
-SHORT: Final = 2_000
-"""Characters, of all texts of a request, that the embedded model may read while all others wait."""
+SHORT: Final = 512
+"""Characters, of all texts of a request, that the embedded model may read while all others wait; a millisecond."""
+SPELT: Final = 4
+"""As how many of them one beyond ASCII counts: the model reads what it does not know byte by byte."""
 PROBE: Final = "pointsman"
 """What a model is asked before queries are."""
 
@@ -78,7 +80,7 @@ class QueryModel:
 
         Raises what `ports.Embedder.embed` raises.
         """
-        is_at_once = self._is_local and sum(map(len, texts)) <= SHORT
+        is_at_once = self._is_local and sum(map(_length, texts)) <= SHORT
         found = [self._found(self._prefixes[side] + text, is_at_once) for text in texts]
         wanted = [each for each in found if isinstance(each, _Wanted)]
         if wanted:
@@ -178,6 +180,10 @@ def _seen(done: asyncio.Future[Vector]) -> None:
     """Look at an error that nobody waits for any more, so that the event loop does not complain of it."""
     if not done.cancelled():
         done.exception()
+
+
+def _length(text: str) -> int:
+    return len(text) if text.isascii() else SPELT * len(text)
 
 
 def _key(prefixed: str) -> bytes:

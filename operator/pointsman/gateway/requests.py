@@ -38,6 +38,8 @@ class Limits:
     top_k: int = 1_000
     batch: int = 64
     """Queries of one search."""
+    hits: int = 10_000
+    """Hits of all queries of one search, or `top_k` where that is more."""
     inputs: int = 2_048
     """Texts of one request for embeddings."""
 
@@ -111,11 +113,12 @@ def search(raw: bytes, limits: Limits) -> Search:
         raise faults.invalid("space is given without a vector; wanted it with one alone", "space")
     where = found.get("filter")
     parsed = None if where is None else parse_filter(where, "filter")
+    most = _affordable(top_k(found.get("topK"), "topK", limits.top_k), "topK", queries, limits)
     included = found.get("include") or []
     if not isinstance(included, list) or any(each not in _INCLUDED for each in included):
         raise faults.invalid(f"include has something else; wanted a list of {' and '.join(_INCLUDED)}", "include")
     return Search(
-        top_k=top_k(found.get("topK"), "topK", limits.top_k),
+        top_k=most,
         queries=queries,
         is_list=is_list,
         side=side(found.get("as")),
@@ -137,6 +140,7 @@ def openai_search(raw: bytes, limits: Limits) -> Search:
     queries, is_list = texts(found.get("query"), "query", limits, limits.batch)
     if found.get("rewrite_query"):
         raise faults.invalid("rewrite_query is true; queries are searched as they are", "rewrite_query")
+    most = top_k(found.get("max_num_results"), "max_num_results", limits.top_k)
     where = found.get("filters")
     parsed = None if where is None else parse_filter(where, "filters")
     ranking = found.get("ranking_options") or {}
@@ -146,7 +150,7 @@ def openai_search(raw: bytes, limits: Limits) -> Search:
             "ranking_options is something else; wanted an object with a number score_threshold", "ranking_options"
         )
     return Search(
-        top_k=top_k(found.get("max_num_results"), "max_num_results", limits.top_k),
+        top_k=_affordable(most, "max_num_results", queries, limits),
         queries=queries,
         is_list=is_list,
         where=parsed,
@@ -199,6 +203,14 @@ def top_k(value: Any, name: str, most: int) -> int:
     return value
 
 
+def _affordable(most: int, name: str, queries: tuple[str, ...], limits: Limits) -> int:
+    """Return how many hits are wanted of each query; raises Fault 413 where all together are too many."""
+    allowed = max(limits.hits, limits.top_k)
+    if most * len(queries) > allowed:
+        raise faults.too_large(f"{name} is {most} for {len(queries)} queries; wanted {allowed} hits at most", name)
+    return most
+
+
 def side(value: Any) -> Side:
     """Return which prefix a text is to get; raises Fault 400."""
     return Side(_one_of(value, "as", tuple(Side)))
@@ -206,10 +218,25 @@ def side(value: Any) -> Side:
 
 def parse_filter(value: Any, name: str) -> filters.Filter:
     """Return a filter; raises Fault 400."""
+    _check_size(value, name)
     try:
         return filters.parse(value)
     except Terminal as error:
         raise faults.invalid(error.message.replace("filter", name, 1), name) from None
+
+
+def _check_size(value: Any, name: str) -> None:
+    """Raise Fault 400 for more comparisons than a filter may have, before any of them is read."""
+    waiting, comparisons = [value], 0
+    while waiting:
+        part = waiting.pop()
+        parts = part.get("filters") if isinstance(part, dict) else None
+        if isinstance(parts, list) and parts:
+            waiting += parts[: filters.MOST_VALUES + 1]
+            continue
+        comparisons += 1
+        if comparisons > filters.MOST_VALUES:
+            raise faults.invalid(f"{name} compares with more than {filters.MOST_VALUES} values", name)
 
 
 def _keys(where: filters.Filter) -> set[str]:

@@ -34,7 +34,9 @@ from pointsman.gateway.shadow import Shadow
 LOOK_SECONDS: Final = 1.0
 """How often files are looked at for having changed."""
 THREADS: Final = 64
-"""For opening, and for endpoints of models, which are mostly waited for."""
+"""For opening and closing what tenants name, which may be waited for long."""
+OWN_THREADS: Final = 16
+"""For asking the cluster who may search and for reading files: nothing that a tenant names takes them."""
 SWITCH_SECONDS: Final = 0.0005
 """After which a busy thread lets the event loop go on; Python's own 5 ms would be in every slow answer."""
 
@@ -77,8 +79,9 @@ class _Process:
     ) -> None:
         self._chosen, self._namespaces, self._cluster = chosen, namespaces, cluster
         self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="gateway")
+        self._own = ThreadPoolExecutor(OWN_THREADS, thread_name_prefix="gateway-own")
         self._doors = (cluster, allowed, open_backend, open_embedder, self._executor)
-        self._guard = _guard(chosen, cluster, self._executor)
+        self._guard = _guard(chosen, cluster, self._own)
         self._state = State(uuid.uuid4().hex, time.time())
         self._certificate = _Certificate(chosen)
 
@@ -125,7 +128,8 @@ class _Process:
         shadow.close()
         directory.close()
         await asyncio.sleep(0)
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        for executor in (self._executor, self._own):
+            executor.shutdown(wait=False, cancel_futures=True)
         log.info(logs.Event.GATEWAY_STOPPED)
 
     def _watch(self, directory: Directory, loop: asyncio.AbstractEventLoop) -> None:
@@ -144,8 +148,8 @@ class _Process:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            await loop.run_in_executor(self._executor, self._guard.look_again)
-            await loop.run_in_executor(self._executor, self._certificate.look_again)
+            await loop.run_in_executor(self._own, self._guard.look_again)
+            await loop.run_in_executor(self._own, self._certificate.look_again)
 
 
 class _Certificate:

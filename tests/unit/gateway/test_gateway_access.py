@@ -13,6 +13,7 @@ from pointsman.api.conditions import Reason
 from pointsman.cluster.memory import MemoryCluster
 from pointsman.cluster.resources import Caller
 from pointsman.errors import Retryable, Terminal
+from pointsman.gateway import access
 from pointsman.gateway.access import Guard, Kubernetes, Tokens
 from pointsman.gateway.faults import Fault
 
@@ -67,6 +68,11 @@ def test_a_file_that_changed_is_read_and_one_that_cannot_be_read_changes_nothing
             "good\ns3cret to many words\n",
             "line 2 of tokens has 4 words, wanted a token and namespaces a,b",
             id="words",
+        ),
+        pytest.param(
+            "s3cret ,\n",
+            "line 1 of tokens names no namespace between its commas, wanted a,b, or none at all",
+            id="commas alone",
         ),
     ],
 )
@@ -140,3 +146,57 @@ def test_a_yes_holds_while_the_cluster_is_away_and_not_for_ever() -> None:
             assert (before, later, much_later) == ([200, 401], [200, 503], 503)
 
     asyncio.run(story())
+
+
+def test_while_the_cluster_is_away_not_every_query_waits_for_it() -> None:
+    async def story() -> None:
+        cluster, now = Away(), [1_000.0]
+        cluster.let_in("t0ken", "ana", "search")
+        with ThreadPoolExecutor(2) as executor:
+            guard = Kubernetes(cluster, executor, lambda: now[0])
+            await status(guard, "Bearer t0ken")
+            cluster.is_away, cluster.asked = True, 0
+            now[0] += 60
+
+            answers = [await status(guard, "Bearer t0ken") for _ in range(10)]
+            in_between = cluster.asked
+            now[0] += access.RETRY_SECONDS
+            answers.append(await status(guard, "Bearer t0ken"))
+
+            assert (set(answers), in_between, cluster.asked) == ({200}, 1, 2)
+
+    asyncio.run(story())
+
+
+def test_what_is_remembered_is_bounded_and_refusals_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        monkeypatch.setattr(access, "MOST_KEPT", 20)
+        cluster = Away()
+        cluster.let_in("t0ken", "ana", "search")
+        with ThreadPoolExecutor(2) as executor:
+            guard = Kubernetes(cluster, executor)
+            await status(guard, "Bearer t0ken")
+            for number in range(100):
+                await status(guard, f"Bearer forged{number}")
+            asked = cluster.asked
+
+            assert (await status(guard, "Bearer t0ken"), cluster.asked) == (200, asked)
+            assert len(guard._answers) <= 20
+            # A yes for each of many names pushes out older ones, and leaves room for new ones.
+            for number in range(100):
+                await guard.check("Bearer t0ken", "search", f"name{number}")
+            asked = cluster.asked
+            await guard.check("Bearer t0ken", "search", "name99")
+
+            assert (cluster.asked, len(guard._answers) <= 20) == (asked, True)
+
+    asyncio.run(story())
+
+
+def test_what_is_remembered_is_left_to_the_event_loop_by_the_look_around() -> None:
+    guard = Kubernetes(MemoryCluster(), ThreadPoolExecutor(1))
+    kept = guard._answers
+
+    guard.look_again()
+
+    assert guard._answers is kept

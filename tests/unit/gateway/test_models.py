@@ -160,3 +160,53 @@ def test_an_error_is_told_to_all_who_waited_and_is_not_kept() -> None:
         assert again[0][0] == 4
 
     play(story)
+
+
+def test_texts_that_nobody_waits_for_any_more_are_not_sent() -> None:
+    async def story(asked: QueryModel, model: Model) -> None:
+        model.go.clear()
+        first = [asyncio.ensure_future(asked.embed([f"first {n}"], Side.QUERY)) for n in range(models.AT_ONCE)]
+        await until(lambda: len(model.batches) == models.AT_ONCE)
+        given_up = asyncio.ensure_future(asked.embed(["given up"], Side.QUERY))
+        patient = asyncio.ensure_future(asked.embed(["patient"], Side.QUERY))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        await asyncio.wait([given_up])
+        model.go.set()
+
+        await asyncio.gather(*first, patient)
+        again = await asked.embed(["given up"], Side.QUERY)
+
+        assert model.batches[models.AT_ONCE :] == [["q: patient"], ["q: given up"]]
+        assert again[0][0] == len("q: given up")
+
+    play(story)
+
+
+def test_a_request_of_many_texts_is_sent_in_batches() -> None:
+    async def story(asked: QueryModel, model: Model) -> None:
+        await asked.embed([str(n) for n in range(models.MOST_TEXTS + 1)], Side.QUERY)
+
+        assert sorted(len(batch) for batch in model.batches) == [1, models.MOST_TEXTS]
+
+    play(story)
+
+
+def test_what_the_embedded_model_reads_for_long_is_read_in_a_thread() -> None:
+    async def story() -> None:
+        threads: list[bool] = []
+
+        class Watched(Model):
+            def embed(self, texts: Sequence[str], finished: Finished = nobody) -> Vectors:
+                threads.append(threading.current_thread() is threading.main_thread())
+                return super().embed(texts, finished)
+
+        asked = QueryModel(Space("wordllama", "m", "", 4), Watched(), 100)
+        await asked.embed(["x"], Side.QUERY)
+        await asked.embed(["x" * models.SHORT, "y"], Side.QUERY)
+        await asked.embed(["\N{STEAM LOCOMOTIVE}" * (models.SHORT // models.SPELT + 1)], Side.QUERY)
+        await asyncio.to_thread(asked.close)
+
+        assert threads == [True, False, False]
+
+    asyncio.run(story())

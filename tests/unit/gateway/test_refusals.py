@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, ClassVar
 
 import pytest
 from tests.unit.gateway import stage
 from tests.unit.gateway.stage import Stage, entry, fill, space, version
 
-from pointsman.gateway import requests
+from pointsman.gateway import access, requests
 
 SMALL = space(64)
 SECRET = "the merger with Acme"
-LIMITS = requests.Limits(body=1 << 20, text=2_000, batch=3)
+LIMITS = requests.Limits(body=1 << 20, text=2_000, batch=3, hits=2_000)
+COMPARISON = {"type": "eq", "key": "year", "value": 1}
 
 
 async def refused(body: Any, path: str = stage.SEARCH) -> tuple[int, str]:
@@ -64,6 +66,21 @@ async def serve(found: Stage) -> None:
             400,
             "the filter asks for the field author; v7 has year",
             id="a field that is not there",
+        ),
+        pytest.param(
+            {"query": [SECRET] * 3, "topK": 1_000},
+            413,
+            "topK is 1000 for 3 queries; wanted 2000 hits at most",
+            id="many hits of many queries",
+        ),
+        pytest.param(
+            {
+                "query": SECRET,
+                "filter": {"type": "and", "filters": [{"type": "or", "filters": [COMPARISON] * 129}] * 2},
+            },
+            400,
+            "filter compares with more than 256 values",
+            id="a filter of many comparisons",
         ),
         pytest.param({"query": SECRET, "filter": 7}, 400, "filter is not an object", id="no filter"),
         pytest.param(
@@ -195,6 +212,46 @@ def test_what_is_not_there_is_not_found_in_the_one_shape_of_all_errors() -> None
             assert store == (404, "a vector store's id is <namespace>.<name> of a deployment here")
             assert (path.status_code, method.status_code) == (404, 405)
             assert path.json()["error"]["message"] == "the path is not one of those that /openapi.json lists"
+
+    asyncio.run(story())
+
+
+def test_a_body_that_does_not_end_is_given_up_in_time_and_counts_as_under_way() -> None:
+    async def story() -> None:
+        async def endless() -> AsyncIterator[bytes]:
+            yield b'{"query": "'
+            assert found.deployment.in_flight == 1
+            await asyncio.Event().wait()
+
+        async with stage.running(seconds=0.2) as found:
+            await serve(found)
+
+            answer = await found.client.post(stage.SEARCH, content=endless())
+
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "timeout")
+            assert found.deployment.in_flight == 0
+
+    asyncio.run(story())
+
+
+def test_of_a_name_that_no_cluster_knows_nobody_is_asked() -> None:
+    class Asked(access.Open):
+        names: ClassVar[list[str]] = []
+
+        async def check(self, authorization: str, namespace: str, name: str) -> None:
+            self.names.append(name)
+
+    async def story() -> None:
+        async with stage.running(guard=Asked()) as found:
+            paths = [
+                f"/v1/namespaces/{'n' * 64}/indexes/papers/search",
+                f"/v1/namespaces/search/indexes/{'n' * 254}/search",
+                f"/v1/vector_stores/search.{'n' * 254}/search",
+            ]
+            answers = [await found.post(path, {"query": "x"}) for path in paths]
+
+            assert [answer.status_code for answer in answers] == [404] * 3
+            assert Asked.names == []
 
     asyncio.run(story())
 
