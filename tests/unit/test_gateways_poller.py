@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from tests.unit.waiting import wait_until
 
 from pointsman.api.conditions import Reason
 from pointsman.cluster.resources import DEPLOYMENT
+from pointsman.controller import gateways
 from pointsman.controller.gateways import Address, Gateways, Nobody
 from pointsman.core.guards import Arm
 from pointsman.errors import Retryable, Terminal
@@ -74,7 +76,7 @@ class FakeServer:
         self.body: bytes = json.dumps(report()).encode()
         self.status, self.headers = 200, {"content-type": "application/json"}
         self.asked: list[str] = []
-        self.is_silent = False
+        self.is_silent = self.is_dripping = False
         self._go = threading.Event()
         outer = self
 
@@ -89,7 +91,14 @@ class FakeServer:
                     self.send_header(name, value)
                 self.send_header("content-length", str(len(outer.body)))
                 self.end_headers()
-                self.wfile.write(outer.body)
+                if not outer.is_dripping:
+                    self.wfile.write(outer.body)
+                    return
+                for byte in outer.body:
+                    if outer._go.wait(0.05):
+                        return
+                    with contextlib.suppress(OSError):
+                        self.wfile.write(bytes([byte]))
 
             def log_message(self, format: str, *args: Any) -> None:
                 return
@@ -386,3 +395,86 @@ def test_where_there_are_none_nobody_serves() -> None:
     nobody.hurry()
 
     assert nobody.of(PAPERS) == ()
+
+
+def test_a_gateway_for_other_namespaces_has_no_say_even_once_it_is_silent(servers: Callable[[], FakeServer]) -> None:
+    ours, theirs = servers(), servers()
+    theirs.says(report("p2", namespaces=["elsewhere"], deployments={}))
+    asking = Asking(Address(ours.url), Address(theirs.url))
+
+    asking.gateways.ask()
+    found = [gateway.name for gateway in asking.gateways.of(PAPERS)]
+    theirs.is_silent = True
+    asking.gateways.ask()
+
+    assert found == [gateway.name for gateway in asking.gateways.of(PAPERS)] == [ours.url]
+    elsewhere = asking.gateways.of(Key(DEPLOYMENT, "elsewhere", "papers"))
+    assert [(gateway.name, bool(gateway.problem)) for gateway in elsewhere] == [(ours.url, False), (theirs.url, True)]
+
+
+def test_a_gateway_that_never_ends_its_answer_is_given_up(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateways, "WHOLE", 0.2)
+    server.is_dripping = True
+
+    assert Asking(Address(server.url)).one().problem == "does not answer within 2 s"
+
+
+def test_a_report_without_an_end_is_no_report(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateways, "MOST_BYTES", 100)
+
+    assert Asking(Address(server.url)).one().problem == "answers GET /report with something else than a report"
+
+
+def test_who_is_late_is_taken_at_their_last_word_and_keeps_nobody_from_hearing_the_others(
+    servers: Callable[[], FakeServer],
+) -> None:
+    quick, late = servers(), servers()
+    late.says(report("p2"))
+    asking = Asking(Address(quick.url), Address(late.url))
+    asking.gateways.ask()
+    late.is_silent = True
+    quick.says(report(deployments={"search/papers": served(4)}))
+
+    asking.gateways.ask(0.0)
+    wait_until(lambda: (asking.gateways.ask(0.0), asking.gateways.of(PAPERS)[0].revision == 4)[1])
+    meanwhile = asking.gateways.of(PAPERS)[1]
+    wait_until(lambda: (asking.gateways.ask(0.0), bool(asking.gateways.of(PAPERS)[1].problem))[1])
+
+    # The late one fails after its own time, and is asked once in it.
+    assert (meanwhile.revision, meanwhile.problem) in ((3, ""), (0, "does not answer within 2 s"))
+    assert asking.gateways.of(PAPERS)[0].revision == 4
+
+
+def test_it_goes_on_asking_whatever_becomes_of_the_list(server: FakeServer) -> None:
+    asking = Asking(Address(server.url))
+    asking.gateways.start()
+    try:
+        asking.error = RuntimeError("nobody foresaw this")
+        asking.gateways.hurry()
+        wait_until(lambda: not asking.gateways._nudged.is_set())
+        asking.error = None
+        server.says(report(deployments={"search/papers": served(4)}))
+        asking.gateways.hurry()
+        wait_until(lambda: asking.gateways.of(PAPERS)[0].revision == 4)
+    finally:
+        asking.gateways.stop()
+
+
+def test_what_did_not_change_is_not_read_again(server: FakeServer) -> None:
+    asking = Asking(Address(server.url))
+    asking.gateways.ask()
+    (before,) = asking.gateways.reports()
+    server.says(report(deployments={"search/papers": served(), "search/books": served(4)}))
+    asking.gateways.ask()
+    (after,) = asking.gateways.reports()
+
+    assert after.deployments["search/papers"] is before.deployments["search/papers"]
+    assert asking.gateways.of(BOOKS)[0].revision == 4
+
+
+def test_an_address_that_is_none_is_that_gateways_trouble_alone(server: FakeServer) -> None:
+    asking = Asking(Address("http://[::"), Address(server.url))
+
+    asking.gateways.ask()
+
+    assert [bool(gateway.problem) for gateway in asking.gateways.of(PAPERS)] == [True, False]

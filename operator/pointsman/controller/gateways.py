@@ -6,19 +6,22 @@ what. What has changed for a deployment wakes it.
 
 from __future__ import annotations
 
+import concurrent.futures
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import httpx
+import orjson
 
+from pointsman import logs
 from pointsman.cluster.resources import DEPLOYMENT
 from pointsman.core.guards import Arm
-from pointsman.errors import PointsmanError
+from pointsman.errors import PointsmanError, unforeseen
 from pointsman.plan.observed import Gateway, Minute, Shadowed
 from pointsman.plan.tasks import Key
 
@@ -27,9 +30,17 @@ EVERY, HURRIED = 2.0, 0.05
 HURRY = 10.0
 """Seconds for which a new route is asked after in a hurry."""
 TIMEOUT = 2.0
-"""Seconds that a gateway has to answer."""
+"""Seconds that a gateway has to begin to answer, and to go on."""
+WHOLE = 10.0
+"""Seconds that a whole answer may take."""
+IMPATIENT = 0.2
+"""Seconds that a round waits, in a hurry, before it goes on with what those said last who are late."""
+MOST_BYTES: Final = 256 << 20
+"""Of a report."""
 AT_ONCE = 16
 """How many gateways are asked at a time."""
+
+log = logs.logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +67,25 @@ class Report:
     gateway: str = ""
     """The process that answered: another one counts from zero."""
     is_ready: bool = False
-    deployments: Mapping[str, Mapping[str, Any]] | None = None
+    namespaces: frozenset[str] = frozenset()
+    """What it watches, all where there are none: of deployments elsewhere it knows nothing, and need not."""
+    said: Mapping[str, Any] = field(default_factory=dict)
+    """What it said of each deployment, as it came."""
+    deployments: Mapping[str, Gateway] = field(default_factory=dict)
+    """The same as it was read."""
+
+    def of(self, deployment: Key) -> Gateway | None:
+        """Return what it said of a deployment; None where that is none of its business."""
+        if self.namespaces and deployment.namespace not in self.namespaces:
+            return None
+        # The gateway knows best; where it is silent, whoever sends it queries does; where nobody does, it may get some.
+        ready = self.is_ready if not self.problem else True
+        if self.address.is_ready is not None:
+            ready = self.address.is_ready and ready
+        found = self.deployments.get(str(deployment))
+        if found is None:
+            return Gateway(self.address.url, ready, process=self.gateway, problem=self.problem)
+        return replace(found, name=self.address.url, is_ready=ready)
 
 
 class Nobody:
@@ -78,6 +107,8 @@ class Gateways:
         self._client = client or httpx.Client(timeout=TIMEOUT, follow_redirects=False, trust_env=False)
         self._lock = threading.Lock()
         self._reports: tuple[Report, ...] = ()
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="gateways")
+        self._asking: dict[str, Future[Report]] = {}
         self._hurry_until = 0.0
         self._nudged, self._stopped = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="gateways", daemon=True)
@@ -93,6 +124,7 @@ class Gateways:
         self._nudged.set()
         if self._thread.is_alive():
             self._thread.join()
+        self._pool.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
     def hurry(self) -> None:
@@ -108,10 +140,15 @@ class Gateways:
 
     def of(self, deployment: Key) -> tuple[Gateway, ...]:
         """Return what every gateway said last of one deployment."""
-        return tuple(_seen(report, deployment) for report in self.reports())
+        found = (report.of(deployment) for report in self.reports())
+        return tuple(gateway for gateway in found if gateway is not None)
 
-    def ask(self) -> None:
-        """Ask every gateway once, and wake the deployments of which one says something new."""
+    def ask(self, patience: float = 2 * WHOLE) -> None:
+        """Ask every gateway once, and wake the deployments of which one says something new.
+
+        Whoever has not answered within `patience` seconds is taken at their last word until they have, or have failed
+        to: one that is slow keeps nobody from hearing of the others. Asked by one thread at a time.
+        """
         unfound: tuple[Report, ...] = ()
         try:
             addresses = self._find()
@@ -120,8 +157,20 @@ class Gateways:
             # gateway that nobody knows of would else be no reason to keep an index.
             addresses = [report.address for report in self.reports() if report.address != UNKNOWN]
             unfound = () if addresses else (Report(UNKNOWN, f"cannot be listed: {error.message}"),)
-        with ThreadPoolExecutor(min(AT_ONCE, max(1, len(addresses)))) as pool:
-            reports = (*_distinct(pool.map(self._ask, dict.fromkeys(addresses))), *unfound)
+        known = {report.address.url: report for report in self.reports()}
+        wanted = {address.url: address for address in reversed(addresses)}
+        for url, address in reversed(wanted.items()):
+            if url not in self._asking:
+                self._asking[url] = self._pool.submit(self._ask, address, known.get(url))
+        concurrent.futures.wait([self._asking[url] for url in wanted], patience)
+        heard = {url: asking.result() for url, asking in self._asking.items() if asking.done()}
+        for url in heard:
+            del self._asking[url]
+        said = (
+            replace(heard.get(url) or known.get(url) or Report(address, "has not answered yet"), address=address)
+            for url, address in reversed(wanted.items())
+        )
+        reports = (*_distinct(said), *unfound)
         with self._lock:
             before, self._reports = self._reports, reports
         for key in _changed(before, reports):
@@ -134,31 +183,64 @@ class Gateways:
             self._nudged.wait(HURRIED if is_hurried else EVERY)
             if self._stopped.is_set():
                 return
+            is_hurried = is_hurried or self._nudged.is_set()
             self._nudged.clear()
-            self.ask()
+            try:
+                self.ask(IMPATIENT if is_hurried else TIMEOUT)
+            except Exception as error:
+                # Without anybody who asks, what was said last would be believed for ever.
+                log.error(logs.Event.WATCH_FAILED, kind="gateways", exc_info=error)
             if is_hurried:
                 # A nudge is no reason to ask without any pause.
                 self._stopped.wait(HURRIED)
 
-    def _ask(self, address: Address) -> Report:
+    def _ask(self, address: Address, before: Report | None) -> Report:
+        namespaces = frozenset[str]() if before is None else before.namespaces
         try:
-            answer = self._client.get(f"{address.url.rstrip('/')}/report")
-            answer.raise_for_status()
-            said = answer.json()
-            ready = bool(said["ready"]) and not said.get("draining")
-            report = Report(address, "", str(said["gateway"]), ready, said["deployments"])
-            for key in _keys([report]):
-                # What cannot be read is no report, and must not come out only where one deployment is looked at.
-                _seen(report, key)
-            return report
+            return _read(address, orjson.loads(self._get(f"{address.url.rstrip('/')}/report")), before)
         except httpx.TimeoutException:
-            return Report(address, f"does not answer within {TIMEOUT:g} s")
+            problem = f"does not answer within {TIMEOUT:g} s"
         except httpx.HTTPStatusError as error:
-            return Report(address, f"answers HTTP {error.response.status_code} to GET /report")
+            problem = f"answers HTTP {error.response.status_code} to GET /report"
         except httpx.HTTPError as error:
-            return Report(address, f"cannot be reached ({type(error).__name__})")
+            problem = f"cannot be reached ({type(error).__name__})"
         except (ValueError, KeyError, TypeError, AttributeError):
-            return Report(address, "answers GET /report with something else than a report")
+            problem = "answers GET /report with something else than a report"
+        except Exception as error:
+            # An address that is none, for one. Whatever it is, it is that gateway's trouble alone.
+            problem = unforeseen(error).message
+        return Report(address, problem, namespaces=namespaces)
+
+    def _get(self, url: str) -> bytes:
+        until, parts, size = time.monotonic() + WHOLE, [], 0
+        with self._client.stream("GET", url) as answer:
+            answer.raise_for_status()
+            for part in answer.iter_bytes():
+                parts.append(part)
+                size += len(part)
+                if size > MOST_BYTES:
+                    raise ValueError("that is no report")
+                if time.monotonic() > until:
+                    raise httpx.ReadTimeout("the answer does not end")
+        return b"".join(parts)
+
+
+def _read(address: Address, said: Any, before: Report | None) -> Report:
+    """Read a report; what it says of most deployments is what it said before, and was read then."""
+    process, deployments = str(said["gateway"]), dict(said["deployments"])
+    known = before if before is not None and before.gateway == process else None
+    found = {}
+    for name, each in deployments.items():
+        is_same = known is not None and name in known.deployments and known.said[name] == each
+        found[name] = known.deployments[name] if known is not None and is_same else _seen(process, each)
+    return Report(
+        address,
+        gateway=process,
+        is_ready=bool(said["ready"]) and not said.get("draining"),
+        namespaces=frozenset(map(str, said.get("namespaces") or ())),
+        said=deployments,
+        deployments=found,
+    )
 
 
 def _distinct(reports: Iterable[Report]) -> Iterator[Report]:
@@ -170,25 +252,21 @@ def _distinct(reports: Iterable[Report]) -> Iterator[Report]:
         known.add(report.gateway)
 
 
-def _seen(report: Report, deployment: Key) -> Gateway:
-    said = (report.deployments or {}).get(str(deployment), {})
-    # The gateway knows best; where it is silent, whoever sends it queries does; where nobody does, it may get some.
-    ready = report.is_ready if not report.problem else True
-    if report.address.is_ready is not None:
-        ready = report.address.is_ready and (ready or bool(report.problem))
+def _seen(process: str, said: Mapping[str, Any]) -> Gateway:
+    """Read what a gateway says of a deployment; its name and whether it is ready are for the report to say."""
     totals = {index: int(total.get("queries", 0)) for index, total in said.get("totals", {}).items()}
     return Gateway(
-        name=report.address.url,
-        is_ready=ready,
+        name="",
+        is_ready=False,
         epoch=int(said.get("epoch", 0)),
         revision=int(said.get("revision", 0)),
         answered={index: int(count) for index, count in said.get("answered", {}).items()},
         totals=totals,
-        process=report.gateway,
+        process=process,
         minutes=tuple(_minute(minute) for minute in said.get("minutes", ())),
         shadowed=_shadowed(said.get("shadow")),
         mispaired=int(said.get("mispaired", 0)),
-        problem=report.problem or str(said.get("problem", "")),
+        problem=str(said.get("problem", "")),
     )
 
 
@@ -207,14 +285,19 @@ def _shadowed(said: Mapping[str, Any] | None) -> Shadowed | None:
 
 def _changed(before: Sequence[Report], after: Sequence[Report]) -> set[Key]:
     """Return the deployments of which some gateway says something else than before, but for counts."""
-    return {key for key in _keys(before) | _keys(after) if _gist(before, key) != _gist(after, key)}
+    names = {name for report in (*before, *after) for name in report.deployments}
+    if [_stance(report) for report in before] == [_stance(report) for report in after]:
+        # Of thousands, most are the very objects that they were.
+        pairs = [(old.deployments, new.deployments) for old, new in zip(before, after, strict=True)]
+        names = {name for name in names if any(old.get(name) is not new.get(name) for old, new in pairs)}
+    keys = {Key(DEPLOYMENT, *name.split("/", 1)) for name in names if "/" in name}
+    return {key for key in keys if _gist(before, key) != _gist(after, key)}
 
 
-def _keys(reports: Sequence[Report]) -> set[Key]:
-    names = {name for report in reports for name in report.deployments or {}}
-    return {Key(DEPLOYMENT, *name.split("/", 1)) for name in names if "/" in name}
+def _stance(report: Report) -> tuple[Address, str, bool, frozenset[str]]:
+    return report.address, report.problem, report.is_ready, report.namespaces
 
 
 def _gist(reports: Sequence[Report], key: Key) -> list[tuple[str, bool, int, int, str]]:
-    seen = (_seen(report, key) for report in reports)
+    seen = (found for report in reports if (found := report.of(key)) is not None)
     return sorted((g.name, g.is_ready, g.epoch, g.revision, g.problem) for g in seen)

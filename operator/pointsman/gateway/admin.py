@@ -19,6 +19,7 @@ def report(gateway: app.Gateway, directory: Directory, state: app.State) -> dict
     found = {"/".join(name): deployment.report() for name, deployment in directory.deployments.items()}
     return {
         "gateway": state.gateway,
+        "namespaces": list(state.namespaces),
         "startedAt": telemetry.iso(state.started),
         "ready": gateway.is_ready,
         "draining": state.is_draining,

@@ -42,6 +42,8 @@ class State:
     gateway: str
     """An id of its own for each start."""
     started: float
+    namespaces: tuple[str, ...] = ()
+    """What it watches; all where there are none."""
     is_draining: bool = False
     in_flight: int = 0
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)

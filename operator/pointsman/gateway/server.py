@@ -82,7 +82,7 @@ class _Process:
         self._own = ThreadPoolExecutor(OWN_THREADS, thread_name_prefix="gateway-own")
         self._doors = (cluster, allowed, open_backend, open_embedder, self._executor)
         self._guard = _guard(chosen, cluster, self._own)
-        self._state = State(uuid.uuid4().hex, time.time())
+        self._state = State(uuid.uuid4().hex, time.time(), namespaces)
         self._certificate = _Certificate(chosen)
 
     async def serve(self) -> None:
