@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import time
+from typing import Any, Final
 
 import orjson
 from starlette.applications import Starlette
@@ -13,10 +15,21 @@ from starlette.routing import Route as Path
 from pointsman.gateway import app, metrics, telemetry
 from pointsman.gateway.directory import Directory
 
+AT_ONCE_SECONDS: Final = 0.001
+"""How long a report may keep queries waiting."""
 
-def report(gateway: app.Gateway, directory: Directory, state: app.State) -> dict[str, Any]:
-    """Return what the operator polls: the revision that serves each deployment, and its counts."""
-    found = {"/".join(name): deployment.report() for name, deployment in directory.deployments.items()}
+
+async def report(gateway: app.Gateway, directory: Directory, state: app.State) -> dict[str, Any]:
+    """Return what the operator polls: the revision that serves each deployment, and its counts.
+
+    Each deployment's numbers are of one moment; between two, queries go on.
+    """
+    found, since = {}, time.perf_counter()
+    for name, deployment in list(directory.deployments.items()):
+        found["/".join(name)] = deployment.report()
+        if time.perf_counter() - since > AT_ONCE_SECONDS:
+            await asyncio.sleep(0)
+            since = time.perf_counter()
     return {
         "gateway": state.gateway,
         "namespaces": list(state.namespaces),
@@ -32,10 +45,13 @@ def application(gateway: app.Gateway, directory: Directory, state: app.State) ->
     registry = metrics.registry(directory, state)
 
     async def reported(request: Request) -> Response:
-        return Response(orjson.dumps(report(gateway, directory, state)), media_type=app.JSON)
+        return Response(orjson.dumps(await report(gateway, directory, state)), media_type=app.JSON)
 
     async def measured(request: Request) -> Response:
-        return Response(metrics.text(registry), media_type=metrics.CONTENT_TYPE)
+        # The counts are taken here, where nothing moves meanwhile; writing them is the longer part.
+        families = list(registry.collect())
+        text = await asyncio.to_thread(metrics.text, families)
+        return Response(text, media_type=metrics.CONTENT_TYPE)
 
     return Starlette(
         routes=[

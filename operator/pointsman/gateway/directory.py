@@ -258,6 +258,8 @@ class Directory:
         self._deployments: dict[Name, Deployment] = {}
         self._resources: dict[Name, Resource] = {}
         self._datasets: dict[Name, dataset_api.Spec] = {}
+        self._versions: dict[tuple[str, str, str], tuple[str, str]] = {}
+        """Of each resource its uid and resourceVersion, as it was seen last."""
         self._unseen: set[tuple[str, str | None]] = set()
         self._was_ready = False
 
@@ -286,13 +288,16 @@ class Directory:
         match seen:
             case All(resources):
                 there = {_name(resource) for resource in resources}
-                for resource in resources:
-                    self._take(kind, resource)
+                changed = [_name(resource) for resource in resources if self._take(kind, resource)]
                 for name in [each for each in self._resources if namespace in (None, each[0])]:
                     if kind == DEPLOYMENT and name not in there:
                         self._remove(name)
+                was_blind = bool(self._unseen)
                 self._unseen.discard((kind, namespace))
-                if not self._unseen:
+                # Of what comes again every half a minute, most is as it was.
+                for name in changed if not was_blind else ():
+                    self._look_again(kind, name)
+                if was_blind and not self._unseen:
                     for name in list(self._resources):
                         self._route(name)
             case Changed(resource):
@@ -303,7 +308,13 @@ class Directory:
                 if kind == DEPLOYMENT:
                     self._remove(_name(resource))
 
-    def _take(self, kind: str, resource: Resource) -> None:
+    def _take(self, kind: str, resource: Resource) -> bool:
+        """Remember a resource as it is now; return whether it is another than before."""
+        meta, place = resource["metadata"], (kind, *_name(resource))
+        version = (meta.get("uid", ""), meta.get("resourceVersion", ""))
+        if version[1] and self._versions.get(place) == version:
+            return False
+        self._versions[place] = version
         if kind == DEPLOYMENT:
             self._resources[_name(resource)] = resource
         elif kind == DATASET:
@@ -311,6 +322,7 @@ class Directory:
                 self._datasets[_name(resource)] = dataset_api.Spec.model_validate(resource["spec"])
             except ValidationError:
                 log.warning(logs.Event.ROUTE_REFUSED, dataset="/".join(_name(resource)), why="its spec cannot be read")
+        return True
 
     def _look_again(self, kind: str, name: Name) -> None:
         if self._unseen:
@@ -347,6 +359,7 @@ class Directory:
 
     def _remove(self, name: Name) -> None:
         self._resources.pop(name, None)
+        self._versions.pop((DEPLOYMENT, *name), None)
         self._forget(name)
 
     def _forget(self, name: Name) -> None:

@@ -17,7 +17,7 @@ CONTENT_TYPE: Final = exposition.CONTENT_TYPE_LATEST
 PREFIX: Final = "pointsman_gateway"
 _PLACE: Final = ("namespace", "deployment")
 # Each the end of one of the finer buckets that are counted: their counts add up exactly.
-_BUCKETS: Final = tuple(range(0, 130, 6))
+_BUCKETS: Final = {edge: f"{latencies.upper(edge):.6g}" for edge in range(0, 130, 6)}
 
 
 class _Counts(Collector):
@@ -43,6 +43,17 @@ class _Counts(Collector):
         return self._directory.is_ready and not self._state.is_draining
 
 
+class _Collected(Collector):
+    """Metrics that were collected before."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        """Return them."""
+        return self._families
+
+
 def registry(directory: Directory, state: State) -> CollectorRegistry:
     """Return a registry of its own for one gateway."""
     found = CollectorRegistry(auto_describe=False)
@@ -50,8 +61,10 @@ def registry(directory: Directory, state: State) -> CollectorRegistry:
     return found
 
 
-def text(found: CollectorRegistry) -> bytes:
-    """Return all metrics in Prometheus's text format."""
+def text(families: Iterable[Metric]) -> bytes:
+    """Return metrics in Prometheus's text format."""
+    found = CollectorRegistry(auto_describe=False)
+    found.register(_Collected(families))
     return exposition.generate_latest(found)
 
 
@@ -80,11 +93,12 @@ def _queries(deployments: Iterable[Deployment]) -> Iterator[Metric]:
 
 def _histogram(counts: latencies.Histogram) -> tuple[list[tuple[str, float]], float]:
     """Return cumulative counts and the sum of durations, each taken to be as long as its bucket allows."""
-    total = sum(counts.values())
-    buckets = [
-        (f"{latencies.upper(edge):.6g}", float(sum(count for bucket, count in counts.items() if bucket <= edge)))
-        for edge in _BUCKETS
-    ]
+    waiting, total, buckets = sorted(counts.items(), reverse=True), 0, []
+    for edge, name in _BUCKETS.items():
+        while waiting and waiting[-1][0] <= edge:
+            total += waiting.pop()[1]
+        buckets.append((name, float(total)))
+    total += sum(count for _, count in waiting)
     return [*buckets, ("+Inf", float(total))], sum(latencies.upper(bucket) * count for bucket, count in counts.items())
 
 

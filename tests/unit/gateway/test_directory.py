@@ -15,8 +15,9 @@ from tests.unit.gateway.stage import Stage, entry, fill, space, until, version
 from pointsman import ports
 from pointsman.api.conditions import Reason
 from pointsman.backends.memory import Memory
-from pointsman.cluster.resources import DEPLOYMENT, All, Gone
+from pointsman.cluster.resources import DATASET, DEPLOYMENT, All, Gone
 from pointsman.errors import Retryable
+from pointsman.gateway.directory import Deployment
 
 SMALL, LARGE = space(64), space(128)
 OLD, NEW = entry("v7", 100, SMALL), entry("v8", 100, LARGE)
@@ -323,3 +324,23 @@ def test_a_gateway_is_ready_once_what_there_was_is_served_and_stays_so() -> None
             assert (await found.admin.get("/report")).json()["draining"] is True
 
     asyncio.run(whole())
+
+
+def test_what_comes_again_unchanged_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(found: Stage, database: Slow) -> None:
+        read: list[str] = []
+        see = Deployment.see
+        monkeypatch.setattr(
+            Deployment, "see", lambda self, *arguments: (read.append("/".join(self.name)), see(self, *arguments))[1]
+        )
+
+        for kind in (DATASET, DEPLOYMENT, DATASET, DEPLOYMENT):
+            found.look(kind)
+        unchanged = list(read)
+        found.declare(version("v7", 64), version("v8", 128), version("v9", 256))
+        found.route(NEW, revision=2)
+
+        assert (unchanged, read) == ([], ["search/papers"] * 2)
+        await found.served(2)
+
+    play(story)
