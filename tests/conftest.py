@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import pytest
+import structlog
+from hypothesis import settings
 
 from pointsman.controlplane import binaries, plane
+
+# A machine that is busy with something else is no failure.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Take back what a test, or a command that it calls, has configured of logging: the next one reads logs too."""
+    root, config = logging.getLogger(), structlog.get_config()
+    loggers = [root, *(logging.getLogger(name) for name in list(root.manager.loggerDict))]
+    levels, handlers = [each.level for each in loggers], list(root.handlers)
+    yield
+    known = dict(zip(loggers, levels, strict=True))
+    for each in [root, *(logging.getLogger(name) for name in list(root.manager.loggerDict))]:
+        each.setLevel(known.get(each, logging.NOTSET))
+    root.handlers = handlers
+    structlog.configure(**config)
 
 
 def pytest_configure(config: pytest.Config) -> None:
