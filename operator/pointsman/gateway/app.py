@@ -194,6 +194,9 @@ class _Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = await self._answer(Request(scope, receive))
+        if self._state.is_draining:
+            # Whoever goes on comes by another connection, to somebody else; this one would be cut at the end.
+            answer.headers["Connection"] = "close"
         await answer(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:

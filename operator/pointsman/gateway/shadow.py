@@ -68,7 +68,8 @@ class Shadow:
 
     async def _ask(self, sample: Sample) -> None:
         ledger, index, asked = sample.deployment.ledger, sample.entry.index, sample.search
-        # Where the shadow was pointed elsewhere meanwhile, nobody wants to know any more.
+        if not _is_wanted(sample):
+            return
         counts, began = ledger.shadow(index), time.perf_counter()
         try:
             async with asyncio.timeout(self._seconds):
@@ -97,3 +98,9 @@ class Shadow:
         if correlation is not None:
             counts.correlated += 1
             counts.correlation += correlation
+
+
+def _is_wanted(sample: Sample) -> bool:
+    """Return whether the same rollout asks the same index still: of another one nobody wants to know any more."""
+    now, then = sample.deployment.adopted, sample.adopted.route
+    return now is not None and (now.route.shadow, now.route.salt) == (sample.entry.index, then.salt)

@@ -28,7 +28,10 @@ class Threads:
         self._is_closed = False
 
     def call(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Make a call in a thread; the future is the running event loop's. Raises RuntimeError once closed."""
+        """Make a call in a thread; the future is the running event loop's. Raises RuntimeError once closed.
+
+        A call that is given up before a thread came to it is not made.
+        """
         if self._is_closed:
             raise RuntimeError("the threads have ended")
         loop = asyncio.get_running_loop()
@@ -52,7 +55,8 @@ class Threads:
         while (call := self._calls.get()) is not None:
             work, future, loop = call
             try:
-                found, error = work(), None
+                # After an hour without its database nobody wants to have made up for all that was given up meanwhile.
+                found, error = None if future.cancelled() else work(), None
             except BaseException as raised:
                 found, error = None, raised
             try:

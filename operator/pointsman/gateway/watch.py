@@ -20,6 +20,8 @@ from pointsman.errors import PointsmanError
 KINDS: Final = (DATASET, DEPLOYMENT)
 SECONDS: Final = 30.0
 """After which a watch begins anew."""
+SHORTEST: Final = 1.0
+"""Seconds that a watch should last: one that ends sooner again and again must not list everything all the time."""
 FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
 """Seconds between two attempts while the API server is away."""
 
@@ -40,10 +42,12 @@ def start(cluster: Cluster, namespaces: Sequence[str], take: Take, seconds: floa
 def _watch(cluster: Cluster, kind: str, namespace: str | None, take: Take, seconds: float) -> None:
     wait, is_away = FIRST_WAIT, False
     while True:
+        began = time.monotonic()
         try:
             for seen in cluster.watch(kind, namespace, seconds):
                 wait, is_away = FIRST_WAIT, False
                 take(kind, namespace, seen)
+            time.sleep(max(0.0, min(seconds, SHORTEST) - (time.monotonic() - began)))
         except Exception as error:
             # Whatever it was, not watching would be worse.
             if not is_away:

@@ -317,10 +317,12 @@ def test_a_gateway_is_ready_once_what_there_was_is_served_and_stays_so() -> None
             later = (await found.client.get("/readyz")).status_code
             found.state.is_draining = True
             draining = await found.client.get("/readyz")
+            last = await found.post(stage.SEARCH, {"query": "x"})
 
             assert (blind, seeing, later, draining.status_code) == (503, 200, 200, 503)
             assert unseen == (503, "the gateway has not seen the cluster's routes yet")
             assert draining.text == "not ready: draining\n"
+            assert (last.status_code, last.headers["Connection"]) == (200, "close")
             assert (await found.admin.get("/report")).json()["draining"] is True
 
     asyncio.run(whole())

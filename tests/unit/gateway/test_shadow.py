@@ -115,3 +115,21 @@ def test_only_the_sample_is_asked_beside_and_only_texts_are() -> None:
         await found.served(2)
 
     asyncio.run(story())
+
+
+def test_what_waited_while_the_shadow_ended_is_not_asked_any_more() -> None:
+    async def story() -> None:
+        database = Slow()
+        async with stage.running(database) as found:
+            await serve(found)
+            found.shadow.close()
+            await found.search(query="steam engines")
+            found.route(entry("v8", 0, LARGE), entry("v7", 100, SMALL), revision=2)
+            await found.served(2)
+
+            found.shadow.start()
+            await found.shadow.idle()
+
+            assert [minute for minute in (await found.report())["minutes"] if minute["shadow"]] == []
+
+    asyncio.run(story())

@@ -75,3 +75,20 @@ def test_closing_waits_for_the_calls_that_were_made_and_lets_no_other_in() -> No
             threads.call(lambda: None)
 
     asyncio.run(story())
+
+
+def test_a_call_that_was_given_up_before_a_thread_came_to_it_is_not_made() -> None:
+    async def story() -> None:
+        threads, go, made = Threads(1, "test"), threading.Event(), []
+        under_way = threads.call(lambda: go.wait(20))
+        given_up = [threads.call(lambda: made.append("given up")) for _ in range(100)]
+        for call in given_up:
+            call.cancel()
+        last = threads.call(lambda: made.append("last"))
+        go.set()
+
+        await asyncio.gather(under_way, last)
+
+        assert made == ["last"]
+
+    asyncio.run(story())

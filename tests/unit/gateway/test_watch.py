@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Iterator
 
+import pytest
 from tests.unit.gateway import stage
+from tests.unit.waiting import wait_until
 
 from pointsman.api.conditions import Reason
 from pointsman.cluster.memory import MemoryCluster
@@ -62,3 +65,37 @@ def test_a_watch_that_ends_begins_anew_with_all() -> None:
     found = seen(cluster, seconds=0.01)
 
     assert [type(found.get(timeout=20)) for _ in range(3)] == [All, All, All]
+
+
+class Short(MemoryCluster):
+    """A cluster whose watches end at once, whatever was asked for."""
+
+    listed = 0
+
+    def watch(self, kind: str, namespace: str | None, seconds: float) -> Iterator[Seen]:
+        self.listed += kind == DEPLOYMENT
+        yield All([])
+
+
+def test_a_watch_that_ends_at_once_does_not_list_everything_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: queue.Queue[float] = queue.Queue()
+
+    class Stopped:
+        """A clock that stands still, and on which nobody wakes up again."""
+
+        @staticmethod
+        def monotonic() -> float:
+            return 0.0
+
+        @staticmethod
+        def sleep(seconds: float) -> None:
+            slept.put(seconds)
+            threading.Event().wait()
+
+    monkeypatch.setattr(watch, "time", Stopped)
+    cluster = Short()
+
+    seen(cluster)
+
+    assert slept.get(timeout=20) == watch.SHORTEST
+    wait_until(lambda: cluster.listed == 1)
