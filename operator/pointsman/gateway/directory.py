@@ -52,7 +52,7 @@ class Deployment:
         """Requests under way."""
         self._doors, self._clock = doors, clock
         self._wanted: routing.Route | None = None
-        self._unreadable = ""
+        self._unreadable = self._unknown = ""
         self._unpaired: dict[str, PointsmanError] = {}
         self._backends: dict[str, engines.Backend] = {}
         self._fields: dict[str, frozenset[str]] = {}
@@ -71,11 +71,15 @@ class Deployment:
         status = (resource.get("status") or {}).get("route")
         try:
             backend = engines.Backend.model_validate(resource["spec"]["backend"])
-            # A resource that was edited past its schema is passed over; what serves goes on.
             self._backends[registry.address(backend)] = backend
+            self._unknown = ""
+        except (ValidationError, KeyError):
+            # By the schema of another release, perhaps. A way back to what is open does not depend on it.
+            self._unknown = "spec.backend cannot be read by this release"
+        try:
             # Status that was lost comes back; until then the last route is the best there is.
             route = None if status is None else routing.read(routes.RouteStatus.model_validate(status))
-        except (ValidationError, KeyError, PointsmanError) as error:
+        except (ValidationError, PointsmanError) as error:
             self._unreadable = error.message if isinstance(error, PointsmanError) else "the route cannot be read"
             return
         self._unreadable = ""
@@ -120,7 +124,7 @@ class Deployment:
     def _pairing(self, route: routing.Route, entry: routing.Entry, dataset: dataset_api.Spec | None) -> Pairing:
         backend = self._backends.get(route.address)
         if backend is None:
-            named = ", ".join(self._backends)
+            named = ", ".join(self._backends) or "none that this release can read"
             raise Terminal(
                 Reason.INDEX_ELSEWHERE, f"the indexes are at {route.address}, spec.backend names {named}; name it again"
             )
@@ -203,7 +207,7 @@ class Deployment:
         With `is_weighted` of the indexes that have weight alone: what is wrong with another is in no query's way.
         """
         entries = () if self._wanted is None else self._wanted.entries
-        found = [self._unreadable]
+        found = [self._unreadable, "" if is_weighted else self._unknown]
         for entry in entries:
             if entry.weight or not is_weighted:
                 found.append(self._problem(entry.index))

@@ -346,3 +346,20 @@ def test_what_comes_again_unchanged_is_not_read_again(monkeypatch: pytest.Monkey
         await found.served(2)
 
     play(story)
+
+
+def test_a_backend_of_another_release_is_in_no_routes_way() -> None:
+    async def story(found: Stage, database: Slow) -> None:
+        found.route(entry("v8", 50, LARGE), entry("v7", 50, SMALL), revision=2)
+        await found.served(2)
+
+        resource = stage.deployment([entry("v8", 0, LARGE), OLD], revision=3)
+        resource["spec"]["backend"]["memory"]["newer"] = True
+        found.cluster.apply(resource)
+        found.look(DEPLOYMENT)
+
+        report = await found.report()
+        assert (report["revision"], report["problem"]) == (3, "")
+        assert found.deployment.problem() == "spec.backend cannot be read by this release"
+
+    play(story)
