@@ -19,10 +19,10 @@ from pointsman.core import guards
 from pointsman.core.guards import Arm, Signal
 from pointsman.plan import deployment, gates, words
 from pointsman.plan.actions import RecordFacts
-from pointsman.plan.facts import Facts
+from pointsman.plan.facts import Facts, Rollout, Shadow
 from pointsman.plan.gates import Finding, Pair
 from pointsman.plan.measured import Streams
-from pointsman.plan.observed import Deployment, Embedded, Physical, Presence, QueriesView
+from pointsman.plan.observed import Deployment, Embedded, Gateway, Physical, Presence, QueriesView, Shadowed
 from pointsman.plan.tasks import AskCanaries, Evaluate, Side
 
 PASSED, FAILED, INCONCLUSIVE, ERROR = Verdict.PASSED, Verdict.FAILED, Verdict.INCONCLUSIVE, Verdict.ERROR
@@ -832,7 +832,7 @@ def test_after_the_burn_in_a_failure_alerts_and_moves_nothing() -> None:
     judge_again(model, fleet.FAILS)
     model.settle()
 
-    assert (model.weights, goal(model)[1]) == ({"v8": 100}, Reason.UP_TO_DATE)
+    assert (model.weights, goal(model)[1]) == ({"v8": 100}, Reason.GATE_FAILED)
     assert {gate.name: gate.verdict for gate in model.status.gates}["evaluation"] is FAILED
 
 
@@ -999,7 +999,7 @@ def test_a_failure_in_the_burn_in_that_a_person_lets_pass_is_asked_no_more() -> 
     model.wait(b.HOUR)
     model.settle()
 
-    assert (model.weights, goal(model)[1]) == ({"v8": 100}, Reason.UP_TO_DATE)
+    assert (model.weights, goal(model)[1]) == ({"v8": 100}, Reason.GATE_FAILED)
 
 
 def test_a_rejected_version_that_answers_for_a_lost_one_is_not_proven_by_time() -> None:
@@ -1022,3 +1022,63 @@ def test_how_far_asking_has_come_is_said_in_queries() -> None:
     said = words.progress(b.running(TASK, done=40, total=700, rate=100.0))
 
     assert (said.done, said.total, said.unit, said.remaining) == (40, 700, "queries", "7s")
+
+
+SHADOWED: dict[str, tuple[tuple[int, int], tuple[Verdict, bool]]] = {
+    "nobody asked anything": ((0, 0), (INCONCLUSIVE, False)),
+    "none was dropped": ((500, 0), (PASSED, True)),
+    "one in a hundred was dropped": ((99, 1), (PASSED, True)),
+    "more were dropped": ((98, 2), (INCONCLUSIVE, True)),
+    "all were dropped": ((0, 40), (INCONCLUSIVE, True)),
+}
+
+
+@pytest.mark.parametrize(("counts", "wanted"), SHADOWED.values(), ids=SHADOWED.keys())
+def test_dropped_shadow_queries_keep_queries_away_and_silence_does_not(
+    counts: tuple[int, int], wanted: tuple[Verdict, bool]
+) -> None:
+    sent, dropped = counts
+    facts = dataclasses.replace(
+        b.deployment(b.serving(), b.candidate()).facts,
+        rollout=Rollout("v8", "plan", b.NOW, b.NOW, step=1),
+        shadow=Shadow("v8", 100),
+    )
+    gateway = Gateway("a", True, shadowed=Shadowed("v8", sent, dropped, sent))
+    seen = b.deployment(facts=facts, gateways=(gateway,))
+
+    found = gates.shadow_queries_speak_for_all(seen, Pair(b.candidate(), b.serving()), b.NOW)
+
+    assert found is not None and (found.verdict, found.is_awaited) == wanted
+
+
+def test_what_a_query_set_lacks_is_said_before_anything_is_built() -> None:
+    seen = b.deployment(
+        spec=b.spec("v8", gates={"evaluation": {"querySetRef": {"name": "papers-eval"}}}),
+        query_sets=view(groups=412),
+    )
+    model = deployment.plan(seen, b.NOW)
+    again = dataclasses.replace(seen, facts=next(a.facts for a in model.actions if isinstance(a, RecordFacts)))
+
+    (gate,) = [gate for gate in deployment.plan(again, b.NOW).status.gates if gate.name == "evaluation"]
+
+    assert (gate.verdict, gate.version) == (INCONCLUSIVE, "v8")
+    assert "412 groups detects a fall of 0.024 with 80 % power; 619 would detect 0.02" in gate.message
+
+
+def test_a_person_who_rejects_in_the_burn_in_sends_queries_back() -> None:
+    model = promoted()
+    model.decide("Reject", answers="evaluation")
+    model.settle()
+
+    assert model.weights == {"v7": 100}
+    assert [(r.version, r.reason) for r in model.facts.rejected] == [("v8", Reason.REJECTED_BY_A_PERSON)]
+
+
+def test_without_gateways_nobody_counts_queries_and_time_alone_ends_a_burn_in() -> None:
+    model = promoted()
+    model.edit(burnIn={"for": "1m", "minQueries": 10_000})
+    model.gateways.clear()
+    model.wait(2 * MINUTE)
+    model.settle()
+
+    assert goal(model)[1] is Reason.UP_TO_DATE

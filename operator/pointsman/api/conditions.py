@@ -21,7 +21,7 @@ class ConditionType(StrEnum):
     AVAILABLE = "Available"
     """Something serves: an index of ours, or for a dataset a snapshot."""
     ROLLBACK_READY = "RollbackReady"
-    """A retained index is complete and current: going back is one switch."""
+    """A retained index is complete and current, and answered when it was asked: going back is one switch."""
     AWAITING_APPROVAL = "AwaitingApproval"
     """A person is waited for. Neither good nor bad."""
     TRAFFIC_VERIFIED = "TrafficVerified"

@@ -258,7 +258,7 @@ class GateStatus(base.Fact):
     """What a gate said last."""
 
     name: str
-    """The gate, as the claim that is true when it passes."""
+    """The gate, as an Approval answers it: parity, model, evaluation, canaries, shadow, errors, empty or latency."""
     verdict: Verdict
     """What it says."""
     version: str = ""

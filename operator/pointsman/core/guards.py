@@ -49,7 +49,7 @@ class Signal(StrEnum):
     ERRORS = "errors"
     """Queries that failed in the model or the database."""
     LATENCY = "latency"
-    """Queries slower than 1.5 times the control's 95th percentile of the same minute."""
+    """Queries slower than so many times the control's 95th percentile of the same minute, by default 1.5."""
     EMPTY = "empty"
     """Queries that were answered with nothing."""
 

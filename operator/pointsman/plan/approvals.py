@@ -19,7 +19,7 @@ RETIRE = "retire"
 """What an Approval answers to let an index be removed."""
 DEADLINE = "deadline"
 """What an Approval answers to let a migration go on that is held after a step took too long."""
-GATES = ("parity", "model", "evaluation", "canaries", "errors", "empty", "latency")
+GATES = ("parity", "model", "evaluation", "canaries", "shadow", "errors", "empty", "latency")
 """The gates, as an Approval answers them."""
 
 
@@ -62,6 +62,12 @@ def rejected(seen: Deployment, facts: Facts, now: datetime) -> Approval | None:
     """Return the Approval that refuses the version which the spec wants, if there is one that was not used before."""
     found = _counting(seen, facts, "Reject", "", "", now)
     return next((a for a in found if a.spec.answers != RETIRE), None)
+
+
+def said(refusal: Approval) -> str:
+    """Return who refused a version, as a clause."""
+    by = f" by {refusal.spec.approved_by}" if refusal.spec.approved_by else ""
+    return f"refused{by} in Approval {refusal.name}"
 
 
 def aborted(seen: Deployment, version: str, now: datetime) -> Approval | None:

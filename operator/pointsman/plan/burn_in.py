@@ -9,9 +9,9 @@ from pointsman.api import base
 from pointsman.api.conditions import Reason
 from pointsman.api.deployment import Verdict
 from pointsman.plan import approvals, gates, indexes, rollout, traffic
-from pointsman.plan.facts import USED, BurnIn, Facts
+from pointsman.plan.facts import USED, BurnIn, Facts, Index
 from pointsman.plan.gates import Finding, Pair
-from pointsman.plan.measured import Earlier, Evaluation
+from pointsman.plan.measured import HISTORY, Earlier, Evaluation
 from pointsman.plan.observed import Deployment, Presence
 
 
@@ -20,13 +20,17 @@ def watched(seen: Deployment, facts: Facts, now: datetime) -> Facts:
     burn_in, serving = facts.burn_in, facts.serving
     if burn_in is None or serving is None or serving.name != burn_in.index:
         return _begun(seen, replace(facts, burn_in=None), now)
-    before, facts = rollout.before(facts), _judged(seen, facts, burn_in, now)
+    before, refusal = rollout.before(facts), approvals.rejected(seen, facts, now)
+    if refusal is not None and before is not None and indexes.may_take_over(seen, facts, before, now):
+        used = replace(facts, used=(*facts.used, refusal.uid)[-USED:])
+        rejected = rollout.rejection(seen, serving, Reason.REJECTED_BY_A_PERSON, approvals.said(refusal), now)
+        return _back(seen, used, before, now).refused(rejected)
+    facts = _judged(seen, facts, burn_in, now)
     burn_in = facts.burn_in or burn_in
     if burn_in.failed and seen.spec.strategy.on_failure == "RollBack":
         if before is not None and indexes.may_take_over(seen, facts, before, now):
             rejected = rollout.rejection(seen, serving, Reason.GATE_FAILED, burn_in.failed, now)
-            where = indexes.cursor(seen, before)
-            return facts.switched(before, 0 if where is None else where.snapshot, now).refused(rejected)
+            return _back(seen, facts, before, now).refused(rejected)
         return facts
     if burn_in.accepted_at is None and traffic.is_accepted(seen, facts):
         facts = replace(facts, burn_in=replace(burn_in, accepted_at=now))
@@ -34,6 +38,11 @@ def watched(seen: Deployment, facts: Facts, now: datetime) -> Facts:
         return facts
     over = facts.put(replace(serving, proven_at=now))
     return replace(over, burn_in=None, shadow=None, route=facts.route + (facts.shadow is not None))
+
+
+def _back(seen: Deployment, facts: Facts, before: Index, now: datetime) -> Facts:
+    where = indexes.cursor(seen, before)
+    return facts.switched(before, 0 if where is None else where.snapshot, now)
 
 
 def _judged(seen: Deployment, facts: Facts, burn_in: BurnIn, now: datetime) -> Facts:
@@ -84,7 +93,8 @@ def left(seen: Deployment, facts: Facts, now: datetime) -> str:
     if now < ends:
         return f"for {spec.for_}"
     answered = max(0, traffic.answered(seen, burn_in.index) - burn_in.queries)
-    if answered < spec.min_queries:
+    # Where no gateway is known nobody counts queries: time alone decides.
+    if seen.gateways and answered < spec.min_queries:
         return f"until it has answered {spec.min_queries:,} queries, {answered:,} so far"
     return ""
 
@@ -128,7 +138,10 @@ def period(seen: Deployment) -> timedelta:
     """Return how often what serves is evaluated on the set that its retirement names."""
     wanted = seen.spec.retire.stable
     view = None if wanted is None else seen.query_sets.get(wanted.query_set_ref.name)
-    return base.parse_duration(view.every) if view is not None and view.every else timedelta(hours=24)
+    every = base.parse_duration(view.every) if view is not None and view.every else timedelta(hours=24)
+    # No more often than a record has room for: it must tell of the whole time.
+    least = timedelta(0) if wanted is None else base.parse_duration(wanted.for_) / (HISTORY - 10)
+    return max(every, least)
 
 
 def _policy(seen: Deployment) -> float:

@@ -97,7 +97,11 @@ def _of_serving(seen: Deployment, facts: Facts, serving: Index, now: datetime) -
     """Return the state where what the spec wants serves. The burn-in takes nothing away from that."""
     said = f"serving {indexes.said(seen, serving)}"
     if facts.burn_in is None:
-        return ConditionType.READY, Reason.UP_TO_DATE, said
+        found = burn_in.failing(seen, facts, now)
+        if found is None:
+            return ConditionType.READY, Reason.UP_TO_DATE, said
+        # Past its burn-in nothing goes back by itself: somebody has to be told.
+        return ConditionType.READY, Reason.GATE_FAILED, f"{said}, but {found.gate}: {found.message}"
     worse = facts.burn_in
     if worse.failed:
         message = f"{said}, which is worse: {worse.failed}; approve {worse.failed_by}, or change spec.version"

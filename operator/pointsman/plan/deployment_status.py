@@ -157,7 +157,11 @@ def _weights(facts: Facts) -> str:
 
 def _gates(seen: Deployment, facts: Facts, now: datetime) -> list[api.GateStatus]:
     """Return what the gates say of the candidate, or of what serves beside what served before."""
-    compared = rollout.pair(facts)
+    compared, target = rollout.pair(facts), indexes.target(seen)
+    wanted = indexes.wanted(seen, facts, target)
+    if wanted is not None and facts.rollout is None and rollout.is_needed(seen, facts, wanted):
+        # What the gates lack is said before anything is built.
+        compared = gates.Pair(wanted, facts.serving)
     if compared is None:
         return []
     return [found.status(compared.index.version) for found in gates.findings(seen, facts, compared, now)]

@@ -120,7 +120,7 @@ class BurnIn:
 
     index: str
     since: datetime
-    """When all gateways were seen to serve it, or the switch where there are none."""
+    """When queries were switched to it."""
     accepted_at: datetime | None = None
     queries: int = 0
     """How many queries it had answered when that began."""

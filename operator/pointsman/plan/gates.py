@@ -171,6 +171,27 @@ def answers_come_in_time(seen: Deployment, pair: Pair, now: datetime) -> Finding
     return _watched(Signal.LATENCY, "latency", said, guards.LIMITS[Signal.LATENCY], seen, pair, now)
 
 
+def shadow_queries_speak_for_all(seen: Deployment, pair: Pair, now: datetime) -> Finding | None:
+    """So few of the queries that were to go to the index beside were dropped that the others speak for all."""
+    shadow = seen.facts.shadow
+    if seen.facts.rollout is None or shadow is None or shadow.index != pair.index.name:
+        return None
+    told = [g.shadowed for g in seen.gateways if g.shadowed is not None and g.shadowed.index == shadow.index]
+    sent, dropped = sum(each.sent for each in told), sum(each.dropped for each in told)
+    said = Finding("shadow", Verdict.PASSED, "", f"{dropped:,}", f"{guards.MOST_DROPPED:.0%} at most", "", sent)
+    if not sent + dropped:
+        # Where nobody asks there is nothing to wait for.
+        return replace(
+            said, verdict=Verdict.INCONCLUSIVE, message="no query came while it was shadowed", is_awaited=False
+        )
+    if not guards.is_whole(sent, dropped):
+        message = (
+            f"{dropped:,} of {sent + dropped:,} shadow queries were dropped, {guards.MOST_DROPPED:.0%} are allowed"
+        )
+        return replace(said, verdict=Verdict.INCONCLUSIVE, message=message)
+    return replace(said, message=f"{dropped:,} of {sent + dropped:,} shadow queries were dropped")
+
+
 PROMOTION: tuple[Gate, ...] = (
     every_document_is_indexed,  # Never compare against a partial index.
     model_is_unchanged,  # A swapped model poisons all that follows.
@@ -180,6 +201,7 @@ PROMOTION: tuple[Gate, ...] = (
 """What is asked before the first query goes to an index, and all the way."""
 
 WATCH: tuple[Gate, ...] = (
+    shadow_queries_speak_for_all,  # What was dropped may be just what fails.
     queries_do_not_fail,  # A model or database that refuses is nothing that judged queries show.
     queries_find_something,  # A filter that no point passes any more looks like an answer.
     answers_come_in_time,  # Only what is slower than the other at the same time is slow.

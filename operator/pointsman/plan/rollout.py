@@ -264,10 +264,8 @@ def _judged(seen: Deployment, facts: Facts, wanted: Index, now: datetime) -> Fac
         return facts
     refusal = approvals.rejected(seen, facts, now)
     if refusal is not None:
-        by = f" by {refusal.spec.approved_by}" if refusal.spec.approved_by else ""
-        message = f"refused{by} in Approval {refusal.name}"
         used = replace(facts, used=(*facts.used, refusal.uid)[-USED:])
-        return used.refused(rejection(seen, wanted, Reason.REJECTED_BY_A_PERSON, message, now))
+        return used.refused(rejection(seen, wanted, Reason.REJECTED_BY_A_PERSON, approvals.said(refusal), now))
     if rollout.held:
         return facts
     for found in _findings(seen, facts, now):

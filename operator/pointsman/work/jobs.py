@@ -56,8 +56,9 @@ from pointsman.work.progress import Report, nowhere
 Credentials = Mapping[str, str]
 T = TypeVar("T")
 CANARIES = "canaries"
-PROBE = "probe"
 """The gate under which the answers of canaries are kept."""
+PROBE = "probe"
+"""Under which it is kept what came of asking the index that a rollback leads to."""
 
 
 @dataclass(frozen=True, slots=True)
