@@ -167,8 +167,8 @@ COUNTS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "one that answers what nothing asks": (
         {"answers": "go-home"},
         {},
-        "it answers go-home, which nothing asks; wanted one of go-wide, parity, model, evaluation, canaries, shadow, errors, "
-        "empty, latency, deadline, retire",
+        "it answers go-home, which nothing asks; wanted one of go-wide, parity, model, evaluation, canaries, shadow, "
+        "errors, empty, latency, deadline, retire",
     ),
     "one for another plan": (
         {"plan": "0ff"},
