@@ -363,3 +363,12 @@ def test_a_backend_of_another_release_is_in_no_routes_way() -> None:
         assert found.deployment.problem() == "spec.backend cannot be read by this release"
 
     play(story)
+
+
+def test_the_report_says_which_namespaces_are_watched() -> None:
+    async def story(found: Stage, database: Slow) -> None:
+        found.state.namespaces = ("search", "shop")
+
+        assert (await found.admin.get("/report")).json()["namespaces"] == ["search", "shop"]
+
+    play(story)
