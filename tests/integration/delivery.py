@@ -160,12 +160,6 @@ class Delivery:
         """Return what the gateway reports of a deployment."""
         return dict(self.gateway.report()["deployments"].get(f"{self.stage.namespace}/{name}", {}))
 
-    def tasks(self, name: str, since: int) -> set[str]:
-        """Return which kinds of work were begun for a deployment, after so many lines of the operator's log."""
-        said = f"{DEPLOYMENT} {self.stage.namespace}/{name}"
-        begun = [line for line in self.stage.operator.lines()[since:] if line["event"] == "work_started"]
-        return {line["task"] for line in begun if line["owner"] == said}
-
     # What is waited for.
 
     def wait_for(self, name: str, reason: str, **weights: int) -> str:

@@ -240,6 +240,12 @@ class Stage:
         taken = [line for line in self.operator.lines()[since:] if line.get("resource") == said]
         return [line["action"] for line in taken if line["event"] == "action_applied"]
 
+    def tasks(self, kind: str, name: str, since: int = 0) -> list[str]:
+        """Return which kinds of work were begun for a resource, after so many lines of the operator's log."""
+        said = f"{kind} {self.namespace}/{name}"
+        begun = [line for line in self.operator.lines()[since:] if line["event"] == "work_started"]
+        return [line["task"] for line in begun if line["owner"] == said]
+
     def table(self, kind: str, name: str) -> dict[str, Any]:
         """Return what `kubectl get` shows of a resource, but for its age."""
         with config.new_client_from_config(str(self.control_plane.kubeconfig)) as client:

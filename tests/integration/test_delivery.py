@@ -80,7 +80,7 @@ def test_a_to_b_to_a_is_one_shift_and_b_takes_its_steps_again_with_the_index_tha
     delivery.ask(midway)
     assert delivery.index(midway, "v8") == index
     assert shares(delivery, midway, before) == [{"v8": 50, "v7": 50}, {"v7": 100}, {"v8": 50, "v7": 50}]
-    assert MADE.isdisjoint(delivery.tasks(midway, lines))
+    assert MADE.isdisjoint(delivery.stage.tasks(DEPLOYMENT, midway, lines))
     assert delivery.status(midway)["step"]["index"] == 3
 
 
@@ -125,7 +125,7 @@ def test_who_approves_lets_it_go_wide_and_then_each_way_is_one_shift(delivery: D
         delivery.want(midway, version)
         delivery.wait_for(midway, "UpToDate", **{version: 100})
         assert shifts(delivery, midway, before)[:2] == ONE_SHIFT
-        assert MADE.isdisjoint(delivery.tasks(midway, before))
+        assert MADE.isdisjoint(delivery.stage.tasks(DEPLOYMENT, midway, before))
         assert delivery.answering(midway) == {version}
     assert [entry["version"] for entry in delivery.status(midway)["history"]] == ["v7", "v8", "v7", "v8"]
 
