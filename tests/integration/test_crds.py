@@ -499,8 +499,9 @@ def test_a_list_shows_what_a_person_looks_for(cluster: Cluster) -> None:
         }
         for kind in ("Ready", "RollbackReady")
     ]
-    status = {"conditions": conditions, "servingVersion": "v7", "phase": "Serving", "weight": "v7 100"}
-    cluster.replace({**created, "status": status}, "/status")
+    step = {"name": "Pause", "index": 3, "of": 6}
+    status = {"conditions": conditions, "servingVersion": "v7", "phase": "Paused", "weight": "v8 10, v7 90"}
+    cluster.replace({**created, "status": {**status, "step": step}}, "/status")
 
     table = _table(cluster, "indexdeployments", created["metadata"]["name"])
 
@@ -508,9 +509,9 @@ def test_a_list_shows_what_a_person_looks_for(cluster: Cluster) -> None:
         "Name": created["metadata"]["name"],
         "Serving": "v7",
         "Target": "v7",
-        "Phase": "Serving",
-        "Step": "",
-        "Weight": "v7 100",
+        "Phase": "Paused",
+        "Step": "Pause",
+        "Weight": "v8 10, v7 90",
         "Ready": "True",
         "Rollback": "True",
     }
