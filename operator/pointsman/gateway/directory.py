@@ -219,6 +219,12 @@ class Deployment:
         opening = self._target.get(index)
         return "" if opening is None else opening.problem()
 
+    def _held(self) -> list[str]:
+        """Return the indexes that are on no route any more and are being searched still, by what began before."""
+        named = set() if self.adopted is None else {entry.index for entry in self.adopted.route.entries}
+        wanted = set() if self._wanted is None else {entry.index for entry in self._wanted.entries}
+        return sorted({each.index for each in self._openings.values() if each.users} - named - wanted)
+
     def why_not(self) -> str:
         """Return why nothing serves yet, as a clause."""
         return self.problem() or ("it is being opened" if self._wanted is not None else "it has no route yet")
@@ -237,6 +243,7 @@ class Deployment:
             if self.refused is None
             else {"epoch": self.refused.epoch, "revision": self.refused.revision, "why": self.refused.why},
             "problem": self.problem(is_weighted=True),
+            "held": self._held(),
             **self.ledger.report("" if route is None else route.shadow),
         }
 

@@ -82,6 +82,11 @@ class Opening:
         self._task = asyncio.get_running_loop().create_task(self._keep_open())
 
     @property
+    def index(self) -> str:
+        """The collection or table."""
+        return self._pairing.index
+
+    @property
     def is_open(self) -> bool:
         """Whether it can be searched."""
         return self._opened is not None

@@ -196,11 +196,14 @@ def test_a_request_ends_on_the_route_that_it_began_with() -> None:
         await until(database.searching.is_set)
         found.route(NEW, revision=3)
         await found.served(3)
+        held = (await found.report())["held"]
         database.may_search.set()
         answer = await under_way
 
         assert (answer["version"], answer["route"]["revision"]) == ("v7", 2)
         assert (await found.report())["totals"]["v7"]["queries"] == 1
+        # Until then nobody may remove it.
+        assert (held, (await found.report())["held"]) == (["v7"], [])
 
     play(story)
 
