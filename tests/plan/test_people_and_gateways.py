@@ -275,6 +275,15 @@ def test_nothing_retires_that_a_gateway_may_still_search(harm: str, is_ready: bo
     assert name not in model.database
 
 
+def test_an_index_that_a_query_still_asks_is_not_removed() -> None:
+    def seen(*held: str) -> Deployment:
+        gateway = dataclasses.replace(fleet.gateway(), held=held)
+        return b.deployment(b.serving("v8", b.V8), b.retiring(), spec=b.spec("v8"), gateways=(gateway,))
+
+    assert b.kinds(deployment.plan(seen("v7"), b.NOW).actions) == []
+    assert b.kinds(deployment.plan(seen("v8"), b.NOW).actions) == ["DeleteIndex"]
+
+
 KEEPS: dict[str, Any] = {
     "another version is on its way": lambda m: (m.edit(version="v9", strategy={"steps": fleet.ROAD}), m.settle()),
     "what serves differs from its snapshot": lambda m: m.records.update(

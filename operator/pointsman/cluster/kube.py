@@ -131,7 +131,8 @@ class Kube:
             if port.name == "admin"
             for endpoint in each.endpoints or ()
             for is_ready in [endpoint.conditions is None or endpoint.conditions.ready is not False]
-            for address in endpoint.addresses
+            # They are interchangeable, and a pod of two families would be two gateways, one of which may be silent.
+            for address in endpoint.addresses[:1]
         ]
 
     def identity(self) -> Identity:

@@ -265,6 +265,7 @@ def _seen(process: str, said: Mapping[str, Any]) -> Gateway:
         process=process,
         minutes=tuple(_minute(minute) for minute in said.get("minutes", ())),
         shadowed=_shadowed(said.get("shadow")),
+        held=tuple(str(index) for index in said.get("held", ())),
         mispaired=int(said.get("mispaired", 0)),
         problem=str(said.get("problem", "")),
     )
@@ -298,6 +299,6 @@ def _stance(report: Report) -> tuple[Address, str, bool, frozenset[str]]:
     return report.address, report.problem, report.is_ready, report.namespaces
 
 
-def _gist(reports: Sequence[Report], key: Key) -> list[tuple[str, bool, int, int, str]]:
+def _gist(reports: Sequence[Report], key: Key) -> list[tuple[str, bool, int, int, str, tuple[str, ...]]]:
     seen = (found for report in reports if (found := report.of(key)) is not None)
-    return sorted((g.name, g.is_ready, g.epoch, g.revision, g.problem) for g in seen)
+    return sorted((g.name, g.is_ready, g.epoch, g.revision, g.problem, g.held) for g in seen)

@@ -186,6 +186,8 @@ class Gateway:
     minutes: tuple[Minute, ...] = ()
     """The last minutes that are over."""
     shadowed: Shadowed | None = None
+    held: tuple[str, ...] = ()
+    """Indexes that a query of an older route is still asking."""
     mispaired: int = 0
     """Queries that were about to be answered in another space than they were embedded in."""
     problem: str = ""

@@ -90,7 +90,7 @@ def removal(seen: Deployment) -> list[actions.Action]:
                 continue
             if seen.published is not None and seen.published.get("collection") == index.name:
                 continue
-            if not traffic.is_let_go(seen, seen.facts):
+            if not traffic.is_let_go(seen, seen.facts, index.name):
                 continue
             return [actions.DeleteIndex(seen.key, index.name)]
     return []

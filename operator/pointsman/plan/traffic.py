@@ -27,9 +27,9 @@ def why_not(seen: Deployment, facts: Facts) -> str:
     return next((why for gateway in ready if (why := _why_not(gateway, facts))), "")
 
 
-def is_let_go(seen: Deployment, facts: Facts) -> bool:
-    """Return whether every gateway that there is, ready or not, serves the route: none can be at an older one."""
-    return all(not _why_not(gateway, facts) for gateway in seen.gateways)
+def is_let_go(seen: Deployment, facts: Facts, index: str) -> bool:
+    """Return whether no gateway that there is, ready or not, asks an index, by this route or still by an older one."""
+    return not any(_why_not(gateway, facts) or index in gateway.held for gateway in seen.gateways)
 
 
 def why_held(seen: Deployment, facts: Facts) -> str:
