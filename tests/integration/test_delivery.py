@@ -9,15 +9,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.integration.delivery import EVALUATED, Delivery, delivering, judged, weights_of
-from tests.integration.operator_process import APPROVAL, DEPLOYMENT, QUERY_SET, Object
+from tests.integration.delivery import DATASET_NAME, EVALUATED, VERSIONS, Delivery, delivering, judged, weights_of
+from tests.integration.operator_process import APPROVAL, DATASET, DEPLOYMENT, QUERY_SET, Object
 
 from pointsman import errors
 from pointsman.controlplane import plane
 
 pytestmark = pytest.mark.server
 
-MIDWAY = ("back", "onward", "answered", "ignored", "aborted", "edited", "suspended", "deleted", "lost")
+MIDWAY = ("back", "onward", "answered", "ignored", "aborted", "edited", "suspended", "deleted", "lost", "moved")
 """Deployments that have come half of the way to v8, and ask a person."""
 SERVING: dict[str, Object] = {
     "rejected": {},
@@ -143,8 +143,8 @@ def test_an_approval_that_does_not_count_says_why_and_moves_nothing(delivery: De
             "planHash": "0123"
         },
         "it is about v10, the deployment wants v8; create one for v8": {"version": "v10"},
-        "it answers go-home, which nothing asks; wanted one of go-wide, parity, model, evaluation, canaries, errors, "
-        "empty, latency, deadline, retire": {"answers": "go-home"},
+        "it answers go-home, which nothing asks; wanted one of go-wide, parity, model, evaluation, canaries, shadow, "
+        "errors, empty, latency, deadline, retire": {"answers": "go-home"},
     }
 
     made = {delivery.decide(midway, "Approve", **changes): why for why, changes in cases.items()}
@@ -376,3 +376,23 @@ def test_a_gateway_that_does_not_answer_holds_the_way_up_and_is_named(delivery: 
         delivery.door.open()
 
     delivery.ask("silent")
+
+
+@of("moved")
+def test_neither_another_connection_nor_a_removed_version_moves_anything(delivery: Delivery, midway: str) -> None:
+    stage, backend = delivery.stage, delivery.database.spec["pgvector"]
+    route = delivery.status(midway)["route"]
+    stage.put_secret("another", delivery.database.credentials, "127.0.0.1")
+
+    delivery.want(midway, "v8", backend={"pgvector": {**backend, "credentialsRef": {"name": "another"}}})
+    stage.edit(DATASET, DATASET_NAME, versions=[version for version in VERSIONS if version["name"] != "v8"])
+    stage.wait(lambda: stage.said(DATASET, DATASET_NAME)[0] == "VersionInUse", "the removal to be held")
+
+    said = r"v8 was removed and is used by [a-z]+; the pinned recipe serves on; declare it again"
+    assert re.fullmatch(said, stage.said(DATASET, DATASET_NAME)[1])
+    stage.wait_for_resyncs(2)
+    delivery.ask(midway)
+    assert delivery.status(midway)["route"] == route
+    assert delivery.answering(midway) == {"v7", "v8"}
+    stage.edit(DATASET, DATASET_NAME, versions=list(VERSIONS))
+    stage.wait(lambda: stage.is_ready(DATASET, DATASET_NAME), "the dataset to be well again")
