@@ -106,7 +106,9 @@ def _of_serving(seen: Deployment, facts: Facts, serving: Index, now: datetime) -
     if worse.failed:
         message = f"{said}, which is worse: {worse.failed}; approve {worse.failed_by}, or change spec.version"
         return ConditionType.READY, Reason.GATE_FAILED, message
-    return ConditionType.READY, Reason.BURNING_IN, f"{said}, burning in {burn_in.left(seen, facts, now)}"
+    left = burn_in.left(seen, facts, now)
+    until = f" {left}" if left.startswith(("for ", "until ")) else f"; {left}" if left else ""
+    return ConditionType.READY, Reason.BURNING_IN, f"{said}, burning in{until}"
 
 
 def _under_way(seen: Deployment, facts: Facts, wanted: Index, serves: str, now: datetime) -> State:
