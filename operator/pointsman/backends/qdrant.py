@@ -178,7 +178,7 @@ class Qdrant:
         """Delete points whose ids are numbers."""
         removed = 0
         for page in self._pages(name, []):
-            foreign = [record.id for record in page if not _id(record.id)]
+            foreign = [record.id for record in page if not qdrant_rows.point_id(record.id)]
             if foreign:
                 with self._client(name) as client:
                     client.delete(name, models.PointIdsList(points=foreign), wait=True)
@@ -199,7 +199,7 @@ class Qdrant:
                 for key in ("content_key", "metadata_digest")
             )
             recipes = [payload.get("recipe") for payload in payloads]
-            yield points.scanned([_id(record.id) for record in page], keys, digests, recipes)
+            yield points.scanned([qdrant_rows.point_id(record.id) for record in page], keys, digests, recipes)
 
     def differing(self, name: str, batch: pa.RecordBatch) -> list[bytes]:
         """Return those points that the collection lacks or holds otherwise."""
@@ -208,7 +208,10 @@ class Qdrant:
             wanted = qdrant_rows.payloads(piece)[0]
             found = self._get(name, [point_id for point_id, _ in wanted], with_payload=True)
             held = {
-                _id(record.id): (record.payload or {}, record.vector if isinstance(record.vector, list) else [])
+                qdrant_rows.point_id(record.id): (
+                    record.payload or {},
+                    record.vector if isinstance(record.vector, list) else [],
+                )
                 for record in found
             }
             wrong += points.differing(piece, (payload for _, payload in wanted), held)
@@ -220,7 +223,7 @@ class Qdrant:
             vectors = client.get_collection(name).config.params.vectors
         found = self._get(name, _uuids(point_ids), with_payload=False)
         dimensions = vectors.size if isinstance(vectors, models.VectorParams) else 0
-        return [_id(record.id) for record in found], points.unit(
+        return [qdrant_rows.point_id(record.id) for record in found], points.unit(
             np.array([record.vector for record in found]), dimensions
         )
 
@@ -240,7 +243,7 @@ class Qdrant:
                 # A local client looks at every point, and warns of parameters that mean nothing to it.
                 search_params=None if self._is_local else models.SearchParams(hnsw_ef=max(128, 2 * limit)),
             )
-        return [_hit(point) for point in found.points]
+        return [qdrant_rows.hit(point) for point in found.points]
 
     def publish(self, alias: str, name: str) -> None:
         """Move the alias in one request."""
@@ -385,22 +388,5 @@ def _uuids(point_ids: Sequence[bytes]) -> list[models.ExtendedPointId]:
     return [str(uuid.UUID(bytes=point_id)) for point_id in point_ids]
 
 
-def _id(value: object) -> bytes:
-    """Return a point's id as 16 bytes; none of a number, which only somebody else gives."""
-    return uuid.UUID(value).bytes if isinstance(value, str) else b""
-
-
 def _forget(alias: str) -> models.DeleteAliasOperation:
     return models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias))
-
-
-def _hit(point: models.ScoredPoint) -> ports.Hit:
-    payload = point.payload or {}
-    return ports.Hit(
-        point_id=_id(point.id),
-        document=str(payload.get("document", "")),
-        ordinal=int(payload.get("ordinal", 0)),
-        score=float(point.score),
-        text=str(payload.get("text", "")),
-        metadata=payload.get("metadata") or {},
-    )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pointsman import errors
+from pointsman import errors, ports
 from pointsman.api.conditions import Reason
 from pointsman.backends import points, terms
 from pointsman.core import filters
@@ -71,3 +71,21 @@ def condition(filter_: filters.Filter) -> dict[str, Any]:
 
 def _any_of(key: str, values: tuple[filters.Scalar, ...]) -> dict[str, Any]:
     return {"key": "terms", "match": {"any": [terms.term(key, value) for value in values]}}
+
+
+def point_id(value: object) -> bytes:
+    """Return a point's id as 16 bytes; none of a number, which only somebody else gives."""
+    return uuid.UUID(value).bytes if isinstance(value, str) else b""
+
+
+def hit(point: Any) -> ports.Hit:
+    """Return a scored point, as the client has it, as a hit."""
+    payload = point.payload or {}
+    return ports.Hit(
+        point_id=point_id(point.id),
+        document=str(payload.get("document", "")),
+        ordinal=int(payload.get("ordinal", 0)),
+        score=float(point.score),
+        text=str(payload.get("text", "")),
+        metadata=payload.get("metadata") or {},
+    )

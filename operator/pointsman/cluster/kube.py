@@ -6,7 +6,7 @@ import base64
 import builtins
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,8 @@ import urllib3
 
 from pointsman.api import base
 from pointsman.api.conditions import Reason
+from pointsman.cluster import kube_objects
 from pointsman.cluster.resources import (
-    DEPLOYMENT,
-    MANAGED_BY,
     PLURALS,
     All,
     Caller,
@@ -180,7 +179,7 @@ class Kube:
         with _mapped():
             answer = self._list(kind, namespace, watch=True, resource_version=version, _preload_content=False, **limits)
             try:
-                for line in _lines(answer.stream(amt=None, decode_content=False)):
+                for line in kube_objects.lines(answer.stream(amt=None, decode_content=False)):
                     event = json.loads(line)
                     match event["type"]:
                         case "ADDED" | "MODIFIED":
@@ -224,22 +223,7 @@ class Kube:
 
     def may_search(self, caller: Caller, namespace: str, name: str) -> bool:
         """Return whether a caller may create `indexdeployments/search` of a deployment, by a SubjectAccessReview."""
-        attributes = {
-            "group": base.GROUP,
-            "resource": PLURALS[DEPLOYMENT],
-            "subresource": "search",
-            "verb": "create",
-            "namespace": namespace,
-            "name": name,
-        }
-        spec = {
-            "user": caller.name,
-            "uid": caller.uid,
-            "groups": list(caller.groups),
-            "extra": {key: list(values) for key, values in caller.extra},
-            "resourceAttributes": attributes,
-        }
-        body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
+        body = kube_objects.access_review(caller, namespace, name)
         with _mapped():
             found = self._authorization.create_subject_access_review(body, _request_timeout=TIMEOUT)
         return bool(found.status.allowed)
@@ -304,34 +288,26 @@ class Kube:
     def config_map(self, namespace: str, name: str) -> Mapping[str, str] | None:
         """Return the data of a ConfigMap of ours, or None."""
         found = self._config_map(namespace, name)
-        return dict(found.data or {}) if found is not None and _is_ours(found.metadata) else None
+        return dict(found.data or {}) if found is not None and kube_objects.is_ours(found.metadata) else None
 
     def write_config_map(self, owner: Key, uid: str, name: str, data: Mapping[str, str]) -> None:
         """Create or replace a ConfigMap of ours; raises Terminal(ROUTE_FOREIGN) for somebody else's of that name."""
-        reference = {
-            "apiVersion": f"{base.GROUP}/{base.API_VERSION}",
-            "kind": owner.kind,
-            "name": owner.name,
-            "uid": uid,
-            "controller": True,
-        }
-        meta = {"name": name, "labels": dict(MANAGED_BY), "ownerReferences": [reference]}
-        body = {"metadata": meta, "data": dict(data)}
+        body = kube_objects.config_map(owner, uid, name, data)
         there = self._config_map(owner.namespace, name)
         with _mapped():
             if there is None:
                 self._core.create_namespaced_config_map(owner.namespace, body, _request_timeout=TIMEOUT)
                 return
-            if not _is_ours(there.metadata):
+            if not kube_objects.is_ours(there.metadata):
                 raise foreign(name)
             # What was judged is what is replaced: another may have put theirs there since.
-            meta["resourceVersion"] = there.metadata.resource_version
+            body["metadata"]["resourceVersion"] = there.metadata.resource_version
             self._core.replace_namespaced_config_map(name, owner.namespace, body, _request_timeout=TIMEOUT)
 
     def delete_config_map(self, namespace: str, name: str) -> None:
         """Remove a ConfigMap of ours. A missing one is no error, and another's stays."""
         there = self._config_map(namespace, name)
-        if there is None or not _is_ours(there.metadata):
+        if there is None or not kube_objects.is_ours(there.metadata):
             return
         judged = {"preconditions": {"uid": there.metadata.uid, "resourceVersion": there.metadata.resource_version}}
         _found(lambda: self._core.delete_namespaced_config_map(name, namespace, body=judged, _request_timeout=TIMEOUT))
@@ -351,79 +327,27 @@ class Kube:
         """Return a Lease, or None."""
         limits = (within, within)
         found = _found(lambda: self._coordination.read_namespaced_lease(name, namespace, _request_timeout=limits))
-        return None if found is None else _lease(found)
+        return None if found is None else kube_objects.lease(found)
 
     def write_lease(self, namespace: str, name: str, lease: Lease, within: float) -> Lease:
         """Create a Lease, or replace it if it is still at its version."""
-        meta: dict[str, Any] = {"name": name, "labels": dict(MANAGED_BY)}
-        spec = {
-            "holderIdentity": lease.holder,
-            "leaseTransitions": lease.transitions,
-            "leaseDurationSeconds": lease.seconds,
-            "acquireTime": _with_fraction(lease.acquired),
-            "renewTime": _with_fraction(lease.renewed),
-        }
-        body, limits = {"metadata": meta, "spec": spec}, (within, within)
+        body, limits = kube_objects.lease_body(name, lease), (within, within)
         with _mapped():
             if not lease.version:
-                return _lease(self._coordination.create_namespaced_lease(namespace, body, _request_timeout=limits))
-            meta["resourceVersion"] = lease.version
+                return kube_objects.lease(
+                    self._coordination.create_namespaced_lease(namespace, body, _request_timeout=limits)
+                )
+            body["metadata"]["resourceVersion"] = lease.version
             # The API server creates what is put, if it is gone by now: for Leases alone of all that we write.
-            return _lease(self._coordination.replace_namespaced_lease(name, namespace, body, _request_timeout=limits))
+            return kube_objects.lease(
+                self._coordination.replace_namespaced_lease(name, namespace, body, _request_timeout=limits)
+            )
 
     def event(self, about: Resource, is_warning: bool, reason: str, message: str) -> None:
         """Post an Event. Best effort: a lost Event is no error."""
-        meta, now = about["metadata"], datetime.now(UTC).isoformat()
-        body = {
-            "metadata": {"generateName": f"{meta['name'][:200]}."},
-            "involvedObject": {
-                "apiVersion": about["apiVersion"],
-                "kind": about["kind"],
-                "name": meta["name"],
-                "namespace": meta["namespace"],
-                "uid": meta["uid"],
-            },
-            "type": "Warning" if is_warning else "Normal",
-            "reason": reason,
-            "message": message[:1024],
-            "source": {"component": "pointsman"},
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "count": 1,
-        }
+        body = kube_objects.event(about, is_warning, reason, message, datetime.now(UTC))
         with contextlib.suppress(Retryable, Terminal), _mapped():
-            self._core.create_namespaced_event(meta["namespace"], body, _request_timeout=TIMEOUT)
-
-
-def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Cut a stream at its line ends; a last line without one was cut off and is dropped."""
-    rest = b""
-    for piece in pieces:
-        *whole, rest = (rest + piece).split(b"\n")
-        yield from (line for line in whole if line)
-
-
-def _is_ours(meta: Any) -> bool:
-    labels = meta.labels or {}
-    is_labelled = all(labels.get(name) == value for name, value in MANAGED_BY.items())
-    return is_labelled or any(ref.api_version.startswith(f"{base.GROUP}/") for ref in meta.owner_references or ())
-
-
-def _lease(found: Any) -> Lease:
-    spec = found.spec
-    return Lease(
-        holder=spec.holder_identity or "",
-        transitions=spec.lease_transitions or 0,
-        seconds=spec.lease_duration_seconds or 0,
-        acquired=spec.acquire_time,
-        renewed=spec.renew_time,
-        version=found.metadata.resource_version,
-    )
-
-
-def _with_fraction(time: datetime | None) -> datetime | None:
-    """Return a time with a fraction of a second: the client drops one of 0, without which the API server refuses it."""
-    return None if time is None else time.replace(microsecond=time.microsecond or 1)
+            self._core.create_namespaced_event(about["metadata"]["namespace"], body, _request_timeout=TIMEOUT)
 
 
 def _found(call: Callable[[], Any]) -> Any:

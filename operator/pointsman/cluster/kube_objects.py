@@ -1,0 +1,111 @@
+"""What the Kubernetes API is told and tells, as plain objects: no client here, and no call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from pointsman.api import base
+from pointsman.cluster.resources import DEPLOYMENT, MANAGED_BY, PLURALS, Caller, Lease, Resource
+from pointsman.plan.tasks import Key
+
+
+def config_map(owner: Key, uid: str, name: str, data: Mapping[str, str]) -> dict[str, Any]:
+    """Return a ConfigMap of ours, owned by one of our resources."""
+    reference = {
+        "apiVersion": f"{base.GROUP}/{base.API_VERSION}",
+        "kind": owner.kind,
+        "name": owner.name,
+        "uid": uid,
+        "controller": True,
+    }
+    meta = {"name": name, "labels": dict(MANAGED_BY), "ownerReferences": [reference]}
+    return {"metadata": meta, "data": dict(data)}
+
+
+def is_ours(meta: Any) -> bool:
+    """Return whether metadata, as the client has them, are of something that we made."""
+    labels = meta.labels or {}
+    is_labelled = all(labels.get(name) == value for name, value in MANAGED_BY.items())
+    return is_labelled or any(ref.api_version.startswith(f"{base.GROUP}/") for ref in meta.owner_references or ())
+
+
+def access_review(caller: Caller, namespace: str, name: str) -> dict[str, Any]:
+    """Return the question whether a caller may create `indexdeployments/search` of a deployment."""
+    attributes = {
+        "group": base.GROUP,
+        "resource": PLURALS[DEPLOYMENT],
+        "subresource": "search",
+        "verb": "create",
+        "namespace": namespace,
+        "name": name,
+    }
+    spec = {
+        "user": caller.name,
+        "uid": caller.uid,
+        "groups": list(caller.groups),
+        "extra": {key: list(values) for key, values in caller.extra},
+        "resourceAttributes": attributes,
+    }
+    return {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
+
+
+def lease_body(name: str, held: Lease) -> dict[str, Any]:
+    """Return a Lease as the API server takes it, without a version."""
+    spec = {
+        "holderIdentity": held.holder,
+        "leaseTransitions": held.transitions,
+        "leaseDurationSeconds": held.seconds,
+        "acquireTime": _with_fraction(held.acquired),
+        "renewTime": _with_fraction(held.renewed),
+    }
+    return {"metadata": {"name": name, "labels": dict(MANAGED_BY)}, "spec": spec}
+
+
+def lease(found: Any) -> Lease:
+    """Return a Lease from what the client has read."""
+    spec = found.spec
+    return Lease(
+        holder=spec.holder_identity or "",
+        transitions=spec.lease_transitions or 0,
+        seconds=spec.lease_duration_seconds or 0,
+        acquired=spec.acquire_time,
+        renewed=spec.renew_time,
+        version=found.metadata.resource_version,
+    )
+
+
+def event(about: Resource, is_warning: bool, reason: str, message: str, at: datetime) -> dict[str, Any]:
+    """Return an Event about a resource."""
+    meta, now = about["metadata"], at.isoformat()
+    return {
+        "metadata": {"generateName": f"{meta['name'][:200]}."},
+        "involvedObject": {
+            "apiVersion": about["apiVersion"],
+            "kind": about["kind"],
+            "name": meta["name"],
+            "namespace": meta["namespace"],
+            "uid": meta["uid"],
+        },
+        "type": "Warning" if is_warning else "Normal",
+        "reason": reason,
+        "message": message[:1024],
+        "source": {"component": "pointsman"},
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "count": 1,
+    }
+
+
+def lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Cut a stream at its line ends; a last line without one was cut off and is dropped."""
+    rest = b""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split(b"\n")
+        yield from (line for line in whole if line)
+
+
+def _with_fraction(time: datetime | None) -> datetime | None:
+    """Return a time with a fraction of a second: the client drops one of 0, without which the API server refuses it."""
+    return None if time is None else time.replace(microsecond=time.microsecond or 1)
