@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from pointsman.cluster.resources import APPROVAL, DATASET, DEPLOYMENT, FINALIZER
 from pointsman.controller import apply, judging, observe, reading, report
 from pointsman.controller.world import World
 from pointsman.errors import Conflict, PointsmanError, Terminal, unforeseen
-from pointsman.plan import actions, approvals, dataset, deployment, querysets, words
+from pointsman.plan import actions, approvals, dataset, deployment, observed, querysets, words
 from pointsman.plan.observed import Plan
 from pointsman.plan.tasks import Key
 from pointsman.work import jobs
@@ -29,13 +30,6 @@ Status = TypeVar(
     queryset_api.QuerySetStatus,
     approval_api.ApprovalStatus,
 )
-STATUSES: Mapping[str, type[Any]] = {
-    DATASET: dataset_api.DatasetStatus,
-    DEPLOYMENT: deployment_api.DeploymentStatus,
-    QUERY_SET: queryset_api.QuerySetStatus,
-    APPROVAL: approval_api.ApprovalStatus,
-}
-
 log = logs.logger()
 
 
@@ -51,73 +45,68 @@ def reconcile(key: Key, world: World, now: datetime) -> timedelta | None:
             record.forget()
         return None
     try:
-        match key.kind:
-            case kind if kind == DATASET:
-                return _dataset(resource, world, now)
-            case kind if kind == DEPLOYMENT:
-                return _deployment(resource, world, now)
-            case kind if kind == QUERY_SET:
-                return _query_set(resource, world, now)
-            case kind if kind == APPROVAL:
-                return _approval(resource, world, now)
+        return _looked_after(KINDS[key.kind], resource, world, now)
     except PointsmanError:
         raise
     except Exception as error:
         # What nobody foresaw is for the queue to log; whoever looks at the resource must not be told that all is well.
-        _unseen(resource, STATUSES[key.kind], unforeseen(error), world, now)
+        _unseen(resource, KINDS[key.kind].status, unforeseen(error), world, now)
         raise
-    return None
 
 
-def _dataset(resource: Resource, world: World, now: datetime) -> timedelta:
+def _deployments_of(seen: observed.Dataset, plan: Plan[dataset_api.DatasetStatus], world: World) -> Iterable[Key]:
+    """What a dataset has reached, or lacks, is what its deployments go on from."""
+    is_news = plan.actions or plan.status != seen.status
+    return [Key(DEPLOYMENT, seen.key.namespace, user.name) for user in seen.users] if is_news else []
+
+
+def _decisions_on(
+    seen: observed.Deployment, plan: Plan[deployment_api.DeploymentStatus], world: World
+) -> Iterable[Key]:
+    """Whether a decision counts depends on what is planned, and on whether it was used."""
+    is_news = plan.actions or plan.status.plan_hash != seen.status.plan_hash
+    return [Key(APPROVAL, seen.key.namespace, approval.name) for approval in seen.approvals] if is_news else []
+
+
+def _askers_of(seen: observed.QuerySet, plan: Plan[queryset_api.QuerySetStatus], world: World) -> Iterable[Key]:
+    """What a set has become is what gates ask by."""
+    return judging.askers(seen.key, world) if plan.actions or plan.status != seen.status else []
+
+
+def _nobody(seen: observed.Decision, plan: Plan[approval_api.ApprovalStatus], world: World) -> Iterable[Key]:
+    """Whoever waits for a decision is woken by the event of it."""
+    return []
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How one kind of resource is looked after."""
+
+    status: type[Any]
+    see: Callable[[Resource, World], Any]
+    plan: Callable[[Any, datetime], Plan[Any]]
+    concerns: Callable[[Any, Any, World], Iterable[Key]]
+    """Whose next look depends on what came of this one."""
+
+
+KINDS: Mapping[str, Kind] = {
+    DATASET: Kind(dataset_api.DatasetStatus, observe.dataset, dataset.plan, _deployments_of),
+    DEPLOYMENT: Kind(deployment_api.DeploymentStatus, observe.deployment, deployment.plan, _decisions_on),
+    QUERY_SET: Kind(queryset_api.QuerySetStatus, observe.query_set, querysets.plan, _askers_of),
+    APPROVAL: Kind(approval_api.ApprovalStatus, judging.approval, approvals.plan, _nobody),
+}
+
+
+def _looked_after(kind: Kind, resource: Resource, world: World, now: datetime) -> timedelta:
     try:
-        seen = observe.dataset(resource, world)
-        plan = dataset.plan(seen, now)
+        seen = kind.see(resource, world)
+        plan = kind.plan(seen, now)
     except PointsmanError as error:
-        return _unseen(resource, dataset_api.DatasetStatus, error, world, now)
+        return _unseen(resource, kind.status, error, world, now)
     look_again = _carry_out(resource, seen.status, plan, world, now)
-    if plan.actions or plan.status != seen.status:
-        # What a dataset has reached, or lacks, is what its deployments go on from.
-        for user in seen.users:
-            world.wake(Key(DEPLOYMENT, seen.key.namespace, user.name))
+    for key in kind.concerns(seen, plan, world):
+        world.wake(key)
     return look_again
-
-
-def _deployment(resource: Resource, world: World, now: datetime) -> timedelta:
-    try:
-        seen = observe.deployment(resource, world)
-        plan = deployment.plan(seen, now)
-    except PointsmanError as error:
-        return _unseen(resource, deployment_api.DeploymentStatus, error, world, now)
-    look_again = _carry_out(resource, seen.status, plan, world, now)
-    if plan.actions or plan.status.plan_hash != seen.status.plan_hash:
-        # Whether a decision counts depends on what is planned, and on whether it was used.
-        for approval in seen.approvals:
-            world.wake(Key(APPROVAL, seen.key.namespace, approval.name))
-    return look_again
-
-
-def _query_set(resource: Resource, world: World, now: datetime) -> timedelta:
-    try:
-        seen = observe.query_set(resource, world)
-        plan = querysets.plan(seen, now)
-    except PointsmanError as error:
-        return _unseen(resource, queryset_api.QuerySetStatus, error, world, now)
-    look_again = _carry_out(resource, seen.status, plan, world, now)
-    if plan.actions or plan.status != seen.status:
-        # What a set has become is what gates ask by.
-        for user in judging.askers(seen.key, world):
-            world.wake(user)
-    return look_again
-
-
-def _approval(resource: Resource, world: World, now: datetime) -> timedelta:
-    try:
-        seen = judging.approval(resource, world)
-        plan = approvals.plan(seen, now)
-    except PointsmanError as error:
-        return _unseen(resource, approval_api.ApprovalStatus, error, world, now)
-    return _carry_out(resource, seen.status, plan, world, now)
 
 
 def _carry_out(resource: Resource, before: Status, plan: Plan[Status], world: World, now: datetime) -> timedelta:

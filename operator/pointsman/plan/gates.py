@@ -15,7 +15,7 @@ from typing import TypeVar
 from pointsman.api import base
 from pointsman.api import deployment as api
 from pointsman.api.deployment import Verdict
-from pointsman.core import drift, evaluation, guards
+from pointsman.core import drift, evaluation, guards, holes
 from pointsman.core.guards import Signal
 from pointsman.plan import indexes, words
 from pointsman.plan.facts import Facts, Index
@@ -276,7 +276,8 @@ def _holes(found: Evaluation, policy: float) -> bool:
     """Return whether a fall may be one of judgements, not of answers (STATISTICS: HolesNotAnswers)."""
     if not found.pooled or found.condensed_high is None or found.judged is None or found.other_judged is None:
         return False
-    return found.condensed_high >= -policy and found.other_judged - found.judged > 0.05
+    on_condensed = evaluation.Verdict.FAILED if found.condensed_high < -policy else evaluation.Verdict.INCONCLUSIVE
+    return holes.explain_failure(evaluation.Verdict.FAILED, on_condensed, found.judged, found.other_judged)
 
 
 def _watched(
