@@ -17,7 +17,7 @@ import pytest
 from pointsman import errors
 from pointsman.controlplane import downloads, progress, release
 from pointsman.controlplane.binaries import Finder, Mirrors
-from pointsman.controlplane.release import Binary, Download, Release
+from pointsman.controlplane.release import Binary, Download, NodeBinary, Release
 
 RELEASE = Release("v1.34.4", "v3.6.4")
 NOWHERE = "http://127.0.0.1:9"
@@ -135,6 +135,19 @@ def test_without_any_controller_manager_the_user_is_told_what_will_not_work(tmp_
     assert found.controller_manager is None
     assert f"warning: {tmp_path / 'assets'} has no kube-controller-manager" in said.getvalue()
     assert said.getvalue().endswith("namespaces will not finish deleting and nothing is garbage-collected\n")
+
+
+def test_a_node_is_of_one_release_whatever_the_user_names(tmp_path: Path) -> None:
+    script(tmp_path / "assets/etcd", "exit 0")
+    script(tmp_path / "assets/kube-apiserver", "exit 0")
+    cached = tmp_path / f"cache/pointsman/control-plane/v1.34.4-{release.target()}"
+    for binary in (*Binary, *NodeBinary):
+        script(cached / binary, "exit 0")
+
+    found = finder(tmp_path, NOWHERE, io.StringIO(), KUBEBUILDER_ASSETS=str(tmp_path / "assets")).find_node()
+
+    assert found.control_plane.api_server == cached / "kube-apiserver"
+    assert (found.scheduler, found.kubelet, found.proxy) == tuple(cached / binary for binary in NodeBinary)
 
 
 def test_a_folder_without_an_api_server_is_passed_over(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pointsman.controlplane import credentials
-from pointsman.controlplane.credentials import Credentials
+from pointsman.controlplane.credentials import Client, Credentials
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
@@ -60,3 +60,19 @@ def test_a_kubeconfig_holds_all_that_is_needed_and_only_its_owner_reads_it(files
     assert config["clusters"][0]["cluster"]["server"] == "https://127.0.0.1:6443"
     assert base64.b64decode(config["users"][0]["user"]["client-key-data"]) == files.admin_key.read_bytes()
     assert config["current-context"] == config["contexts"][0]["name"]
+
+
+def test_a_node_gets_certificates_for_its_address_and_its_clients(tmp_path: Path) -> None:
+    files = credentials.create(tmp_path, NOW, ["10.9.0.2"], [Client("system:node:a", "system:nodes"), Client("proxy")])
+
+    serving = certificate(files.serving_certificate)
+    names = serving.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert str(names.get_values_for_type(x509.IPAddress)[-1]) == "10.9.0.2"
+    node = certificate(files.clients["system:node:a"].certificate)
+    assert node.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == "system:node:a"
+    assert node.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)[0].value == "system:nodes"
+    node.verify_directly_issued_by(certificate(files.ca))
+    path = tmp_path / "kubeconfig"
+    credentials.write_kubeconfig(path, "https://10.9.0.2:6443", files, "proxy")
+    data = yaml.safe_load(path.read_text())["users"][0]["user"]["client-certificate-data"]
+    assert base64.b64decode(data) == files.clients["proxy"].certificate.read_bytes()

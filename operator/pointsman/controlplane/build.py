@@ -15,10 +15,13 @@ from pointsman import errors
 from pointsman.api.conditions import Reason
 from pointsman.controlplane import progress, release
 
-_PACKAGES = {
+_PACKAGES: dict[release.Binary | release.NodeBinary, str] = {
     release.Binary.ETCD: "go.etcd.io/etcd/server/v3",
     release.Binary.API_SERVER: "k8s.io/kubernetes/cmd/kube-apiserver",
     release.Binary.CONTROLLER_MANAGER: "k8s.io/kubernetes/cmd/kube-controller-manager",
+    release.NodeBinary.SCHEDULER: "k8s.io/kubernetes/cmd/kube-scheduler",
+    release.NodeBinary.KUBELET: "k8s.io/kubernetes/cmd/kubelet",
+    release.NodeBinary.PROXY: "k8s.io/kubernetes/cmd/kube-proxy",
 }
 _STAGED = re.compile(r"^\s*(?:replace\s+)?(k8s\.io/[a-z0-9-]+)\s+=>\s+\./staging/", re.MULTILINE)
 _LOOK_EVERY_SECONDS = 0.2
@@ -61,7 +64,7 @@ class Workshop:
         (self._folder / "tools.go").write_text(f"//go:build tools\n\npackage tools\n\nimport (\n{imports})\n")
         self._run(["mod", "tidy"], line, counted="modules downloaded")
 
-    def build(self, binary: release.Binary, line: progress.Progress) -> Path:
+    def build(self, binary: release.Binary | release.NodeBinary, line: progress.Progress) -> Path:
         """Return the path of a binary built from its module. Raises Terminal with the compiler's last lines."""
         flags = ["-s", "-w"]
         if binary is not release.Binary.ETCD:

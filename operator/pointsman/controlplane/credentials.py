@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +21,22 @@ _CLOCK_SKEW = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
+class Client:
+    """Another client than the administrator: its user name and its group."""
+
+    name: str
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Where a certificate and its private key lie."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Credentials:
     """Where the files of a control plane lie."""
 
@@ -31,11 +47,16 @@ class Credentials:
     service_account_public_key: Path
     admin_certificate: Path
     admin_key: Path
+    clients: Mapping[str, Pair]
+    """By user name."""
 
 
-def create(folder: Path, now: datetime | None = None) -> Credentials:
+def create(
+    folder: Path, now: datetime | None = None, hosts: Sequence[str] = (), clients: Sequence[Client] = ()
+) -> Credentials:
     """Write a CA, a serving certificate for loopback, a key pair for service accounts and an administrator.
 
+    `hosts` are IP addresses for which the server is certified as well, `clients` get a certificate each.
     The administrator's certificate says O=system:masters, which the API server never refuses. Private keys get mode
     0600; the CA's own is not written at all, so nothing else can ever be signed by it.
     """
@@ -73,7 +94,8 @@ def create(folder: Path, now: datetime | None = None) -> Credentials:
         x509.DNSName("localhost"),
         x509.DNSName("kubernetes.default.svc"),
     )
-    serving = issue(_name("kube-apiserver"), serving_key, ExtendedKeyUsageOID.SERVER_AUTH, loopback)
+    others = [x509.IPAddress(ipaddress.ip_address(host)) for host in hosts]
+    serving = issue(_name("kube-apiserver"), serving_key, ExtendedKeyUsageOID.SERVER_AUTH, (*loopback, *others))
     admin = issue(_name("pointsman-admin", "system:masters"), admin_key, ExtendedKeyUsageOID.CLIENT_AUTH)
 
     files = Credentials(
@@ -84,6 +106,7 @@ def create(folder: Path, now: datetime | None = None) -> Credentials:
         service_account_public_key=folder / "service-accounts.pub",
         admin_certificate=folder / "admin.crt",
         admin_key=folder / "admin.key",
+        clients={client.name: _pair(folder, client.name) for client in clients},
     )
     _write(files.ca, _pem(ca))
     _write(files.serving_certificate, _pem(serving))
@@ -97,11 +120,16 @@ def create(folder: Path, now: datetime | None = None) -> Credentials:
     )
     _write(files.admin_certificate, _pem(admin))
     _write(files.admin_key, _private_pem(admin_key))
+    for client in clients:
+        key, pair = _key(), files.clients[client.name]
+        _write(pair.certificate, _pem(issue(_name(client.name, client.group), key, ExtendedKeyUsageOID.CLIENT_AUTH)))
+        _write(pair.key, _private_pem(key))
     return files
 
 
-def write_kubeconfig(path: Path, server: str, files: Credentials) -> None:
-    """Write a kubeconfig with all that is needed inside, readable by its owner alone."""
+def write_kubeconfig(path: Path, server: str, files: Credentials, client: str | None = None) -> None:
+    """Write a kubeconfig of the administrator, or of a client, with all that is needed inside, for its owner alone."""
+    pair = Pair(files.admin_certificate, files.admin_key) if client is None else files.clients[client]
     config = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -112,8 +140,8 @@ def write_kubeconfig(path: Path, server: str, files: Credentials) -> None:
             {
                 "name": "pointsman-admin",
                 "user": {
-                    "client-certificate-data": _data(files.admin_certificate),
-                    "client-key-data": _data(files.admin_key),
+                    "client-certificate-data": _data(pair.certificate),
+                    "client-key-data": _data(pair.key),
                 },
             }
         ],
@@ -121,6 +149,11 @@ def write_kubeconfig(path: Path, server: str, files: Credentials) -> None:
         "current-context": "pointsman",
     }
     _write(path, yaml.safe_dump(config, sort_keys=False).encode())
+
+
+def _pair(folder: Path, client: str) -> Pair:
+    name = client.replace(":", "-")
+    return Pair(folder / f"{name}.crt", folder / f"{name}.key")
 
 
 def _key() -> ec.EllipticCurvePrivateKey:

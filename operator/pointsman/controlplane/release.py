@@ -19,6 +19,14 @@ class Binary(StrEnum):
     CONTROLLER_MANAGER = "kube-controller-manager"
 
 
+class NodeBinary(StrEnum):
+    """The programs that make a node of it, on which pods run: for the end-to-end tests alone."""
+
+    SCHEDULER = "kube-scheduler"
+    KUBELET = "kubelet"
+    PROXY = "kube-proxy"
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """The machine that the binaries are for, in Go's words."""
@@ -38,7 +46,7 @@ class Release:
     """Such as v1.34.4. From 1.35 on the kubelet refuses cgroup v1, which the end-to-end machines still have."""
     etcd: str = "v3.6.4"
 
-    def version(self, binary: Binary) -> str:
+    def version(self, binary: Binary | NodeBinary) -> str:
         """The version of one of the binaries."""
         return self.etcd if binary is Binary.ETCD else self.kubernetes
 
@@ -90,7 +98,7 @@ def target(system: str | None = None, machine: str | None = None) -> Target:
 
 
 def download(
-    binary: Binary, release: Release, on: Target, kubernetes: str = _KUBERNETES, etcd: str = _ETCD
+    binary: Binary | NodeBinary, release: Release, on: Target, kubernetes: str = _KUBERNETES, etcd: str = _ETCD
 ) -> Download | None:
     """Return where a binary is published, or None: the servers of Kubernetes are published for Linux alone."""
     if binary is Binary.ETCD:
