@@ -36,6 +36,12 @@ TURNS: dict[str, tuple[State, State, dict[str, tuple[bool, Reason]]]] = {
     ),
     "a spec is mended: one sentence, once": (MISTYPED, READY, {"serving v7": (False, Reason.UP_TO_DATE)}),
     "a spec is mended, and work begins": (MISTYPED, BUILDING, {"v8 is being built": (False, Reason.BUILDING)}),
+    "another fault comes before the first one is mended": (
+        AWAY,
+        MISTYPED,
+        {"no version v99": (True, Reason.VERSION_NOT_FOUND)},
+    ),
+    "work goes on after a fault": (AWAY, BUILDING, {}),
     "nothing turned": (READY, READY, {}),
 }
 

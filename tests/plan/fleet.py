@@ -17,7 +17,7 @@ from pointsman.api.routes import RouteStatus
 from pointsman.core.guards import Arm
 from pointsman.plan.facts import QuerySetRecord
 from pointsman.plan.measured import Canaries, Evaluation
-from pointsman.plan.observed import Approval, Gateway, Minute, QueriesView
+from pointsman.plan.observed import Approval, Day, Gateway, Minute, QueriesView
 
 ROAD: list[dict[str, Any]] = [
     {"shadow": {"percent": 100, "for": "2m"}},
@@ -140,6 +140,7 @@ class FakeGateway:
     answered: dict[str, int] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)
     minutes: list[Minute] = field(default_factory=list)
+    days: list[Day] = field(default_factory=list)
 
     def look(self, uid: str, route: RouteStatus | None, is_deleted: bool) -> None:
         """Adopt what is written, as real ones do: nothing older, and nothing for a status that was lost."""
@@ -180,7 +181,7 @@ class FakeGateway:
     def restart(self) -> None:
         """Start anew: what was counted is gone, and the route is read again."""
         self.process += 1
-        self.route, self.answered, self.totals, self.minutes = None, {}, {}, []
+        self.route, self.answered, self.totals, self.minutes, self.days = None, {}, {}, [], []
 
     def seen(self) -> Gateway:
         """Return what the operator knows of it."""
@@ -195,5 +196,6 @@ class FakeGateway:
             totals=dict(self.totals),
             process=f"{self.name}/{self.process}",
             minutes=tuple(self.minutes),
+            days=tuple(self.days),
             problem=self.problem,
         )

@@ -25,6 +25,7 @@ from pointsman.plan import actions, dataset, deployment, measured, observed
 from pointsman.plan.facts import Facts, IndexRecord
 from pointsman.plan.measured import Canaries, Evaluation, Streams, with_history
 from pointsman.plan.observed import Approval, Embedded, Physical, Plan, Presence, QueriesView, Snapshot
+from pointsman.plan.tallies import Scores
 from pointsman.plan.tasks import (
     AskCanaries,
     Build,
@@ -107,6 +108,8 @@ class Model:
     canaries: Canaries | None = None
     streams: Streams = field(default_factory=Streams)
     streams_revision: int = 0
+    scores: Scores = field(default_factory=Scores)
+    scores_revision: int = 0
     is_adopting: bool = False
     """Whether a gateway has adopted another route since the last plan."""
     probe: measured.Probe | None = None
@@ -179,6 +182,9 @@ class Model:
             probe=self.probe,
             streams=self.streams,
             streams_revision=self.streams_revision,
+            days={f"{g.name}/{g.process}": tuple(g.days) for g in self.gateways if g.days and not g.is_silent},
+            scores=self.scores,
+            scores_revision=self.scores_revision,
             epoch=self.epoch,
             holder=f"operator-{self.epoch}",
         )
@@ -349,6 +355,9 @@ class Model:
             case actions.RecordStreams(_, streams, after):
                 assert after == self.streams_revision, "counts were written after others that the plan had not seen"
                 self.streams, self.streams_revision = streams, after + 1
+            case actions.RecordScores(_, scores, after):
+                assert after == self.scores_revision, "scores were written after others that the plan had not seen"
+                self.scores, self.scores_revision = scores, after + 1
             case actions.PublishRoute(_, _, data):
                 self.published = dict(data)
             case actions.WithdrawRoute():
@@ -368,6 +377,7 @@ class Model:
                 self.facts, self.revision, self.records = Facts(), 0, {}
                 self.evaluation = self.stable = self.canaries = None
                 self.streams, self.streams_revision = Streams(), 0
+                self.scores, self.scores_revision = Scores(), 0
             case actions.DropStore():
                 self.snapshots, self.pins, self.embedded = [], {}, {}
             case _:

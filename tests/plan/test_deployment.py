@@ -219,8 +219,8 @@ TRANSITIONS: dict[str, tuple[Deployment, list[str], tuple[ConditionType, Reason,
         (
             RECONCILING,
             Reason.FOLLOWING,
-            "v7@11 is 10m behind, spec.maxLag is 5s; it catches up as soon as its snapshot is embedded; raise "
-            "spec.maxLag to switch at once; serving v8 normally",
+            "v7@11 is 10m behind, spec.maxLag is 5s; it catches up as soon as its snapshot is embedded; an "
+            "Approval AcceptLag or a higher spec.maxLag switches at once; serving v8 normally",
         ),
     ),
     "an index within maxLag takes over as it is": (

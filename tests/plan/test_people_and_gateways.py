@@ -106,6 +106,33 @@ def test_what_all_that_are_ready_serve_is_accepted_and_goes_on() -> None:
     assert dict(known.weights) == {"v8": 50, "v7": 50} and known.route == 8
 
 
+def test_a_first_deployment_is_ready_when_its_gateways_serve_it() -> None:
+    late = FakeGateway("g1", is_late=True)
+    model = Model(gateways=[late], spec={"version": "v7"})
+    model.settle()
+    assert model.weights == {"v7": 100}
+    assert b.goal(model.status) == (
+        ConditionType.RECONCILING,
+        Reason.ROUTE_NOT_ACCEPTED,
+        "v7@1 is to serve, but no gateway serves: none is ready",
+    )
+
+    late.is_late = False
+    model.settle()
+    assert b.goal(model.status)[0] is ConditionType.READY
+
+
+def test_a_gateway_that_starts_again_takes_nothing_away_from_what_serves() -> None:
+    model = Model(gateways=[FakeGateway("g1")], spec={"version": "v7"})
+    model.settle()
+
+    model.gateways[0].is_ready = False
+    model.settle()
+
+    assert b.goal(model.status)[0] is ConditionType.READY
+    assert b.said(model.status, ConditionType.TRAFFIC_VERIFIED)[0] == "False"
+
+
 def test_no_gateway_is_no_canary() -> None:
     plan = deployment.plan(at_a_tenth(), b.NOW)
 
@@ -253,6 +280,20 @@ def test_a_retirement_that_is_supervised_asks_a_person_and_says_so() -> None:
 
     assert model.roles() == ["v8 Serving @1"] and used.uid in model.facts.used
     assert b.said(model.status, ConditionType.AWAITING_APPROVAL)[0] == "False"
+
+
+@pytest.mark.parametrize("mode", ["Automatic", "Supervised"])
+def test_nothing_retires_while_the_spec_suspends_it(mode: str) -> None:
+    model = old(retire={"after": "48h", "mode": mode})
+    model.edit(suspend=True)
+    model.wait(30 * b.DAY)
+    model.settle()
+    assert model.roles() == ["v7 Retained @1", "v8 Serving @1"]
+    assert b.said(model.status, ConditionType.AWAITING_APPROVAL)[0] == "False"
+
+    model.edit(suspend=False, retire={"after": "48h"})
+    model.settle()
+    assert model.roles() == ["v8 Serving @1"]
 
 
 @pytest.mark.parametrize("is_ready", [True, False], ids=["a ready one", "one that is not ready"])

@@ -73,12 +73,17 @@ def _is_warning(condition: Condition) -> bool:
 
 
 def turned(before: Sequence[Condition], after: Sequence[Condition]) -> list[Condition]:
-    """Return the announced conditions whose status or reason has changed, but for the first sight of a dull one."""
+    """Return the announced conditions whose status or reason has changed, but for the first sight of a dull one.
+
+    One that does not hold has turned where another fault is the reason, and not where work goes on.
+    """
     found = []
     for condition in after:
         old, holds = get(before, condition.type), condition.status is Status.TRUE
         if condition.type not in ANNOUNCED or (old is None and not holds):
             continue
-        if old is None or old.status is not condition.status or (holds and old.reason is not condition.reason):
+        is_other_reason = old is not None and old.reason is not condition.reason
+        is_worth_saying = holds or condition.reason not in ROUTINE
+        if old is None or old.status is not condition.status or (is_other_reason and is_worth_saying):
             found.append(condition)
     return found

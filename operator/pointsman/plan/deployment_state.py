@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pointsman.api.conditions import ConditionType, Reason
+from pointsman.api import conditions
+from pointsman.api.conditions import ConditionType, Reason, Status
 from pointsman.api.deployment import Role, Verdict
-from pointsman.plan import approvals, burn_in, gates, indexes, rollout, words
+from pointsman.plan import approvals, burn_in, gates, indexes, rollout, traffic, words
 from pointsman.plan.deployment_status import State
 from pointsman.plan.facts import Facts, Index
 from pointsman.plan.indexes import Target
@@ -58,7 +59,7 @@ def state(seen: Deployment, facts: Facts, target: Target | str, work: list[Index
         lag = words.duration(indexes.lag(seen, wanted, now))
         message = (
             f"{indexes.said(seen, wanted)} is {lag} behind, spec.maxLag is {seen.spec.max_lag}; it catches up as soon "
-            f"as its snapshot is embedded; raise spec.maxLag to switch at once; {serves}"
+            f"as its snapshot is embedded; an Approval AcceptLag or a higher spec.maxLag switches at once; {serves}"
         )
         return ConditionType.RECONCILING, Reason.FOLLOWING, message
     share = _share(running)
@@ -96,6 +97,10 @@ def _refused(
 def _of_serving(seen: Deployment, facts: Facts, serving: Index, now: datetime) -> State:
     """Return the state where what the spec wants serves. The burn-in takes nothing away from that."""
     said = f"serving {indexes.said(seen, serving)}"
+    unserved = traffic.why_not(seen, facts)
+    if unserved and not _was_ready(seen, serving):
+        message = f"{indexes.said(seen, serving)} is to serve, but {unserved}"
+        return ConditionType.RECONCILING, Reason.ROUTE_NOT_ACCEPTED, message
     if facts.burn_in is None:
         found = burn_in.failing(seen, facts, now)
         if found is None:
@@ -109,6 +114,12 @@ def _of_serving(seen: Deployment, facts: Facts, serving: Index, now: datetime) -
     left = burn_in.left(seen, facts, now)
     until = f" {left}" if left.startswith(("for ", "until ")) else f"; {left}" if left else ""
     return ConditionType.READY, Reason.BURNING_IN, f"{said}, burning in{until}"
+
+
+def _was_ready(seen: Deployment, serving: Index) -> bool:
+    """Return whether it was said already that an index serves: a gateway that restarts takes nothing away from that."""
+    ready = conditions.get(seen.status.conditions, ConditionType.READY)
+    return ready is not None and ready.status is Status.TRUE and seen.status.serving_index == serving.name
 
 
 def _under_way(seen: Deployment, facts: Facts, wanted: Index, serves: str, now: datetime) -> State:

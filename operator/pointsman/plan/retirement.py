@@ -22,8 +22,11 @@ APPROVAL = "retire.mode is Supervised: an Approval that answers retire is awaite
 def marked(seen: Deployment, facts: Facts, target: Target, now: datetime) -> Facts:
     """Record which indexes retire: never the one that serves, never one on the route, never the one that is wanted.
 
-    None retires by time while what serves was not found in this run: it may be needed.
+    None retires by time while what serves was not found in this run: it may be needed. None retires while the spec
+    suspends the deployment: nothing is further forward than that.
     """
+    if seen.spec.suspend:
+        return facts
     left = [i for i in facts.indexes if i.role is Role.CANDIDATE and not indexes.matches(i, target)]
     # Of the candidates left behind the last one is kept, for whoever comes back to it. The others have never served,
     # and every edit of the index parameters leaves one.
@@ -50,7 +53,7 @@ def marked(seen: Deployment, facts: Facts, target: Target, now: datetime) -> Fac
 def asks(seen: Deployment, facts: Facts, now: datetime) -> bool:
     """Return whether an index would retire, were it not for a person who has to let it."""
     target = indexes.target(seen)
-    if isinstance(target, str) or seen.spec.retire.mode != "Supervised" or facts.serving is None:
+    if isinstance(target, str) or seen.spec.suspend or seen.spec.retire.mode != "Supervised" or facts.serving is None:
         return False
     if indexes.presence(seen, facts.serving.name) is not Presence.PRESENT:
         return False
