@@ -1,0 +1,225 @@
+"""What helm renders: wrong values are refused in words, and what is rendered keeps every promise of the chart."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.integration import chart
+from tests.integration.chart import CHART, FULLNAME, ROOT, of, refusal, render
+
+pytestmark = [
+    pytest.mark.helm,
+    pytest.mark.skipif(chart.helm_path() is None, reason="helm is not there; `make chart` builds it and runs these"),
+]
+
+ALL_OF_IT = (
+    "clusterWide=true",
+    "monitoring.podMonitor.enabled=true",
+    "monitoring.serviceMonitor.enabled=true",
+    "monitoring.rules.enabled=true",
+    "monitoring.dashboards.enabled=true",
+    "gateway.autoscaling.enabled=true",
+    "gateway.tls.secretName=tls",
+    "gateway.auth.mode=tokens",
+    "gateway.auth.tokensSecret=tokens",
+    "store.s3.uri=s3://bucket/prefix",
+    "store.s3.existingSecret=options",
+    "operator.replicas=2",
+)
+WITHOUT_CLUSTER_RIGHTS = (
+    'namespaces=["search"]',
+    "crds.enabled=false",
+    "userRoles.create=false",
+    "admissionPolicy.enabled=false",
+    "rbac.apiServerEndpoints=false",
+    "gateway.auth.mode=tokens",
+    "gateway.auth.tokensSecret=tokens",
+)
+
+
+@pytest.mark.parametrize("values", [(), ALL_OF_IT, WITHOUT_CLUSTER_RIGHTS], ids=["default", "all", "humble"])
+def test_helm_finds_nothing_to_say(values: tuple[str, ...]) -> None:
+    given = [part for v in values for part in ("--set-json" if "=[" in v else "--set", v)]
+
+    found = chart.helm("lint", "--strict", str(CHART), "--kube-version", chart.KUBERNETES, *given)
+
+    assert found.returncode == 0, found.stdout
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        ("image.tagg=3", "at '/image': additional properties 'tagg' not allowed"),
+        ("gateway.auth.mode=password", "at '/gateway/auth/mode': value must be one of 'kubernetes', 'tokens', 'none'"),
+        ("operator.leaseSeconds=1", "at '/operator/leaseSeconds': minimum: got 1, want 3"),
+        ("store.s3.uri=bucket/prefix", "at '/store/s3/uri': 'bucket/prefix' does not match pattern"),
+        ('access.allowedHosts=["https://qdrant"]', "at '/access/allowedHosts/0': 'https://qdrant' does not match"),
+        ("operator.workTimeout=6", "at '/operator/workTimeout'"),
+        ("image.digest=sha256:abc", "at '/image/digest': 'sha256:abc' does not match pattern"),
+        ('namespaces=["A"]', "at '/namespaces/0': 'A' does not match pattern"),
+        ("operator.replicas=2", "wanted store.s3.uri or accessModes [ReadWriteMany]"),
+        ("gateway.auth.mode=tokens", "gateway.auth.tokensSecret names no Secret; name one with the key tokens"),
+        ("store.s3.existingSecret=options", "name the bucket as s3://bucket/prefix"),
+        ('secrets.namespaces=["search"]', "secrets.namespaces is for clusterWide"),
+        ("gateway.autoscaling.minReplicas=11", "gateway.autoscaling.minReplicas is more than maxReplicas"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_place_and_what_is_wanted(value: str, wanted: str) -> None:
+    assert wanted in refusal(value)
+
+
+def test_all_namespaces_and_some_are_not_asked_for_together() -> None:
+    assert "wanted one of the two" in refusal("clusterWide=true", 'namespaces=["search"]')
+
+
+def pods(documents: list[chart.Object]) -> list[dict[str, Any]]:
+    return [d["spec"]["template"]["spec"] for d in of(documents, "Deployment")] + [
+        d["spec"] for d in of(documents, "Pod")
+    ]
+
+
+@pytest.mark.parametrize("values", [(), ALL_OF_IT, WITHOUT_CLUSTER_RIGHTS], ids=["default", "all", "humble"])
+def test_nothing_in_a_pod_can_be_written_but_what_is_mounted_for_it(values: tuple[str, ...]) -> None:
+    found = [container["securityContext"] for pod in pods(render(*values)) for container in pod["containers"]]
+
+    assert len(found) == 3
+    assert all(each["readOnlyRootFilesystem"] and not each["allowPrivilegeEscalation"] for each in found)
+    assert all(each["capabilities"] == {"drop": ["ALL"]} for each in found)
+
+
+@pytest.mark.parametrize("values", [(), ALL_OF_IT, WITHOUT_CLUSTER_RIGHTS], ids=["default", "all", "humble"])
+def test_no_role_of_ours_has_a_wildcard_or_a_list_of_secrets(values: tuple[str, ...]) -> None:
+    documents = render(*values)
+    rules = [rule for d in [*of(documents, "Role"), *of(documents, "ClusterRole")] for rule in d["rules"]]
+
+    assert not any("*" in part for rule in rules for part in itertools.chain(*rule.values()))
+    assert {verb for rule in rules if "secrets" in rule["resources"] for verb in rule["verbs"]} == {"get"}
+    assert not {"escalate", "bind", "impersonate"} & {verb for rule in rules for verb in rule["verbs"]}
+
+
+def test_secrets_are_read_by_the_names_that_are_given() -> None:
+    roles = of(render('secrets.names=["qdrant","models"]', 'namespaces=["a","b"]'), "Role")
+
+    rules = [(d["metadata"]["namespace"], rule) for d in roles for rule in d["rules"] if "secrets" in rule["resources"]]
+    assert [namespace for namespace, _ in rules] == ["a", "b"]
+    assert all(rule["resourceNames"] == ["qdrant", "models"] for _, rule in rules)
+
+
+def test_without_cluster_rights_nothing_is_rendered_outside_of_the_namespaces_that_are_named() -> None:
+    documents = render(*WITHOUT_CLUSTER_RIGHTS)
+
+    assert not [d["kind"] for d in documents if d["kind"].startswith(("Cluster", "Custom", "Validating"))]
+    assert {d["metadata"].get("namespace", "search") for d in documents} == {"search"}
+
+
+def test_the_two_processes_look_after_the_same_namespaces() -> None:
+    def told(*values: str) -> set[str]:
+        containers = [c for d in of(render(*values), "Deployment") for c in d["spec"]["template"]["spec"]["containers"]]
+        return {e["value"] for c in containers for e in c["env"] if e["name"] == "POINTSMAN_NAMESPACES"}
+
+    assert told() == {"search"}
+    assert told('namespaces=["a","b"]') == {"a,b"}
+    assert told("clusterWide=true") == {""}
+
+
+def test_the_operator_finds_the_gateways_where_the_chart_puts_them() -> None:
+    documents = render()
+    (operator,) = of(documents, "Deployment", f"{FULLNAME}-operator")
+    environment = {e["name"]: e.get("value") for e in operator["spec"]["template"]["spec"]["containers"][0]["env"]}
+
+    (service,) = of(documents, "Service", f"{FULLNAME}-gateway-admin")
+    assert environment["POINTSMAN_GATEWAY_SERVICE"] == f"search/{FULLNAME}-gateway-admin"
+    assert [port["name"] for port in service["spec"]["ports"]] == ["admin"]
+    # An address that is not ready must say so, or a gateway that drains holds up every step.
+    assert "publishNotReadyAddresses" not in service["spec"]
+
+
+def test_a_gateway_has_the_time_that_draining_takes() -> None:
+    (gateway,) = of(render("gateway.drainSeconds=40", "gateway.timeoutSeconds=20"), "Deployment", f"{FULLNAME}-gateway")
+    pod = gateway["spec"]["template"]["spec"]
+
+    assert pod["terminationGracePeriodSeconds"] == 70
+    assert {"name": "POINTSMAN_GATEWAY_DRAIN", "value": "40s"} in pod["containers"][0]["env"]
+    assert gateway["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+
+
+def test_every_object_says_whose_it_is() -> None:
+    labels = [document["metadata"]["labels"] for document in render(*ALL_OF_IT)]
+
+    wanted = {"app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/version", "helm.sh/chart"}
+    assert all(wanted <= set(each) for each in labels)
+
+
+def test_policies_let_out_nothing_but_dns_and_the_api_server_by_default() -> None:
+    policies = of(render(), "NetworkPolicy")
+
+    assert len(policies) == 2
+    assert all(policy["spec"]["policyTypes"] == ["Ingress", "Egress"] for policy in policies)
+    ports = {port["port"] for policy in policies for rule in policy["spec"]["egress"] for port in rule["ports"]}
+    assert ports == {53, 443, 6443, "admin"}
+
+
+def test_what_is_let_out_besides_reaches_both_and_the_store_the_operator_alone(tmp_path: Path) -> None:
+    peers = {"databases": "search", "models": "models", "sources": "corpus", "store": "minio"}
+    egress = {
+        name: [{"to": [{"namespaceSelector": {"matchLabels": {"team": team}}}], "ports": [{"port": 9000}]}]
+        for name, team in peers.items()
+    }
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump({"networkPolicy": egress}))
+
+    teams = {
+        policy["metadata"]["name"].rpartition("-")[2]: {
+            peer["namespaceSelector"]["matchLabels"]["team"]
+            for rule in policy["spec"]["egress"]
+            for peer in rule.get("to", [])
+            if "namespaceSelector" in peer
+        }
+        for policy in of(render(files=[values]), "NetworkPolicy")
+    }
+
+    assert teams == {"operator": {"search", "models", "corpus", "minio"}, "gateway": {"search", "models"}}
+
+
+def test_public_egress_reaches_no_private_address_and_no_metadata() -> None:
+    policies = of(render("networkPolicy.publicEgress.enabled=true"), "NetworkPolicy")
+
+    blocks = [
+        peer["ipBlock"]
+        for p in policies
+        for rule in p["spec"]["egress"]
+        for peer in rule.get("to", [])
+        if "ipBlock" in peer
+    ]
+    (excepted,) = {tuple(block["except"]) for block in blocks if "except" in block}
+    assert {"10.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"} <= set(excepted)
+
+
+def test_definitions_are_those_of_the_repository_and_stay_when_the_release_goes() -> None:
+    rendered = {d["metadata"]["name"]: d for d in of(render(), "CustomResourceDefinition")}
+
+    ours = {
+        d["metadata"]["name"]: d for d in map(yaml.safe_load, (p.read_text() for p in (ROOT / "crds").glob("*.yaml")))
+    }
+    assert {name: each["spec"] for name, each in rendered.items()} == {
+        name: each["spec"] for name, each in ours.items()
+    }
+    assert all(each["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"} for each in rendered.values())
+    assert of(render("crds.enabled=false"), "CustomResourceDefinition") == []
+
+
+def test_the_image_is_the_charts_own_unless_somebody_says_otherwise() -> None:
+    digest = f"sha256:{'a' * 64}"
+
+    def image(*values: str) -> set[str]:
+        return {container["image"] for pod in pods(render(*values)) for container in pod["containers"]}
+
+    assert image() == {"pointsman:0.1.0"}
+    assert image("image.repository=registry.example.com/pointsman", "image.tag=edge") == {
+        "registry.example.com/pointsman:edge"
+    }
+    assert image(f"image.digest={digest}", "image.tag=edge") == {f"pointsman@{digest}"}
