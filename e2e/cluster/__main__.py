@@ -1,0 +1,45 @@
+"""`python -m e2e.cluster up|down`: bring the node of this machine up and leave it there, or end one that was left."""
+
+from __future__ import annotations
+
+import sys
+
+from e2e.cluster import images, leftovers, node
+from e2e.cluster.namespaces import NodeError
+
+
+def main() -> int:
+    """Do what the one argument says."""
+    if sys.argv[1:] not in (["up"], ["down"]):
+        print(__doc__, file=sys.stderr)
+        return 64
+    if not node.is_possible():
+        print("a node needs Linux and root: name a cluster with E2E_KUBECONFIG instead", file=sys.stderr)
+        return 1
+    home = node.home()
+    home.mkdir(parents=True, exist_ok=True)
+    here = node.Node(home)
+    try:
+        if sys.argv[1] == "down":
+            here.down()
+            return _say_left(leftovers.Machine(*(frozenset() for _ in range(8))), leftovers.look(here.files.folder))
+        here.up(images.Builder(home))
+        here.stay()
+        print(here.kubeconfig)
+    except BaseException as error:
+        here.down()
+        if not isinstance(error, NodeError):
+            raise
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _say_left(before: leftovers.Machine, after: leftovers.Machine) -> int:
+    left = [line for line in leftovers.new(before, after) if line.startswith(("groups", "folders: /root"))]
+    print("\n".join(left) or "nothing is left", file=sys.stderr)
+    return 1 if left else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""A whole Kubernetes on this one machine: how does it come up, what is loaded into it, and how does it go again?
+
+Everything runs in `namespaces` of its own, as a child of their first process. What they do not hold, which is control
+groups, a folder and a few settings of the kernel, is cleared away by `down`, and `leftovers` proves that nothing is
+left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from e2e.cluster import configuration, images, leftovers, objects, programs
+from e2e.cluster.kube import Kube
+from e2e.cluster.namespaces import Namespaces, NodeError
+
+from pointsman.controlplane import admin, binaries, progress
+
+_WITHIN_SECONDS = 180.0
+_LOOK_EVERY_SECONDS = 0.1
+_VOLUMES = 6
+
+
+class Node:
+    """The node of this machine: there is one at a time, in a folder below the cache."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.files = configuration.Files(home / "node")
+        self._namespaces: Namespaces | None = None
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The administrator's."""
+        return self.files.admin
+
+    @property
+    def namespaces(self) -> Namespaces:
+        """Where it runs. Raises NodeError where it does not."""
+        if self._namespaces is None:
+            self._namespaces = Namespaces.found(self.files.folder)
+        if self._namespaces is None:
+            raise NodeError("the node is not up: `make e2e KEEP=1` leaves one")
+        return self._namespaces
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is one that was left up."""
+        return Namespaces.found(self.files.folder) is not None
+
+    def up(self, builder: images.Builder) -> None:
+        """Bring up control plane, container runtime, kubelet, services, names; clears away what a killed run left."""
+        programs.install()
+        found = binaries.Finder().find_node()
+        self.down()
+        self.files.folder.mkdir(parents=True, mode=0o700)
+        (self.files.folder / "before.json").write_text(json.dumps(dict(leftovers.settings())))
+        leftovers.make_groups()
+        with progress.Progress(sys.stderr, "Starting the control plane") as line:
+            made = configuration.write(self.files)
+            self._namespaces = namespaces = Namespaces.make(self.files.folder)
+            control_plane = found.control_plane
+            namespaces.start("etcd", [control_plane.etcd, *configuration.etcd(self.files)])
+            argv = [control_plane.api_server, *configuration.api_server(self.files, made)]
+            (self.files.folder / "api-server.json").write_text(json.dumps([str(part) for part in argv]))
+            self.start_api_server()
+            self._wait(admin.Admin(self.kubeconfig).is_ready, "the API server", line)
+            assert control_plane.controller_manager is not None
+            flags = configuration.controller_manager(self.files, made)
+            namespaces.start("kube-controller-manager", [control_plane.controller_manager, *flags])
+            namespaces.start("kube-scheduler", [found.scheduler, *configuration.scheduler(self.files)])
+        with progress.Progress(sys.stderr, "Starting the container runtime") as line:
+            namespaces.start(
+                "containerd", [programs.where("containerd"), f"--config={self.files.folder}/containerd.toml"]
+            )
+            self._wait(self._is_containerd_ready, "containerd", line)
+        sandbox = builder.small("sandbox", {"busybox": programs.where("busybox")}, tag=configuration.SANDBOX)
+        dns = builder.small("dns", {"coredns": programs.built(programs.COREDNS)})
+        self.load(builder, [sandbox, dns])
+        with progress.Progress(sys.stderr, "Starting the node") as line:
+            (self.files.folder / "kubelet" / "pki").mkdir(parents=True)
+            namespaces.start("kubelet", [found.kubelet, *configuration.kubelet(self.files)])
+            namespaces.start("kube-proxy", [found.proxy, *configuration.proxy(self.files)])
+            kube = Kube(self.kubeconfig)
+            self._wait(lambda: kube.is_true("node", configuration.NAME, "Ready"), "the node to be Ready", line)
+            for number in range(_VOLUMES):
+                folder = self.files.volumes / str(number)
+                folder.mkdir(parents=True)
+                folder.chmod(0o777)
+            kube.apply([*objects.dns(dns), *objects.volumes(self.files.volumes, _VOLUMES)])
+            self._wait(lambda: kube.is_available("kube-system", "coredns"), "names to be served", line)
+
+    def down(self) -> None:
+        """End it and clear away all that it had; does nothing where there is none. Safe after any failure."""
+        namespaces = self._namespaces or Namespaces.found(self.files.folder)
+        if namespaces is not None:
+            namespaces.close()
+        self._namespaces = None
+        leftovers.remove_groups()
+        settings = self.files.folder / "before.json"
+        if settings.exists():
+            leftovers.restore_settings(json.loads(settings.read_text()))
+        leftovers.remove_folder(self.files.folder)
+
+    def stay(self) -> None:
+        """Let it outlive this process."""
+        self.namespaces.stay()
+
+    def load(self, builder: images.Builder, names: Iterable[str]) -> None:
+        """Bring images from the builder's store into the container runtime's."""
+        for name in names:
+            with progress.Progress(sys.stderr, f"Loading {name}") as line:
+                archive = builder.archive(name, self.home)
+                line.tick()
+                self._ctr("image", "import", "--snapshotter=overlayfs", str(archive))
+                archive.unlink()
+
+    # Faults.
+
+    def stop_api_server(self) -> None:
+        """End the API server, as an outage does."""
+        self.namespaces.end("kube-apiserver", signal.SIGKILL)
+
+    def start_api_server(self) -> None:
+        """Start the API server, again with the flags that it had."""
+        self.namespaces.start("kube-apiserver", json.loads((self.files.folder / "api-server.json").read_text()))
+
+    def signal_pod(self, uid: str, number: signal.Signals) -> int:
+        """Send a signal to all processes of a pod's containers, and return how many."""
+        found = {
+            int(each)
+            for group in leftovers.groups()
+            if f"pod{uid}" in str(group)
+            for each in (group / "cgroup.procs").read_text().split()
+        }
+        sandboxes = {pid for pid in found if b"busybox" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+        for pid in found - sandboxes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        return len(found - sandboxes)
+
+    def _is_containerd_ready(self) -> bool:
+        return self.files.containerd_socket.exists() and bool(self._ctr("version", check=False))
+
+    def _ctr(self, *arguments: str, check: bool = True) -> str:
+        command = [programs.where("ctr"), f"--address={self.files.containerd_socket}", "--namespace=k8s.io"]
+        return self.namespaces.run(*command, *arguments, check=check)
+
+    def _wait(self, is_done: Callable[[], bool], what: str, line: progress.Progress) -> None:
+        deadline = time.monotonic() + _WITHIN_SECONDS
+        while not is_done():
+            self.namespaces.check()
+            if time.monotonic() > deadline:
+                logs = sorted((self.files.folder / "logs").glob("*.log"))
+                tails = "\n".join(f"{path.stem}:\n{self.namespaces.tail(path.stem, 8)}" for path in logs)
+                raise NodeError(f"waited {_WITHIN_SECONDS:.0f} s for {what}; the logs end:\n{tails}")
+            line.tick(what)
+            time.sleep(_LOOK_EVERY_SECONDS)
+
+
+def home() -> Path:
+    """Return the folder below which the node, and what is kept for it, are."""
+    return binaries.Finder().home().parent / "e2e"
+
+
+def is_possible() -> bool:
+    """Whether a node can be brought up on this machine."""
+    return sys.platform == "linux" and os.geteuid() == 0

@@ -1,0 +1,3 @@
+FROM scratch
+COPY root /
+CMD ["/bin/sh"]
