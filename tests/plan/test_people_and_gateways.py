@@ -60,7 +60,10 @@ UNACCEPTED: dict[str, tuple[tuple[Gateway, ...], str]] = {
         "gateway g2: does not answer within 2 s",
     ),
     "one serves an older route": ((at(), at(6, name="g2")), "gateway g2 serves route 6, wanted 7"),
-    "one serves the route of an older operator": ((at(epoch=1),), "gateway g1 serves route 7, wanted 7"),
+    "one serves the route of an older operator": (
+        (at(epoch=1),),
+        "gateway g1 serves route 7 of epoch 1, wanted 7 of epoch 2",
+    ),
     "one does not know the deployment": ((at(0, 0),), "gateway g1 serves route 0, wanted 7"),
     "one cannot serve some index": (
         (at(problem="the model does not answer"),),

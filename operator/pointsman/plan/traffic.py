@@ -51,6 +51,10 @@ def measured(seen: Deployment, facts: Facts) -> Mapping[str, int]:
 def _why_not(gateway: Gateway, facts: Facts) -> str:
     if gateway.problem:
         return f"gateway {gateway.name}: {gateway.problem}"
+    if gateway.revision and gateway.epoch != facts.epoch:
+        # Of another operator's route the number alone says nothing.
+        wanted = f"{facts.route} of epoch {facts.epoch}"
+        return f"gateway {gateway.name} serves route {gateway.revision} of epoch {gateway.epoch}, wanted {wanted}"
     if (gateway.epoch, gateway.revision) != (facts.epoch, facts.route):
         return f"gateway {gateway.name} serves route {gateway.revision}, wanted {facts.route}"
     astray = [index for index, count in gateway.answered.items() if count and index not in facts.weights]
