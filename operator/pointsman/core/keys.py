@@ -35,6 +35,15 @@ def words(keys: pa.Array | pa.ChunkedArray) -> Words:
     return flat.reshape(-1, 2)
 
 
+def repeated(keys: pa.Array | pa.ChunkedArray) -> Mask:
+    """Return where a key stands that stood before; shape (n,)."""
+    found = words(keys)
+    order = np.lexsort((found[:, 1], found[:, 0]))
+    again = np.zeros(len(order), dtype=bool)
+    again[order[1:]] = (found[order[1:]] == found[order[:-1]]).all(axis=1)
+    return again
+
+
 class KeyIndex:
     """Keys, and where each stood. Costs 16 bytes a key beside the keys themselves."""
 
@@ -70,6 +79,32 @@ class KeyIndex:
     def contains(self, keys: pa.Array | pa.ChunkedArray) -> Mask:
         """Return for each key whether it is in the index."""
         return self.positions(keys) >= 0
+
+
+class KeySet:
+    """Keys to which more come: each index at least twice as long as the next, so that n keys cost n log n in all."""
+
+    def __init__(self, *indexes: KeyIndex) -> None:
+        self._indexes = list(indexes)
+
+    def add(self, keys: pa.Array | pa.ChunkedArray) -> None:
+        """Add keys, which may be there already."""
+        self._indexes.append(KeyIndex(keys))
+        while len(self._indexes) > 1 and len(self._indexes[-2]) < 2 * len(self._indexes[-1]):
+            last, before = self._indexes.pop(), self._indexes.pop()
+            self._indexes.append(KeyIndex(pa.concat_arrays([before.keys, last.keys])))
+
+    def contains(self, keys: pa.Array | pa.ChunkedArray) -> Mask:
+        """Return for each key whether it is there."""
+        found = np.zeros(len(keys), dtype=bool)
+        for index in self._indexes:
+            found |= index.contains(keys)
+        return found
+
+    def missing(self, keys: pa.Array) -> pa.Array:
+        """Return the distinct keys, in order, that are not there."""
+        wanted = array(pc.unique(keys))
+        return wanted.filter(pa.array(~self.contains(wanted)))
 
 
 def _any_half_shared(first: npt.NDArray[np.uint64], second: npt.NDArray[np.uint64]) -> bool:

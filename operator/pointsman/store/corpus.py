@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from pointsman.core import rows
-from pointsman.store.tables import Table
+from pointsman.core import portions, rows
+from pointsman.store.tables import BATCH_ROWS, Offsets, Part, Table
 
 
 class Corpus:
@@ -27,6 +29,21 @@ class Corpus:
         """
         wanted = None if ids is None else _strings(ids)
         yield from self._table.at(version).read("id", wanted, rows.CORPUS.names)
+
+    def positions(self, version: int, ids: pa.Array) -> Offsets:
+        """Return where the documents of these ids stand, ascending."""
+        found = self._table.at(version).columns(["id"])["id"]
+        return np.flatnonzero(pc.is_in(found, value_set=_strings(ids)).to_numpy()).astype(np.int64)
+
+    def read_at(self, version: int, offsets: Offsets) -> Iterator[pa.RecordBatch]:
+        """Yield the documents at these ascending positions as batches of `rows.CORPUS`."""
+        view = self._table.at(version)
+        start, step = 0, portions.FIRST_ROWS
+        while start < len(offsets):
+            taken = view.take(offsets[start : start + step], rows.CORPUS.names).combine_chunks()
+            start += taken.num_rows
+            step = portions.next_rows(taken.num_rows, taken.nbytes, BATCH_ROWS)
+            yield from taken.to_batches()
 
     def write(self, base: int | None, deleted: pa.Array, upserts: Iterator[pa.RecordBatch]) -> int:
         """Write the version that follows `base`, or the first for None, and return its number.
@@ -67,6 +84,25 @@ class Chunks:
         upserts (batches of `rows.CHUNKS`). The same call after a crash gives the same chunks.
         """
         return self._table.replace(base, "document", replaced, upserts)
+
+    def write_apart(self, upserts: Iterator[pa.RecordBatch]) -> list[Part]:
+        """Write chunks that no version has yet, and return what names them."""
+        return self._table.write_apart(upserts, "document")
+
+    def write_by(self, base: int | None, replaced: pa.Array, parts: Sequence[Part]) -> int:
+        """Write the version that follows `base` as `write` does, of chunks that were written apart.
+
+        Each document that they are of must be among the replaced, unless it is new.
+        """
+        return self._table.replace_by(base, "document", replaced, parts)
+
+    def files(self) -> set[str]:
+        """Return the names of the files that are there, in whichever version or none."""
+        return self._table.there()
+
+    def discard(self, parts: Sequence[Part]) -> None:
+        """Remove what was written apart and was not taken in."""
+        self._table.discard(parts)
 
 
 def _strings(values: Sequence[str] | pa.Array) -> pa.Array:

@@ -23,6 +23,7 @@ from pointsman.store import cleaning, layout, objects, records
 from pointsman.store.cleaning import Cleaned
 from pointsman.store.corpus import Chunks, Corpus
 from pointsman.store.layout import Layout
+from pointsman.store.ledger import Ledger
 from pointsman.store.objects import Objects
 from pointsman.store.records import EmbeddedSnapshot, Snapshot
 from pointsman.store.remembered import Remembered
@@ -32,6 +33,7 @@ from pointsman.store.vectors import VectorTable
 Vectors = npt.NDArray[np.float32]
 _NAMED = re.compile(rf"{objects.NAME.pattern}\.json")
 _EMBEDDED = re.compile(rf"{objects.NAME.pattern}/{layout.NUMBERED.pattern}")
+_RUN = re.compile(rf"({objects.NAME.pattern})-([0-9]{{12}})")
 GRACE = timedelta(hours=1)
 """How long a version that no record names stays for those who still read it."""
 
@@ -128,6 +130,15 @@ class DatasetStore:
         self._objects.create(self._layout.probes(document_side), buffer.getvalue())
         pinned = self.probes(document_side)
         return vectors if pinned is None else pinned
+
+    def ledger(self, recipe: str, number: int) -> Ledger:
+        """Return what is finished of a snapshot that several processes embed by a recipe."""
+        return Ledger(self._objects, self._remembered, self._layout.run(recipe, number))
+
+    def runs(self) -> list[tuple[str, int]]:
+        """Return recipe and snapshot of every ledger."""
+        found = (_RUN.fullmatch(name) for name in self._objects.folders(f"{self._layout.root}/runs"))
+        return [(run[1], int(run[2])) for run in found if run is not None]
 
     def clean(self, keep: Collection[int], recipes: Collection[str], grace: timedelta = GRACE) -> Cleaned:
         """Remove what is no longer needed; see `cleaning` for what stays whatever is asked.

@@ -38,18 +38,27 @@ class Layout:
         """Return the path of the pinned strings' vectors."""
         return f"{self.root}/probes/{objects.path(side)}.npy"
 
+    def run(self, recipe: str, number: int) -> str:
+        """Return the folder of what is finished of a snapshot that several processes embed."""
+        return f"{self.root}/runs/{objects.path(recipe)}-{number:012d}"
+
+    def has_runs(self) -> bool:
+        """Return whether anything is embedded by several processes, whose files no version has yet."""
+        return bool(self.objects.folders(f"{self.root}/runs"))
+
     def corpus(self) -> Table:
         """Return the documents."""
         return Table(self.objects, f"{self.root}/corpus.lance", rows.CORPUS, self.lock)
 
     def chunks(self, recipe: str) -> Table:
         """Return a recipe's rows."""
-        return Table(self.objects, f"{self.root}/chunks/{objects.path(recipe)}.lance", rows.CHUNKS, self.lock)
+        where = f"{self.root}/chunks/{objects.path(recipe)}.lance"
+        return Table(self.objects, where, rows.CHUNKS, self.lock, self.has_runs)
 
     def vectors(self, side: str, dimensions: int) -> Table:
         """Return the vectors of a document side."""
         where = f"{self.root}/vectors/{objects.path(side)}.lance"
-        return Table(self.objects, where, rows.vectors(dimensions), self.lock)
+        return Table(self.objects, where, rows.vectors(dimensions), self.lock, self.has_runs)
 
     def numbers(self, folder: str) -> list[int]:
         """Return the numbers of the records in a folder, ascending."""

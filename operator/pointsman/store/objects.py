@@ -65,6 +65,15 @@ class Objects:
             except FileNotFoundError:
                 return None
 
+    def has(self, path: str) -> bool:
+        """Return whether there is an object, without reading it."""
+        with _mapped(path):
+            try:
+                obstore.head(self._store, path)
+            except FileNotFoundError:
+                return False
+            return True
+
     def create(self, path: str, content: bytes) -> bool:
         """Put an object if there is none of that path; return whether it was put. Whole, or not at all."""
         with _mapped(path):

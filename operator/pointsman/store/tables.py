@@ -7,9 +7,11 @@ holds the whole table in memory (lance-format/lance#1983). Rows are found by the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import lance
 import lance.commit
@@ -20,100 +22,42 @@ import pyarrow.compute as pc
 from lance.fragment import FragmentMetadata, write_fragments
 
 from pointsman.api.conditions import Reason
-from pointsman.core import portions
+from pointsman.core import keys
 from pointsman.errors import Conflict, Retryable
+from pointsman.store.incoming import Incoming
 from pointsman.store.locks import Exclusive
 from pointsman.store.objects import Objects, unreachable
+from pointsman.store.views import BATCH_ROWS as BATCH_ROWS
+from pointsman.store.views import KEYS_BATCH_ROWS
+from pointsman.store.views import Offsets as Offsets
+from pointsman.store.views import View as View
 
-BATCH_ROWS = 8192
-_KEYS_BATCH_ROWS = 65_536
-# Left to itself Lance reads up to two gigabytes ahead, and 8,192 rows of long documents are large by themselves.
-_READAHEAD_BATCHES, _READAHEAD_BYTES, _BATCH_BYTES = 2, 32 << 20, 8 << 20
-_TAKE_ROWS = 1024
 # A table is compacted before a write once so many fragments have gathered, or this share of its rows is deleted.
 _MANY_FRAGMENTS = 32
 # An append grows slower with every fragment there is: 7 ms of processor with 250, 36 with 2,000.
 _MOST_FRAGMENTS = 512
 _MANY_DELETED = 0.5
-# Above this share of the rows a scan of all is faster than taking them one by one.
-_MANY_ROWS = 0.2
 
-Offsets = npt.NDArray[np.int64]
-"""Positions in a version's rows, counted as a scan yields them."""
-
-
-class View:
-    """One version of a table, as it was and will be."""
-
-    def __init__(self, data: lance.LanceDataset, name: str) -> None:
-        self._data = data
-        self._name = name
-        self.version: int = data.version
-
-    def rows(self) -> int:
-        """Return how many rows it has."""
-        with _mapped(self._name):
-            return int(self._data.count_rows())
-
-    def is_newest(self) -> bool:
-        """Return whether nothing was committed since."""
-        with _mapped(self._name):
-            return bool(self._data.latest_version == self.version)
-
-    def columns(self, names: Sequence[str]) -> pa.Table:
-        """Read whole columns, in the order of the rows."""
-        with _mapped(self._name):
-            return self._data.to_table(columns=list(names), batch_size=_KEYS_BATCH_ROWS)
-
-    def scan(self, names: Sequence[str], batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
-        """Yield all rows, in order, in batches of at most so many rows and some megabytes."""
-        with _mapped(self._name):
-            yield from self._data.scanner(
-                columns=list(names),
-                scan_in_order=True,
-                batch_size=batch_rows,
-                batch_size_bytes=_BATCH_BYTES,
-                batch_readahead=_READAHEAD_BATCHES,
-                io_buffer_size=_READAHEAD_BYTES,
-            ).to_batches()
-
-    def take(self, offsets: Offsets, names: Sequence[str]) -> pa.Table:
-        """Read the rows at ascending, distinct offsets."""
-        with _mapped(self._name):
-            return self._data.take(pa.array(offsets), columns=list(names))
-
-    def read(
-        self, key: str, wanted: pa.Array | None, names: Sequence[str], batch_rows: int = BATCH_ROWS
-    ) -> Iterator[pa.RecordBatch]:
-        """Yield the rows whose key is wanted, or all for None, in the order of the table."""
-        if wanted is None:
-            yield from self.scan(names, batch_rows)
-            return
-        is_wanted = pc.is_in(self.columns([key])[key], value_set=wanted).to_numpy()
-        offsets = np.flatnonzero(is_wanted)
-        if len(offsets) < _MANY_ROWS * len(is_wanted):
-            start, step = 0, min(batch_rows, portions.FIRST_ROWS)
-            while start < len(offsets):
-                taken = self.take(offsets[start : start + step], names).combine_chunks()
-                start += taken.num_rows
-                step = portions.next_rows(taken.num_rows, taken.nbytes, min(batch_rows, _TAKE_ROWS))
-                yield from taken.to_batches()
-            return
-        start = 0
-        for batch in self.scan(names, batch_rows):
-            here = is_wanted[start : start + batch.num_rows]
-            start += batch.num_rows
-            if here.any():
-                yield batch.filter(pa.array(here))
+Part = Mapping[str, Any]
+"""Rows in files of their own, as JSON: what Lance calls a fragment."""
 
 
 class Table:
     """One table, whether it exists yet or not."""
 
-    def __init__(self, objects: Objects, path: str, schema: pa.Schema, lock: Exclusive) -> None:
+    def __init__(
+        self,
+        objects: Objects,
+        path: str,
+        schema: pa.Schema,
+        lock: Exclusive,
+        has_writers: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`has_writers` tells whether files lie about that a later commit is to take in."""
         self._uri = objects.at(path)
+        self._objects = objects
         self._options = objects.options or None
-        self._is_alone = objects.local is not None
+        self._has_writers = has_writers
         self._name = path
         self._schema = schema
         self._lock = lock
@@ -142,7 +86,7 @@ class Table:
         the table starts from nothing. Costs one pass over the key column and the upserts, in bounded memory but for
         the keys; nothing is visible until the last commit.
         """
-        incoming = _Incoming(upserts, key, self._schema)
+        incoming = Incoming(upserts, key, self._schema)
         with self._lock.held(), _mapped(self._name, incoming):
             data = self._open()
             if base is None:
@@ -175,13 +119,78 @@ class Table:
                 _compact(made)
         return View(made, self._name)
 
+    def write_apart(self, batches: Iterator[pa.RecordBatch], key: str) -> list[Part]:
+        """Write rows to files that no version has yet, and return what names them; needs no lock.
+
+        Whoever has the names takes them in by `take_in` or `replace_by`, or removes them by `discard`.
+        """
+        incoming = Incoming(batches, key, self._schema)
+        with _mapped(self._name, incoming):
+            data = self._open()
+            mode, target = ("create", self._uri) if data is None else ("append", data)
+            made = write_fragments(
+                incoming.reader(), target, schema=self._schema, mode=mode, storage_options=self._options
+            )
+            return [dict(fragment.to_json()) for fragment in made]
+
+    def take_in(self, parts: Sequence[Part]) -> None:
+        """Add the rows of parts in one commit."""
+        with self._lock.held(), _mapped(self._name):
+            data, added = self._open(), _fragments(parts)
+            if data is None:
+                self._made_of(added)
+            elif added:
+                lance.LanceDataset.commit(
+                    data, lance.LanceOperation.Append(added), read_version=data.version, max_retries=0
+                )
+
+    def replace_by(self, base: int | None, key: str, gone: pa.Array, parts: Sequence[Part]) -> int:
+        """Write the version that follows `base` as `replace` does, with parts in place of upserts; return its number.
+
+        Rows that parts are to take the place of have their keys in `gone`.
+        """
+        with self._lock.held(), _mapped(self._name):
+            data, added = self._open(), _fragments(parts)
+            if base is None:
+                return self._made_of(added)
+            if data is None:
+                raise self._gone(base)
+            data = _tidied(self._restored(data, base))
+            doomed = _addresses(data, key, gone.cast(self._schema.field(key).type))
+            if not added and not len(doomed):
+                return int(data.version)
+            return int(_committed(data, doomed, added).version)
+
+    def there(self) -> set[str]:
+        """Return the names of the files that are there, in whichever version or none."""
+        return set(self._objects.files(f"{self._name}/data"))
+
+    def discard(self, parts: Sequence[Part]) -> None:
+        """Remove the files of parts, but for those that the newest version has."""
+        view = self.newest()
+        used = set() if view is None else view.files()
+        for name in files(parts) - used:
+            self._objects.delete(f"{self._name}/data/{name}")
+
+    def keep_first(self, key: str) -> int:
+        """Drop the rows of the newest version whose 16-byte key stands before them; return how many those were."""
+        with self._lock.held(), _mapped(self._name):
+            data = self._open()
+            if data is None:
+                return 0
+            table = data.to_table(columns=[key], with_row_address=True, batch_size=KEYS_BATCH_ROWS)
+            doomed = table["_rowaddr"].to_numpy()[keys.repeated(table[key])]
+            if len(doomed):
+                _committed(data, doomed, [])
+            return len(doomed)
+
     def keep(self, key: str, is_needed: Callable[[pa.ChunkedArray], npt.NDArray[np.bool_]]) -> int:
         """Drop the rows of the newest version whose key is not needed, in one commit; return how many those were."""
         with self._lock.held(), _mapped(self._name):
             data = self._open()
             if data is None:
                 return 0
-            table = data.to_table(columns=[key], with_row_address=True, batch_size=_KEYS_BATCH_ROWS)
+            table = data.to_table(columns=[key], with_row_address=True, batch_size=KEYS_BATCH_ROWS)
             doomed = table["_rowaddr"].to_numpy()[~is_needed(table[key])]
             if len(doomed):
                 _committed(data, doomed, [])
@@ -220,10 +229,15 @@ class Table:
                 older_than=max(grace, timedelta(microseconds=1)),
                 # The files of writers that died. Where no lock says that nobody is writing, Lance lets them lie for
                 # seven days.
-                delete_unverified=self._is_alone,
+                delete_unverified=self._objects.local is not None and not self._has_writers(),
                 error_if_tagged_old_versions=False,
             )
             return int(stats.bytes_removed)
+
+    def _made_of(self, added: list[FragmentMetadata]) -> int:
+        """Write the version that has these rows alone."""
+        operation = lance.LanceOperation.Overwrite(self._schema, added)
+        return int(lance.LanceDataset.commit(self._uri, operation, storage_options=self._options).version)
 
     def _open(self) -> lance.LanceDataset | None:
         with _mapped(self._name):
@@ -253,38 +267,6 @@ class Table:
         )
 
 
-class _Incoming:
-    """Batches on their way into a table: remembers their distinct keys, and the error that stopped them."""
-
-    def __init__(self, batches: Iterator[pa.RecordBatch], key: str, schema: pa.Schema) -> None:
-        self._batches = batches
-        self._key = key
-        self._schema = schema
-        self._seen: list[pa.Array] = []
-        self.error: BaseException | None = None
-
-    def reader(self) -> pa.RecordBatchReader:
-        return pa.RecordBatchReader.from_batches(self._schema, self._watched())
-
-    @property
-    def keys(self) -> pa.Array:
-        kind = self._schema.field(self._key).type
-        return pa.concat_arrays(self._seen) if self._seen else pa.array([], kind)
-
-    def _watched(self) -> Iterator[pa.RecordBatch]:
-        try:
-            for batch in self._batches:
-                whole = batch.select(self._schema.names).cast(self._schema)
-                self._seen.append(pc.unique(whole.column(self._key)))
-                yield whole
-        except GeneratorExit:
-            raise
-        except BaseException as error:
-            # Lance would turn it into an error of its own, with its text; the caller gets the one that was raised.
-            self.error = error
-            raise
-
-
 def _tag(version: int) -> str:
     return f"kept-{version}"
 
@@ -293,7 +275,7 @@ def _addresses(data: lance.LanceDataset, key: str, keys: pa.Array) -> npt.NDArra
     """Return the addresses (fragment << 32 | row in its file) of the rows that have one of the keys."""
     if not len(keys):
         return np.empty(0, dtype=np.uint64)
-    table = data.to_table(columns=[key], with_row_address=True, batch_size=_KEYS_BATCH_ROWS)
+    table = data.to_table(columns=[key], with_row_address=True, batch_size=KEYS_BATCH_ROWS)
     found: npt.NDArray[np.uint64] = table["_rowaddr"].to_numpy()[pc.is_in(table[key], value_set=keys).to_numpy()]
     return found
 
@@ -324,6 +306,15 @@ def _committed(
     return made
 
 
+def files(parts: Sequence[Part]) -> set[str]:
+    """Return the names of the files of parts."""
+    return {str(file["path"]) for part in parts for file in part["files"]}
+
+
+def _fragments(parts: Sequence[Part]) -> list[FragmentMetadata]:
+    return [FragmentMetadata.from_json(json.dumps(part)) for part in parts]
+
+
 def _compact(data: lance.LanceDataset) -> None:
     data.optimize.compact_files(num_threads=1, batch_size=1024)
 
@@ -343,7 +334,7 @@ def _is_missing(error: BaseException) -> bool:
 
 
 @contextmanager
-def _mapped(what: str, incoming: _Incoming | None = None) -> Iterator[None]:
+def _mapped(what: str, incoming: Incoming | None = None) -> Iterator[None]:
     try:
         yield
     except lance.commit.CommitConflictError as error:

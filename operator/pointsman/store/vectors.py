@@ -6,6 +6,7 @@ that was paid for is embedded twice. A snapshot names no version of this table: 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 import numpy as np
@@ -16,10 +17,11 @@ import pyarrow.compute as pc
 from pointsman.api.conditions import Reason
 from pointsman.core import keys, rows
 from pointsman.errors import Retryable
-from pointsman.store.tables import BATCH_ROWS, Table, View
+from pointsman.store.tables import BATCH_ROWS, Part, Table, View
 
 Vectors = npt.NDArray[np.float32]
 _KEY = "content_key"
+_SCANNED_ROWS = 1 << 18
 
 
 class VectorTable:
@@ -29,13 +31,11 @@ class VectorTable:
         self._table = table
         self._dimensions = dimensions
         self._view: View | None = None
-        # Each at least twice as long as the next, so that remembering n keys costs n log n in all.
-        self._known: list[keys.KeyIndex] = []
+        self._known = keys.KeySet()
 
     def missing(self, content_keys: pa.Array) -> pa.Array:
         """Return the distinct keys, in order, that have no vector yet."""
-        wanted = keys.array(pc.unique(content_keys))
-        return wanted.filter(pa.array(~self._is_known(wanted)))
+        return self._keys().missing(content_keys)
 
     def append(self, batch: pa.RecordBatch) -> None:
         """Store a finished batch of `rows.vectors(dimensions)` in one commit; keys that are there are skipped.
@@ -44,14 +44,51 @@ class VectorTable:
         """
         batch = batch.select(rows.vectors(self._dimensions).names)
         content_keys = keys.array(batch.column(_KEY))
-        is_new = ~self._is_known(content_keys) & _is_first(content_keys)
+        is_new = ~self._keys().contains(content_keys) & _is_first(content_keys)
         if not is_new.any():
             return
         self._view = self._table.append(batch.filter(pa.array(is_new)))
-        self._known.append(keys.KeyIndex(content_keys.filter(pa.array(is_new))))
-        while len(self._known) > 1 and len(self._known[-2]) < 2 * len(self._known[-1]):
-            last, before = self._known.pop(), self._known.pop()
-            self._known.append(keys.KeyIndex(pa.concat_arrays([before.keys, last.keys])))
+        self._known.add(content_keys.filter(pa.array(is_new)))
+
+    def write_apart(self, batches: Iterator[pa.RecordBatch]) -> list[Part]:
+        """Write finished batches that no version has yet, and return what names them."""
+        return self._table.write_apart(batches, _KEY)
+
+    def take_in(self, parts: Sequence[Part]) -> None:
+        """Add what was written apart in one commit; `keep_first` is for whoever took in a key twice."""
+        self._table.take_in(parts)
+        self._view = None
+
+    def keep_first(self) -> int:
+        """Drop the vectors of keys that came again; return how many those were."""
+        self._view = None
+        return self._table.keep_first(_KEY)
+
+    def files(self) -> set[str]:
+        """Return the names of the files that are there, in whichever version or none."""
+        return self._table.there()
+
+    def discard(self, parts: Sequence[Part]) -> None:
+        """Remove what was written apart and was not taken in."""
+        self._table.discard(parts)
+
+    def rows(self) -> int:
+        """Return how many vectors there are."""
+        view = self._table.newest()
+        return 0 if view is None else view.rows()
+
+    def index(self) -> keys.KeyIndex:
+        """Return the keys that have a vector."""
+        return _index(self._table.newest())
+
+    def among(self, content_keys: keys.KeyIndex) -> npt.NDArray[np.bool_]:
+        """Return which of these keys have a vector, in memory that grows with them and not with the table."""
+        found = np.zeros(len(content_keys), dtype=bool)
+        view = self._table.newest()
+        for batch in () if view is None else view.scan([_KEY], _SCANNED_ROWS):
+            positions = content_keys.positions(batch.column(_KEY))
+            found[positions[positions >= 0]] = True
+        return found
 
     def clean(self, grace: timedelta) -> int:
         """Remove versions older than `grace` with the files that they alone have; return the bytes that came free.
@@ -64,14 +101,11 @@ class VectorTable:
         """Return a reader of what is stored now."""
         return VectorReader(self._table, self._dimensions)
 
-    def _is_known(self, content_keys: pa.Array) -> npt.NDArray[np.bool_]:
+    def _keys(self) -> keys.KeySet:
         if self._view is None or not self._view.is_newest():
             self._view = self._table.newest()
-            self._known = [_index(self._view)]
-        is_known = np.zeros(len(content_keys), dtype=bool)
-        for index in self._known:
-            is_known |= index.contains(content_keys)
-        return is_known
+            self._known = keys.KeySet(_index(self._view))
+        return self._known
 
 
 class VectorReader:

@@ -16,7 +16,8 @@ DOCUMENTS_AT_ONCE = 1_024
 class Cutter:
     """Makes the rows of one recipe, and counts the documents that it refuses."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, refuses: bool = True) -> None:
+        """With `refuses` False documents that cannot be rendered are passed over in silence."""
         chunking.check(recipe.chunker)
         self._recipe = recipe
         self._render = documents.renderer(recipe)
@@ -24,6 +25,7 @@ class Cutter:
         self._side = recipe.space.document_side
         self._refusals = documents.Refusals()
         self._documents = 0
+        self._refuses = refuses
 
     def cut(self, corpus: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Take batches of `rows.CORPUS`; yield (documents, their rows as `rows.CHUNKS`), a thousand documents at most.
@@ -34,6 +36,8 @@ class Cutter:
             for start in range(0, batch.num_rows, DOCUMENTS_AT_ONCE):
                 part = batch.slice(start, DOCUMENTS_AT_ONCE)
                 yield part.num_rows, self._rows(part)
+        if not self._refuses:
+            return
         self._refusals.raise_if_any(
             self._documents,
             "documents of the snapshot cannot be rendered by this version",

@@ -48,7 +48,7 @@ def embed(
         raise Terminal(Reason.SNAPSHOT_NOT_FOUND, f"snapshot {number} does not exist or was cleaned up")
     cutter = cutting.Cutter(recipe)
     check_model(dataset, recipe, embedder)
-    before, difference = _difference(dataset, recipe, snapshot)
+    before, difference = difference_of(dataset, recipe, snapshot)
     chunks = dataset.chunks(recipe.key)
     vectors = pipeline.Vectors(dataset.vectors(recipe.space.document_side, recipe.space.dimensions))
     total = len(difference.added) + len(difference.edited)
@@ -84,7 +84,7 @@ def embed(
         embedding.finish()
         chunks_version = supply.result()
     report(seen_rows, seen_rows)
-    record = _record(dataset, version, recipe, snapshot, before, chunks_version, embedder.identity())
+    record = record_of(dataset, version, recipe, snapshot, before, chunks_version, embedder.identity())
     record = dataclasses.replace(
         record,
         embedded=embedding.embedded,
@@ -127,7 +127,7 @@ def distance(dataset: DatasetStore, recipe: Recipe, embedder: ports.Embedder) ->
     return drift.distance(dataset.pin_probes(space.document_side, now), now)
 
 
-def _difference(
+def difference_of(
     dataset: DatasetStore, recipe: Recipe, snapshot: Snapshot
 ) -> tuple[EmbeddedSnapshot | None, changes.DocumentChanges]:
     """Return the nearest earlier record of the recipe, or None, and what changed in the documents since."""
@@ -139,7 +139,7 @@ def _difference(
     return None, changes.documents(None, new)
 
 
-def _record(
+def record_of(
     dataset: DatasetStore,
     version: str,
     recipe: Recipe,
@@ -148,7 +148,7 @@ def _record(
     chunks_version: int,
     identity: ports.Identity,
 ) -> EmbeddedSnapshot:
-    """Return the record of what is stored, read back, once every row has its document and its vector."""
+    """Return the record of what is stored, read back; raises Retryable where a row lacks its document or vector."""
     chunks = dataset.chunks(recipe.key)
     keys = chunks.keys(chunks_version)
     vectors = dataset.vectors(recipe.space.document_side, recipe.space.dimensions)

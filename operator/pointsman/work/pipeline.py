@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,6 @@ from pointsman.core import rows
 from pointsman.core.recipes import Recipe
 from pointsman.embedders import vectors as vector_checks
 from pointsman.errors import Terminal, TextsRefused
-from pointsman.store.vectors import VectorTable
 
 STORE_ROWS = 16_384
 STORE_SECONDS = 2.0
@@ -39,6 +38,7 @@ _FIRST_TEXTS, _MOST_TEXTS = 512, 8_192
 _QUICK_SECONDS, _SLOW_SECONDS = 0.5, 5.0
 
 
+T = TypeVar("T")
 Place = tuple[str, int]
 """The document that a text is of, and its ordinal there."""
 
@@ -64,10 +64,22 @@ class Cancelled(Exception):
     """The other station failed; its error is the one to show."""
 
 
+class Table(Protocol):
+    """Where finished vectors go."""
+
+    def missing(self, content_keys: pa.Array) -> pa.Array:
+        """Return the distinct keys, in order, that have no vector yet."""
+        ...
+
+    def append(self, batch: pa.RecordBatch) -> None:
+        """Keep a finished batch of `rows.vectors`."""
+        ...
+
+
 class Vectors:
     """A table of vectors that several threads share, with the keys on their way to it."""
 
-    def __init__(self, table: VectorTable) -> None:
+    def __init__(self, table: Table) -> None:
         self._table = table
         self._lock = threading.Lock()
         self._awaited: set[bytes] = set()
@@ -93,17 +105,17 @@ class Vectors:
             self._awaited.difference_update(batch.column("content_key").to_pylist())
 
 
-class Supply:
+class Supply(Generic[T]):
     """The first station: a thread that drives `produce` and hands what it offers to the caller's."""
 
-    def __init__(self, produce: Callable[[Callable[[Wanted], None]], int]) -> None:
+    def __init__(self, produce: Callable[[Callable[[Wanted], None]], T]) -> None:
         self._produce = produce
         self._queue: queue.Queue[Wanted | None] = queue.Queue(_QUEUED)
         self._is_over = threading.Event()
-        self._result: Future[int] = Future()
+        self._result: Future[T] = Future()
         self._thread = threading.Thread(target=self._run, name="cutting", daemon=True)
 
-    def __enter__(self) -> Supply:
+    def __enter__(self) -> Supply[T]:
         self._thread.start()
         return self
 
@@ -116,7 +128,7 @@ class Supply:
             yield wanted
         self._result.result()
 
-    def result(self) -> int:
+    def result(self) -> T:
         """Return what `produce` returned, or raise what it raised."""
         return self._result.result()
 
@@ -215,7 +227,9 @@ class Embedding:
         embedder: ports.Embedder,
         sequence: int,
         now: Callable[[], datetime],
+        seconds: float = STORE_SECONDS,
     ) -> None:
+        """`seconds` is how old finished vectors may become before they are stored."""
         self._vectors = vectors
         self._recipe = recipe
         self._embedder = embedder
@@ -225,7 +239,7 @@ class Embedding:
         self._refused: list[Place] = []
         self._answer = ""
         self._size = _FIRST_TEXTS
-        self._storing = Storing(self._write)
+        self._storing = Storing(self._write, seconds)
         self.embedded = 0
 
     def __enter__(self) -> Embedding:
