@@ -15,9 +15,9 @@ INSTALLED := $(VENV)/.installed
 SOURCES := operator tests e2e bench examples
 
 # Tests that need no server of their own and are done in a minute or two.
-QUICK := not controlplane and not server
+QUICK := not controlplane and not server and not helm
 
-.PHONY: help demo test quick verify fmt check generate bench e2e clean control-plane lock
+.PHONY: help demo test quick verify fmt check generate bench e2e clean control-plane lock chart alerts
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +54,7 @@ check: $(INSTALLED) ## Check format, types and layers alone
 generate: $(INSTALLED) ## Write the CRDs and the reference pages anew from the types
 	@$(BIN)/python -m pointsman.api.crd
 	@$(BIN)/python -m pointsman.api.reference
+	@cp crds/*.yaml charts/pointsman/files/crds/
 	@$(BIN)/python -c 'import pathlib, pointsman.settings as s; pathlib.Path("docs/settings.md").write_text(s.reference())'
 
 fmt: $(INSTALLED) ## Format the code and mend what can be mended
@@ -64,6 +65,14 @@ bench: $(INSTALLED) ## Measure, and write docs/performance.md
 
 e2e: ## Run on a whole cluster with the built image (comes with a later release)
 	@echo "make e2e comes with a later release; make test runs against a real API server already"
+
+chart: $(INSTALLED) control-plane ## Try the chart with helm on a real API server (helm is built, once, about 3 minutes)
+	@$(BIN)/python -c 'from e2e.cluster import programs; programs.built(programs.HELM)'
+	@$(BIN)/pytest -q -m helm $(ARGS)
+
+alerts: $(INSTALLED) ## Try the alerts on made-up series with promtool (which has to be installed)
+	@promtool check rules charts/pointsman/files/alerts.yaml
+	@promtool test rules charts/pointsman/files/tests/alerts.yaml
 
 control-plane: $(INSTALLED) ## Have a Kubernetes API server ready: found, downloaded or built (once, about 5 minutes)
 	@$(BIN)/python -m pointsman.controlplane > /dev/null

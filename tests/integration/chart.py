@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
 import shutil
+import ssl
 import subprocess
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 
 from pointsman import errors
@@ -19,14 +23,13 @@ from pointsman.controlplane import admin, binaries, plane
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "pointsman"
-TOOLS = Path.home() / ".cache" / "pointsman" / "tools" / "bin"
 KUBERNETES = "1.34.4"
 """What `helm template` takes the cluster to be; the control plane's release."""
 RELEASE, FULLNAME = "pm", "pm-pointsman"
-PERMISSIONS = """\
+POLICY = """\
 apiVersion: audit.k8s.io/v1
 kind: Policy
-omitStages: [RequestReceived, ResponseStarted]
+omitStages: [RequestReceived]
 rules:
 - level: Metadata
   userGroups: ["system:serviceaccounts"]
@@ -36,9 +39,10 @@ Object = dict[str, Any]
 
 
 def helm_path() -> Path | None:
-    """Return where helm is: on the path, or where `make chart` puts it."""
-    found = shutil.which("helm", path=f"{os.environ.get('PATH', '')}{os.pathsep}{TOOLS}")
-    return None if found is None else Path(found)
+    """Return where helm is: on the path, or where `make chart` and `make e2e` keep what they build."""
+    found = shutil.which("helm")
+    built = sorted((binaries.Finder().home().parent / "programs").glob("helm-v3.*"))
+    return Path(found) if found is not None else next(reversed(built), None)
 
 
 def helm(*arguments: str, kubeconfig: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -123,6 +127,15 @@ class Cluster:
         body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
         return bool(self.admin.create("/apis/authorization.k8s.io/v1/subjectaccessreviews", body)["status"]["allowed"])
 
+    def bind(self, role: str, namespace: str) -> None:
+        """Give a service account of a namespace the chart's role of its name there."""
+        body = {
+            "metadata": {"name": role},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": f"{FULLNAME}-{role}"},
+            "subjects": [{"kind": "ServiceAccount", "name": role, "namespace": namespace}],
+        }
+        self.admin.create(f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings", body)
+
     def kubeconfig(self, folder: Path, namespace: str, account: str) -> Path:
         """Return the path of a kubeconfig by which somebody is a service account."""
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 7200}}
@@ -161,7 +174,7 @@ def running(folder: Path) -> Iterator[Cluster]:
     """Start an API server of its own: the chart changes what holds in a whole cluster."""
     found = binaries.Finder().find()
     policy, audit, program = folder / "audit.yaml", folder / "audit.log", folder / "kube-apiserver"
-    policy.write_text(PERMISSIONS)
+    policy.write_text(POLICY)
     # One that is told more than a control plane tells it.
     program.write_text(
         f'#!/bin/sh\nexec {found.api_server} "$@" --audit-policy-file={policy} --audit-log-path={audit}\n'
@@ -170,6 +183,32 @@ def running(folder: Path) -> Iterator[Cluster]:
     wrapped = binaries.Binaries(etcd=found.etcd, api_server=program, controller_manager=found.controller_manager)
     with plane.start(wrapped) as started:
         yield Cluster(started, audit)
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody with a token of their own."""
+
+    server: str
+    config: Path = field(repr=False)
+
+    def refused(self, method: str, path: str, body: Object) -> str:
+        """Return why the API server refuses a request of theirs; empty where it does not."""
+        given = yaml.safe_load(self.config.read_text())
+        authority = base64.b64decode(given["clusters"][0]["cluster"]["certificate-authority-data"]).decode()
+        headers = {"Authorization": f"Bearer {given['users'][0]['user']['token']}"}
+        context = ssl.create_default_context(cadata=authority)
+        with httpx.Client(verify=context, trust_env=False, headers=headers, timeout=30) as client:
+            answer = client.request(method, self.server + path, json=body or None)
+        return "" if answer.is_success else str(answer.json()["message"])
+
+
+def wait(claim: Callable[[], bool], what: str, within: float = 60) -> None:
+    """Wait until a claim holds."""
+    deadline = time.monotonic() + within
+    while not claim():
+        assert time.monotonic() < deadline, f"not within {within:.0f} s: {what}"
+        time.sleep(0.1)
 
 
 def is_refused(cluster: Cluster, method: str, path: str, body: Object) -> str:

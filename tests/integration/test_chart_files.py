@@ -1,0 +1,52 @@
+"""The chart holds what it is made from: definitions, a rule for each value, alerts with a page for each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "charts" / "pointsman"
+
+
+def test_the_charts_definitions_are_copies_of_the_repositorys() -> None:
+    copies = {path.name: path.read_text() for path in (CHART / "files" / "crds").iterdir()}
+
+    # `make generate` copies them.
+    assert copies == {path.name: path.read_text() for path in (ROOT / "crds").glob("*.yaml")}
+
+
+def _unruled(values: dict[str, Any], schema: dict[str, Any], place: str = "") -> Iterator[str]:
+    """Yield each value that the schema does not know by its name."""
+    known = schema.get("properties", {})
+    for name, value in values.items():
+        here = f"{place}.{name}"
+        if name not in known:
+            yield here
+        elif isinstance(value, dict) and "properties" in known[name]:
+            yield from _unruled(value, known[name], here)
+
+
+def test_every_value_has_a_rule_and_every_rule_a_value() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    # What a chart that includes this one would share with it, and the forms of a list in Kubernetes' own words.
+    del schema["properties"]["global"]
+
+    assert list(_unruled(values, schema)) == []
+    assert list(_unasked(schema, values)) == []
+
+
+def _unasked(schema: dict[str, Any], values: dict[str, Any], place: str = "") -> Iterator[str]:
+    """Yield each rule of which values.yaml shows no default."""
+    for name, rule in schema.get("properties", {}).items():
+        here = f"{place}.{name}"
+        if name not in values:
+            if name not in ("claims",):
+                yield here
+        elif isinstance(values[name], dict):
+            yield from _unasked(rule, values[name], here)

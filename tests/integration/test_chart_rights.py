@@ -1,0 +1,210 @@
+"""The chart's rules are the verbs that are used: operator and gateway live a whole story as its service accounts.
+
+Whatever they lack is refused by the API server and stands in its audit log; whatever they have and never use is found
+by comparing that log with the rules.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from tests.integration import chart, databases
+from tests.integration.chart import FULLNAME, ROOT, Cluster, Object
+from tests.integration.delivery import EVALUATED, HALF, JUDGED, VERSIONS, documents, judged
+from tests.integration.gateway_process import GatewayProcess
+from tests.integration.operator_process import APPROVAL, DATASET, DEPLOYMENT, QUERY_SET, Operator, Stage
+from tests.servers import processes
+
+from pointsman.controlplane import plane
+
+pytestmark = [
+    pytest.mark.helm,
+    pytest.mark.controlplane,
+    pytest.mark.server,
+    pytest.mark.skipif(chart.helm_path() is None, reason="helm is not there; `make chart` builds it and runs these"),
+]
+
+OPERATOR, GATEWAY = f"{FULLNAME}-operator", f"{FULLNAME}-gateway"
+HOME, WATCHED, NAME = "pointsman", "search", "papers"
+Right = tuple[str, str, str]
+"""Group, resource with its part, verb."""
+
+
+@dataclass
+class Lived:
+    """What is left of the story."""
+
+    cluster: Cluster
+    stage: Stage
+    gateway: GatewayProcess
+
+
+def environment_of(cluster: Cluster, name: str) -> dict[str, str]:
+    """Return the settings of a Deployment of the chart, as it is in the cluster."""
+    found = cluster.admin.get(f"/apis/apps/v1/namespaces/{HOME}/deployments/{name}")
+    (container,) = found["spec"]["template"]["spec"]["containers"]
+    said = {e["name"]: e["value"] for e in container["env"] if e.get("value") and e["name"] != "HOME"}
+    outer = {key: value for key, value in os.environ.items() if not key.startswith("POINTSMAN_")}
+    return {**outer, **said, "PYTHONPATH": str(ROOT / "operator"), "POINTSMAN_ALLOW_LOOPBACK": "true"}
+
+
+@contextlib.contextmanager
+def gateway_of(cluster: Cluster, folder: Path) -> Iterator[GatewayProcess]:
+    """Run a gateway as the chart's service account."""
+    chosen = {"HOST": "127.0.0.1", "ADMIN_HOST": "127.0.0.1", "PORT": "0", "ADMIN_PORT": "0", "DRAIN": "0s"}
+    environment = {
+        **environment_of(cluster, GATEWAY),
+        "KUBECONFIG": str(cluster.kubeconfig(folder, HOME, GATEWAY)),
+        **{f"POINTSMAN_GATEWAY_{name}": value for name, value in chosen.items()},
+    }
+    command = [sys.executable, "-m", "pointsman.cli.main", "gateway"]
+    with (folder / "gateway-0.log").open("wb") as log:
+        process = processes.start(
+            command, signal.SIGKILL, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+    found = GatewayProcess(folder, environment, process, 0)
+    try:
+        yield found
+    finally:
+        found.stop()
+
+
+@contextlib.contextmanager
+def operator_of(cluster: Cluster, folder: Path, gateway: str) -> Iterator[Stage]:
+    """Run an operator as the chart's service account, beside a user of the namespace that it looks after."""
+    (folder / "corpus").mkdir()
+    environment = {
+        **environment_of(cluster, OPERATOR),
+        "KUBECONFIG": str(cluster.kubeconfig(folder, HOME, OPERATOR)),
+        "POINTSMAN_STORE": str(folder / "store"),
+        "POINTSMAN_FILE_ROOTS": str(folder / "corpus"),
+        "POINTSMAN_GATEWAYS": gateway,
+        "POINTSMAN_RESYNC_SECONDS": "2",
+    }
+    control_plane: plane.ControlPlane = cluster.plane
+    stage = Stage(WATCHED, folder, control_plane, Operator(folder, environment), cluster.admin)
+    stage.operator.start()
+    try:
+        yield stage
+    finally:
+        if stage.operator.is_running():
+            stage.operator.stop()
+
+
+def decide(stage: Stage, name: str) -> None:
+    """Approve the step that is waited for."""
+    expires = (datetime.now(UTC) + timedelta(hours=1)).isoformat(timespec="seconds")
+    spec = {"target": {"name": NAME}, "decision": "Approve", "version": "v8", "expiresAt": expires}
+    hashed = stage.get(DEPLOYMENT, NAME)["status"]["planHash"]
+    stage.create(APPROVAL, name, {**spec, "answers": "go-wide", "planHash": hashed})
+
+
+def migrate_and_leave(stage: Stage, database: databases.Database) -> None:
+    """Declare, migrate by steps with a person in between, go back, and delete everything."""
+    database.let_in(stage)
+    stage.declare(NAME, stage.write(documents(), NAME), *VERSIONS[:2])
+    stage.create(QUERY_SET, JUDGED, judged())
+    stage.deploy(NAME, database.spec, strategy={"steps": HALF}, gates=EVALUATED)
+    stage.wait(lambda: stage.serves(NAME, "v7"), "v7 to serve")
+    stage.edit(DEPLOYMENT, NAME, version="v8")
+    stage.wait(lambda: stage.said(DEPLOYMENT, NAME, "AwaitingApproval")[0] == "APersonIsAsked", "a person to be asked")
+    decide(stage, "go-wide")
+    stage.wait(lambda: stage.serves(NAME, "v8"), "v8 to serve")
+    stage.edit(DEPLOYMENT, NAME, version="v7")
+    stage.wait(lambda: stage.serves(NAME, "v7"), "v7 to serve again")
+
+
+def leave(stage: Stage) -> None:
+    """Delete everything, and wait until the operator has let it go."""
+    for kind, name in ((DEPLOYMENT, NAME), (QUERY_SET, JUDGED), (DATASET, NAME)):
+        stage.delete(kind, name)
+        stage.wait(lambda kind=kind, name=name: not stage.exists(kind, name), f"{kind} {name} to be gone")  # type: ignore[misc]
+
+
+def search(cluster: Cluster, gateway: GatewayProcess, folder: Path, account: str) -> int:
+    """Search with a service account's token; return the status of the answer."""
+    config = yaml.safe_load(cluster.kubeconfig(folder, WATCHED, account).read_text())
+    headers = {"Authorization": f"Bearer {config['users'][0]['user']['token']}"}
+    url = f"{gateway.url()}/v1/namespaces/{WATCHED}/indexes/{NAME}/search"
+    with httpx.Client(trust_env=False, timeout=30, headers=headers) as client:
+        return client.post(url, json={"query": "night trains in Kenya"}).status_code
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
+    folder = tmp_path_factory.mktemp("rights")
+    with contextlib.ExitStack() as stack:
+        cluster = stack.enter_context(chart.running(folder))
+        for name in (HOME, WATCHED):
+            cluster.namespace(name)
+        cluster.install(
+            HOME, f'namespaces=["{WATCHED}"]', 'secrets.names=["database"]', 'access.allowedHosts=["127.0.0.1"]'
+        )
+        for name in ("searcher", "stranger"):
+            cluster.admin.create(f"/api/v1/namespaces/{WATCHED}/serviceaccounts", {"metadata": {"name": name}})
+        cluster.bind("searcher", WATCHED)
+        database = stack.enter_context(databases.pgvector(tmp_path_factory.mktemp("postgres")))
+        gateway = stack.enter_context(gateway_of(cluster, folder))
+        stage = stack.enter_context(operator_of(cluster, folder, f"http://127.0.0.1:{gateway.ports()[1]}"))
+        migrate_and_leave(stage, database)
+        assert [search(cluster, gateway, folder, name) for name in ("searcher", "stranger")] == [200, 403]
+        leave(stage)
+        yield Lived(cluster, stage, gateway)
+
+
+@pytest.mark.parametrize("account", [OPERATOR, GATEWAY])
+def test_nothing_that_is_asked_is_refused(lived: Lived, account: str) -> None:
+    asked = lived.cluster.asked(HOME, account)
+
+    refused = [(line["verb"], line["requestURI"]) for line in asked if line["responseStatus"].get("code") == 403]
+    assert asked
+    assert refused == []
+
+
+@pytest.mark.parametrize("account", [OPERATOR, GATEWAY])
+def test_nothing_is_allowed_that_is_never_asked(lived: Lived, account: str) -> None:
+    used = {right(line) for line in lived.cluster.asked(HOME, account) if "objectRef" in line}
+
+    assert granted(lived.cluster, account) - used == set()
+
+
+def right(line: Object) -> Right:
+    """Return the right that a line of the audit log needed."""
+    asked = line["objectRef"]
+    part = f"/{asked['subresource']}" if "subresource" in asked else ""
+    return asked.get("apiGroup", ""), f"{asked['resource']}{part}", line["verb"]
+
+
+def granted(cluster: Cluster, account: str) -> set[Right]:
+    """Return all rights that the cluster's roles give a service account of ours by its name."""
+    rbac, found = "/apis/rbac.authorization.k8s.io/v1", set()
+    for bindings in ("rolebindings", "clusterrolebindings"):
+        for binding in cluster.admin.get(f"{rbac}/{bindings}")["items"]:
+            if any(s["kind"] == "ServiceAccount" and s["name"] == account for s in binding.get("subjects", [])):
+                found |= _rules(cluster, binding)
+    return found
+
+
+def _rules(cluster: Cluster, binding: Object) -> set[Right]:
+    reference, where = binding["roleRef"], binding["metadata"].get("namespace", "")
+    plural = {"Role": f"namespaces/{where}/roles", "ClusterRole": "clusterroles"}[reference["kind"]]
+    rules: Sequence[Any] = cluster.admin.get(f"/apis/{reference['apiGroup']}/v1/{plural}/{reference['name']}")["rules"]
+    return {
+        (group, resource, verb)
+        for rule in rules
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
