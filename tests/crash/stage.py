@@ -30,7 +30,7 @@ from pointsman.controller.reconcile import reconcile
 from pointsman.controller.world import Databases, World
 from pointsman.core import rows
 from pointsman.core.recipes import Space
-from pointsman.plan.observed import Gateway
+from pointsman.plan.observed import Day, Gateway
 from pointsman.plan.tasks import Key, Phase, Work
 from pointsman.ports import Finished, Identity, Vectors, nobody
 from pointsman.store.root import Store
@@ -214,6 +214,11 @@ class Asked:
         """Return what every gateway says of one deployment, after it has looked at what is written."""
         self.look()
         return tuple(gateway.seen() for gateway in self.stage.gateways)
+
+    def days(self, deployment: Key) -> Mapping[str, tuple[Day, ...]]:
+        """Return what every gateway tells of its last days."""
+        said = (gateway.seen() for gateway in self.stage.gateways)
+        return {gateway.process: gateway.days for gateway in said if gateway.days}
 
     def look(self) -> None:
         """Let every gateway look at the cluster."""

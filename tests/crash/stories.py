@@ -11,6 +11,7 @@ from tests.crash.stage import NAMESPACE, SECRET_WORD, Stage
 from tests.plan.fleet import FakeGateway
 
 from pointsman.cluster.resources import APPROVAL, DATASET, DEPLOYMENT, QUERY_SET, REFRESH_ANNOTATION
+from pointsman.plan.observed import Day
 
 API = "pointsman.dev/v1alpha1"
 
@@ -195,6 +196,23 @@ def later(span: timedelta) -> Callable[[Stage], None]:
     return wait
 
 
+def two_gateways(stage: Stage) -> None:
+    stage.gateways = [FakeGateway("g1"), FakeGateway("g2")]
+
+
+def asked_for_a_day(stage: Stage) -> None:
+    """Let a day pass on which 600 sessions ask."""
+    for gateway in stage.gateways:
+        assert gateway.route is not None
+        today = Day(stage.time.date().isoformat(), gateway.route.entries[0].index, 300, {200: 400})
+        gateway.days = [*gateway.days, today][-3:]
+    stage.time += timedelta(days=1)
+
+
+def restart_a_gateway(stage: Stage) -> None:
+    stage.gateways[0].restart()
+
+
 def delete_dataset(stage: Stage) -> None:
     stage.cluster.delete(DATASET, NAMESPACE, "papers", stage.now())
 
@@ -234,5 +252,9 @@ STORIES: dict[str, Story] = {
     "reject in mid-canary": Story(AT_A_TENTH, (decide("Reject", "go-wide"),)),
     "wiped and restored in mid-canary": Story(AT_A_TENTH, (wipe_status, restore)),
     "delete in mid-canary": Story(AT_A_TENTH, (delete_deployment,)),
+    "learn scores": Story(
+        (declare, two_gateways, asked_for_a_day),
+        (asked_for_a_day, asked_for_a_day, restart_a_gateway, asked_for_a_day, later(timedelta(hours=26))),
+    ),
     "restored": Story(MIGRATED, (restore, change_source, serve("v7"))),
 }

@@ -10,23 +10,36 @@ from typing import Any, get_args
 
 import pytest
 from tests.crash import stories
-from tests.crash.stage import NAMESPACE, SECRET_WORD, HashedWords, Stage, Tripwire, settle, world
+from tests.crash.stage import DEPLOYMENT_KEY, NAMESPACE, SECRET_WORD, HashedWords, Stage, Tripwire, settle, world
 from tests.crash.stories import STORIES, Story
 
 from pointsman.cluster.resources import APPROVAL, DATASET, DEPLOYMENT, QUERY_SET
 from pointsman.core import drift
 from pointsman.plan.actions import IRREVERSIBLE, Action
+from pointsman.store.root import Store
+from pointsman.work import jobs
 
 VOLATILE = {
     "lastTransitionTime", "verifiedAt", "checkedAt", "measuredAt", "startedAt", "deadline", "refreshedAt",
-    "refreshHandled", "at", "until", "embedded", "reused", "readAt", "salt",
+    "refreshHandled", "at", "until", "since", "written_at", "embedded", "reused", "readAt", "salt",
 }  # fmt: skip
 
 
+class Settings(dict[str, Stage]):
+    """Each story's stage as it is before the story, told once, and not before somebody wants it."""
+
+    def __init__(self, factory: pytest.TempPathFactory) -> None:
+        super().__init__()
+        self._factory = factory
+
+    def __missing__(self, name: str) -> Stage:
+        self[name] = _set(STORIES[name], self._factory.mktemp("stage") / "store")
+        return self[name]
+
+
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stage]:
-    """Return each story's stage as it is before the story, told once."""
-    return {name: _set(story, tmp_path_factory.mktemp("stage") / "store") for name, story in STORIES.items()}
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return Settings(tmp_path_factory)
 
 
 def _set(story: Story, folder: Path) -> Stage:
@@ -54,6 +67,9 @@ def _state(stage: Stage) -> dict[str, Any]:
     for kind in (DATASET, DEPLOYMENT, QUERY_SET, APPROVAL):
         for resource in stage.cluster.list(kind, NAMESPACE):
             seen |= dict(_flat(resource.get("status", {}), kind))
+    scores = Store(str(stage.folder), {}).log(*jobs.answers_log(DEPLOYMENT_KEY, "scores")).read()
+    if scores is not None:
+        seen |= dict(_flat(scores.value, "scores"))
     for name in database.names("pm_"):
         seen[name] = sorted(str(row) for batch in database.scan(name) for row in batch.to_pylist())
     return seen
@@ -100,8 +116,8 @@ def _serves_all_the_time(stage: Stage, tripwire: Tripwire, may_be_lost: bool) ->
     tripwire.observers.append(check)
 
 
-@pytest.mark.parametrize("name", STORIES)
-def test_every_story_ends_the_same_wherever_it_is_killed(name: str, settings: dict[str, Stage], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in STORIES])
+def test_every_story_ends_the_same_wherever_it_is_killed(name: str, settings: Settings, tmp_path: Path) -> None:
     story, setting = STORIES[name], settings[name]
     wanted = setting.copy(tmp_path / "reference")
     reference = Tripwire()
@@ -122,7 +138,7 @@ def test_every_story_ends_the_same_wherever_it_is_killed(name: str, settings: di
 
 
 @pytest.mark.parametrize("name", STORIES)
-def test_reconciling_at_rest_has_no_effect(name: str, settings: dict[str, Stage], tmp_path: Path) -> None:
+def test_reconciling_at_rest_has_no_effect(name: str, settings: Settings, tmp_path: Path) -> None:
     stage = settings[name].copy(tmp_path / "stage")
     _tell(STORIES[name], stage, Tripwire())
     again = Tripwire()
@@ -134,7 +150,7 @@ def test_reconciling_at_rest_has_no_effect(name: str, settings: dict[str, Stage]
     assert (stage.cluster.writes, len(stage.cluster.events)) == (writes, events)
 
 
-def test_the_stories_take_every_action_there_is(settings: dict[str, Stage], tmp_path: Path) -> None:
+def test_the_stories_take_every_action_there_is(settings: Settings, tmp_path: Path) -> None:
     taken: set[str] = set()
     for number, (name, story) in enumerate(STORIES.items()):
         stage = settings[name].copy(tmp_path / str(number))
@@ -157,7 +173,7 @@ def _change_one_mind(stage: Stage) -> list[str]:
     return actions + settle(stage, tripwire, here)
 
 
-def test_a_candidate_that_is_wanted_no_more_is_not_built_on(settings: dict[str, Stage], tmp_path: Path) -> None:
+def test_a_candidate_that_is_wanted_no_more_is_not_built_on(settings: Settings, tmp_path: Path) -> None:
     stage = settings["migrate"].copy(tmp_path / "stage")
 
     actions = _change_one_mind(stage)
@@ -167,7 +183,7 @@ def test_a_candidate_that_is_wanted_no_more_is_not_built_on(settings: dict[str, 
     assert route is not None and route["version"] == "v7" and route["routeRevision"] == "1"
 
 
-def test_a_rollback_embeds_nothing_and_builds_nothing(settings: dict[str, Stage], tmp_path: Path) -> None:
+def test_a_rollback_embeds_nothing_and_builds_nothing(settings: Settings, tmp_path: Path) -> None:
     stage = settings["roll back"].copy(tmp_path / "stage")
     HashedWords.calls.clear()
     tripwire = Tripwire()
@@ -181,7 +197,7 @@ def test_a_rollback_embeds_nothing_and_builds_nothing(settings: dict[str, Stage]
     assert route is not None and route["version"] == "v7"
 
 
-def test_a_restored_resource_takes_up_where_it_left_off(settings: dict[str, Stage], tmp_path: Path) -> None:
+def test_a_restored_resource_takes_up_where_it_left_off(settings: Settings, tmp_path: Path) -> None:
     stage = settings["restored"].copy(tmp_path / "stage")
     before = stage.database.names("pm_")
     HashedWords.calls.clear()
@@ -201,7 +217,7 @@ def test_a_restored_resource_takes_up_where_it_left_off(settings: dict[str, Stag
     }  # fmt: skip
 
 
-def test_no_finished_batch_is_embedded_twice(settings: dict[str, Stage], tmp_path: Path) -> None:
+def test_no_finished_batch_is_embedded_twice(settings: Settings, tmp_path: Path) -> None:
     story, setting = STORIES["migrate"], settings["migrate"]
     reference = Tripwire()
     _tell(story, setting.copy(tmp_path / "reference"), reference)

@@ -20,7 +20,7 @@ from pointsman.controller import gateways
 from pointsman.controller.gateways import Address, Gateways, Nobody
 from pointsman.core.guards import Arm
 from pointsman.errors import Retryable, Terminal
-from pointsman.plan.observed import Gateway, Minute, Shadowed
+from pointsman.plan.observed import Day, Gateway, Minute, Shadowed
 from pointsman.plan.tasks import Key
 
 PAPERS, BOOKS = Key(DEPLOYMENT, "search", "papers"), Key(DEPLOYMENT, "search", "books")
@@ -53,9 +53,15 @@ def served(revision: int = 3, **changes: Any) -> dict[str, Any]:
                 "scores": {},
             }
         ],
+        "days": [{"date": "2026-03-01", "index": "pm_a", "sessions": 7, "scores": {"190": 89}}],
         "shadow": {"index": "pm_b", "sent": 20, "dropped": 1, "compared": 19, "overlap": 0.5, "correlation": None},
     }
     return {**values, **changes}
+
+
+def scored(date: str = "2026-03-01", **changes: Any) -> dict[str, Any]:
+    """What a gateway says of the scores of a day."""
+    return {"date": date, "index": "pm_a", "sessions": 7, "scores": {"190": 89}, **changes}
 
 
 def report(process: str = "p1", **changes: Any) -> dict[str, Any]:
@@ -174,10 +180,45 @@ def test_a_report_is_read_whole(server: FakeServer) -> None:
         totals={"pm_a": 900, "pm_b": 10},
         process="p1",
         minutes=(Minute(at, "pm_a", Arm(90, 1, 2, {40: 89})),),
+        days=(Day("2026-03-01", "pm_a", 7, {190: 89}),),
         shadowed=Shadowed("pm_b", 20, 1, 19, 0.5, None),
         mispaired=0,
     )
     assert server.asked == ["/report"]
+
+
+def test_what_processes_told_of_days_is_remembered_when_they_end_or_fall_silent(
+    servers: Callable[[], FakeServer],
+) -> None:
+    first, second = servers(), servers()
+    second.says(report("p2", deployments={"search/papers": served(days=[scored(sessions=9)])}))
+    asking = Asking(Address(first.url), Address(second.url))
+    asking.gateways.ask()
+
+    # The one is started anew, the other gone for good.
+    first.says(report("p3", deployments={"search/papers": served(days=[scored(sessions=1)])}))
+    asking.addresses = [Address(first.url)]
+    asking.gateways.ask()
+    asking.gateways.ask()
+
+    told = {process: [day.sessions for day in days] for process, days in asking.gateways.days(PAPERS).items()}
+    assert told == {"p1": [7], "p2": [9], "p3": [1]}
+    assert asking.gateways.days(BOOKS) == {}
+    assert len(asking.gateways.of(PAPERS)) == 1
+
+    first.says(report("p1", deployments={"search/papers": served(days=[scored(sessions=8)])}))
+    asking.gateways.ask()
+    assert [day.sessions for day in asking.gateways.days(PAPERS)["p1"]] == [8]
+
+
+def test_a_gateway_of_an_older_release_tells_of_no_days(server: FakeServer) -> None:
+    said = served()
+    del said["days"]
+    server.says(report(deployments={"search/papers": said}))
+    asking = Asking(Address(server.url))
+
+    assert asking.one().days == ()
+    assert (asking.gateways.days(PAPERS), Nobody().days(PAPERS)) == ({}, {})
 
 
 def test_of_a_deployment_that_it_does_not_know_a_gateway_serves_nothing(server: FakeServer) -> None:
@@ -199,6 +240,9 @@ BROKEN: dict[str, Any] = {
             "search/papers": served(minutes=[{"at": "noon", "index": "a", "queries": 1, "errors": 0, "empty": 0}])
         }
     ),
+    "a day that is none": report(deployments={"search/papers": served(days=[scored("today")])}),
+    "scores beyond the last bin": report(deployments={"search/papers": served(days=[scored(scores={"256": 1})])}),
+    "fewer answers than none": report(deployments={"search/papers": served(days=[scored(scores={"3": -1})])}),
     "a shadow without a name": report(deployments={"search/papers": served(shadow={"sent": 1})}),
     "a count that is no number": report(deployments={"search/papers": served(mispaired=float("nan"))}),
 }

@@ -28,6 +28,8 @@ class ConditionType(StrEnum):
     """Every gateway that is ready serves the route, by its own counts too."""
     UNGUARDED = "Unguarded"
     """No gate evaluates answers: a worse version would go through. Bad when True."""
+    SCORES_STEADY = "ScoresSteady"
+    """The best answers score as they did in the first fortnight of the version that serves."""
     SOURCE_REACHABLE = "SourceReachable"
     """The dataset's source could be read when it was last tried."""
 
@@ -103,6 +105,12 @@ class Reason(StrEnum):
     """There is no earlier index to go back to."""
     SUSPENDED = "Suspended"
     """Forward motion is frozen by the spec."""
+    LEARNING_SCORES = "LearningScores"
+    """The days that others are compared with are not whole yet."""
+    TOO_FEW_SESSIONS = "TooFewSessions"
+    """A day had too few sessions to say anything."""
+    SCORES_AS_USUAL = "ScoresAsUsual"
+    """The best answers score as in the baseline."""
 
     # The spec asks for what is not there or not allowed.
     INVALID_SPEC = "InvalidSpec"
@@ -145,6 +153,8 @@ class Reason(StrEnum):
     """The version that the spec wants was tried and refused."""
     TARGET_ABORTED = "TargetAborted"
     """An Approval keeps queries off the version that the spec wants."""
+    SCORES_SHIFTED = "ScoresShifted"
+    """The best answers score otherwise than in the baseline."""
     HELD = "Held"
     """A migration stands still after a failure, as the spec wants."""
     DOES_NOT_COUNT = "DoesNotCount"
@@ -240,6 +250,9 @@ ROUTINE = frozenset(
         Reason.EVALUATION_GATE,
         Reason.NO_EVALUATION_GATE,
         Reason.COUNTS,
+        Reason.LEARNING_SCORES,
+        Reason.TOO_FEW_SESSIONS,
+        Reason.SCORES_AS_USUAL,
     }
 )
 """The reasons that tell of progress or rest; every other one is a fault."""

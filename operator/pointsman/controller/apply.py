@@ -16,7 +16,7 @@ from pointsman.controller import observe, reading
 from pointsman.controller.world import World
 from pointsman.core.recipes import Recipe
 from pointsman.errors import Conflict, Terminal
-from pointsman.plan import actions, facts, measured
+from pointsman.plan import actions, facts, measured, tallies
 from pointsman.plan.tasks import (
     AnswersTask,
     AskCanaries,
@@ -63,6 +63,8 @@ def action(todo: actions.Action, resource: Resource, world: World) -> None:
             world.store.log(*jobs.facts_log(owner)).write(facts.to_json(known), after=after)
         case actions.RecordStreams(owner, streams, after):
             world.store.log(*jobs.answers_log(owner, "streams")).write(measured.streams_to_json(streams), after=after)
+        case actions.RecordScores(owner, scores, after):
+            world.store.log(*jobs.answers_log(owner, "scores")).write(tallies.to_json(scores), after=after)
         case actions.PublishRoute(owner, uid, data):
             world.cluster.write_config_map(owner, uid, observe.config_map_name(owner.name), data)
         case actions.WithdrawRoute(owner):

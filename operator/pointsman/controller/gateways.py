@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Final
 
 import httpx
@@ -20,9 +20,10 @@ import orjson
 
 from pointsman import logs
 from pointsman.cluster.resources import DEPLOYMENT
+from pointsman.core import shifts
 from pointsman.core.guards import Arm
 from pointsman.errors import PointsmanError, unforeseen
-from pointsman.plan.observed import Gateway, Minute, Shadowed
+from pointsman.plan.observed import Day, Gateway, Minute, Shadowed
 from pointsman.plan.tasks import Key
 
 EVERY, HURRIED = 2.0, 0.05
@@ -37,6 +38,9 @@ IMPATIENT = 0.2
 """Seconds that a round waits, in a hurry, before it goes on with what those said last who are late."""
 MOST_BYTES: Final = 256 << 20
 """Of a report."""
+REMEMBERED = 7_200.0
+"""Seconds for which it is remembered what a process told last that has ended or is silent: until it is written down."""
+MOST_REMEMBERED = 256
 AT_ONCE = 16
 """How many gateways are asked at a time."""
 
@@ -88,12 +92,25 @@ class Report:
         return replace(found, name=self.address.url, is_ready=ready)
 
 
+@dataclass(frozen=True, slots=True)
+class _Gone:
+    """What a process told last that tells nothing now."""
+
+    since: float
+    days: Mapping[str, tuple[Day, ...]]
+    """By deployment."""
+
+
 class Nobody:
     """No gateways: direct clients read the ConfigMap."""
 
     def of(self, deployment: Key) -> tuple[Gateway, ...]:
         """Return what every gateway said last of one deployment."""
         return ()
+
+    def days(self, deployment: Key) -> Mapping[str, tuple[Day, ...]]:
+        """Return what each process told last of the scores of a deployment."""
+        return {}
 
     def hurry(self) -> None:
         """Ask nobody."""
@@ -107,6 +124,7 @@ class Gateways:
         self._client = client or httpx.Client(timeout=TIMEOUT, follow_redirects=False, trust_env=False)
         self._lock = threading.Lock()
         self._reports: tuple[Report, ...] = ()
+        self._gone: dict[str, _Gone] = {}
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="gateways")
         self._asking: dict[str, Future[Report]] = {}
         self._hurry_until = 0.0
@@ -143,6 +161,16 @@ class Gateways:
         found = (report.of(deployment) for report in self.reports())
         return tuple(gateway for gateway in found if gateway is not None)
 
+    def days(self, deployment: Key) -> Mapping[str, tuple[Day, ...]]:
+        """Return what each process told last of the scores of a deployment, of those too that have ended since."""
+        with self._lock:
+            reports, gone = self._reports, dict(self._gone)
+        told = {process: each.days.get(str(deployment), ()) for process, each in gone.items()}
+        for report in reports:
+            if (found := report.deployments.get(str(deployment))) is not None:
+                told[report.gateway] = found.days
+        return {process: days for process, days in told.items() if days}
+
     def ask(self, patience: float = 2 * WHOLE) -> None:
         """Ask every gateway once, and wake the deployments of which one says something new.
 
@@ -173,6 +201,7 @@ class Gateways:
         reports = (*_distinct(said), *unfound)
         with self._lock:
             before, self._reports = self._reports, reports
+            self._gone = _remembered(self._gone, before, reports)
         for key in _changed(before, reports):
             self._wake(key)
 
@@ -243,6 +272,17 @@ def _read(address: Address, said: Any, before: Report | None) -> Report:
     )
 
 
+def _remembered(gone: Mapping[str, _Gone], before: Iterable[Report], after: Iterable[Report]) -> dict[str, _Gone]:
+    """Return whose last words are kept: theirs who have ended or fallen silent since a while ago."""
+    now, there = time.monotonic(), {report.gateway for report in after}
+    kept = {name: each for name, each in gone.items() if name not in there and now - each.since < REMEMBERED}
+    for report in before:
+        if report.gateway and report.gateway not in there:
+            days = {name: found.days for name, found in report.deployments.items() if found.days}
+            kept[report.gateway] = _Gone(now, days)
+    return dict(list(kept.items())[-MOST_REMEMBERED:])
+
+
 def _distinct(reports: Iterable[Report]) -> Iterator[Report]:
     """Yield each process once, though a cluster may list it under several addresses: its counts are its own."""
     known: set[str] = set()
@@ -264,6 +304,7 @@ def _seen(process: str, said: Mapping[str, Any]) -> Gateway:
         totals=totals,
         process=process,
         minutes=tuple(_minute(minute) for minute in said.get("minutes", ())),
+        days=tuple(_day(day) for day in said.get("days", ())),
         shadowed=_shadowed(said.get("shadow")),
         held=tuple(str(index) for index in said.get("held", ())),
         mispaired=int(said.get("mispaired", 0)),
@@ -275,6 +316,14 @@ def _minute(said: Mapping[str, Any]) -> Minute:
     latency = {int(bucket): count for bucket, count in said.get("latency", {}).items()}
     arm = Arm(said["queries"], said["errors"], said["empty"], latency)
     return Minute(datetime.fromisoformat(said["at"]), said["index"], arm)
+
+
+def _day(said: Mapping[str, Any]) -> Day:
+    scores = {int(score): int(count) for score, count in said["scores"].items()}
+    if any(not 0 <= score < shifts.BINS or count < 0 for score, count in scores.items()):
+        raise ValueError("that is no histogram")
+    # As it is compared: anything but a date is no report.
+    return Day(date.fromisoformat(said["date"]).isoformat(), str(said["index"]), int(said["sessions"]), scores)
 
 
 def _shadowed(said: Mapping[str, Any] | None) -> Shadowed | None:

@@ -13,7 +13,7 @@ from pointsman.controller.world import World
 from pointsman.core.recipes import digest
 from pointsman.errors import Terminal
 from pointsman.plan import facts as plan_facts
-from pointsman.plan import measured, observed
+from pointsman.plan import measured, observed, tallies
 from pointsman.plan.tasks import Key
 from pointsman.work import jobs
 
@@ -102,6 +102,12 @@ def streams(deployment: Key, world: World) -> tuple[measured.Streams, int]:
     """Return what live queries have shown, and the revision of that; nothing and 0 where it was never written down."""
     found = world.store.log(*jobs.answers_log(deployment, "streams")).read()
     return (measured.Streams(), 0) if found is None else (measured.streams_from_json(found.value), found.revision)
+
+
+def scores(deployment: Key, world: World) -> tuple[tallies.Scores, int]:
+    """Return how the best answers score, and the revision of that; nothing and 0 where it was never written down."""
+    found = world.store.log(*jobs.answers_log(deployment, "scores")).read()
+    return (tallies.Scores(), 0) if found is None else (tallies.from_json(found.value), found.revision)
 
 
 def probe(deployment: Key, world: World) -> measured.Probe | None:

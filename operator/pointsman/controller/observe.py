@@ -79,6 +79,7 @@ def deployment(resource: Resource, world: World) -> observed.Deployment:
     published = world.cluster.config_map(key.namespace, config_map_name(key.name))
     physical, problem = _probe(resource, spec, facts, records, work, world)
     streams, streams_revision = judging.streams(key, world)
+    scores, scores_revision = judging.scores(key, world)
     return observed.Deployment(
         key=key,
         uid=meta["uid"],
@@ -110,6 +111,9 @@ def deployment(resource: Resource, world: World) -> observed.Deployment:
         probe=judging.probe(key, world),
         streams=streams,
         streams_revision=streams_revision,
+        days=world.gateways.days(key),
+        scores=scores,
+        scores_revision=scores_revision,
         taken_over=world.taken_over,
         epoch=world.epoch,
         holder=world.holder,

@@ -91,11 +91,15 @@ class Watch:
     """Whether the last day said something."""
 
     @property
+    def shares(self) -> dict[Share, tuple[float, float]]:
+        """Each share as it was in the baseline, and as its moving average is now."""
+        angles = zip(Share, self.usual, self.averages, strict=True)
+        return {share: (_share(then), _share(now)) for share, then, now in angles}
+
+    @property
     def shifts(self) -> dict[Share, float]:
         """By how much each share has moved."""
-        return {
-            share: _share(now) - _share(then) for share, now, then in zip(Share, self.averages, self.usual, strict=True)
-        }
+        return {share: now - then for share, (then, now) in self.shares.items()}
 
     @property
     def shifted(self) -> list[Share]:

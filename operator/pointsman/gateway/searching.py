@@ -127,7 +127,7 @@ async def _answered(
         top = hits[0].score if hits and asked.queries else None
         # What began under an older route and ends now proves nothing of this one.
         is_proof = asked.vector is None and deployment.adopted is adopted
-        ledger.answer(entry.index, seconds, not hits, top, is_proof=is_proof)
+        ledger.answer(entry.index, seconds, not hits, top, is_proof=is_proof, asker=asked.sticks_to)
     return found
 
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from pointsman.core import latencies
+from pointsman.gateway.days import Days
 
 BINS: Final = 256
 """Of a cosine over [-1, 1]."""
@@ -88,6 +89,7 @@ class Ledger:
         self.mispaired = 0
         self.shadowed: dict[str, Shadowed] = {}
         self._minutes: dict[tuple[int, str, bool], Minute] = {}
+        self._days = Days(clock)
         self._sessions: set[bytes] = set()
         self._day = 0
         self._salt = ""
@@ -107,9 +109,11 @@ class Ledger:
         top: float | None,
         is_shadow: bool = False,
         is_proof: bool = True,
+        asker: str = "",
     ) -> None:
         """Count an answered query; `top` is the best hit's cosine, None where it says nothing of queries.
 
+        `asker` is whose query it was, for counting the sessions of a day; without one its score is of no day.
         `is_proof` says whether it shows how the route that is served now is followed: a vector goes to the index of its
         space whatever the weights, and what began under an older route ends by that.
         """
@@ -119,6 +123,8 @@ class Ledger:
         minute.latency[latencies.bucket(seconds)] += 1
         if top is not None:
             minute.scores[score_bin(top)] += 1
+            if asker and not is_shadow:
+                self._days.count(index, asker, score_bin(top))
         if not is_shadow:
             self.answered[index] += is_proof
             totals = self._totals(index)
@@ -164,6 +170,7 @@ class Ledger:
             "mispaired": self.mispaired,
             "sessions": self.sessions,
             "minutes": self._reported_minutes(),
+            "days": self._days.report(),
             "shadow": None if not shadow else _shadow(shadow, self.shadow(shadow)),
         }
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pointsman.core.recipes import Recipe
 from pointsman.plan.facts import Facts
 from pointsman.plan.measured import Streams
+from pointsman.plan.tallies import Scores
 from pointsman.plan.tasks import Key, Task
 
 
@@ -70,6 +71,15 @@ class RecordStreams:
 
     owner: Key
     streams: Streams
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordScores:
+    """Write down how the best answers score, if nobody has written after the revision it was derived from."""
+
+    owner: Key
+    scores: Scores
     after: int
 
 
@@ -136,6 +146,7 @@ Action = (
     | CancelWork
     | RecordFacts
     | RecordStreams
+    | RecordScores
     | PublishRoute
     | WithdrawRoute
     | PublishAlias

@@ -36,6 +36,7 @@ from pointsman.plan import (
     retirement,
     rollout,
     routes,
+    scores,
     streams,
     traffic,
     words,
@@ -70,12 +71,16 @@ def plan(seen: Deployment, now: datetime) -> Plan[api.DeploymentStatus]:
     if isinstance(target, Target):
         facts = retirement.marked(seen, facts, target, now)
     facts = _signed(seen, facts)
+    known, seen = seen.scores, dataclasses.replace(seen, scores=scores.followed(seen, facts, now))
 
     todo: list[actions.Action] = []
     if facts != seen.facts:
         todo.append(actions.RecordFacts(seen.key, facts, after=seen.revision))
     if streams.is_worth_writing(written, seen.streams):
         todo.append(actions.RecordStreams(seen.key, seen.streams, after=seen.streams_revision))
+    if scores.is_worth_writing(known, seen.scores, now):
+        written_down = dataclasses.replace(seen.scores, written_at=now)
+        todo.append(actions.RecordScores(seen.key, written_down, after=seen.scores_revision))
     todo += routes.publish(seen, facts)
     wanted = indexes.wanted(seen, facts, target)
     if isinstance(target, Target) and _is_refused(seen, facts, target, now):

@@ -21,6 +21,7 @@ from pointsman.plan import (
     retirement,
     rollout,
     routes,
+    scores,
     traffic,
     words,
 )
@@ -47,6 +48,7 @@ def status(
         _awaiting_approval(seen, facts, now),
         _traffic_verified(seen, facts, now),
         _unguarded(seen, now),
+        scores.condition(seen, facts, now),
     ]
     return api.DeploymentStatus(
         observed_generation=seen.generation,

@@ -32,6 +32,7 @@ _TIMES = frozenset(
         "suspended_at",
         "measured_at",
         "moved_at",
+        "written_at",
     }
 )
 HISTORY = 20
@@ -349,7 +350,7 @@ def known(kind: type[Any], value: dict[str, Any]) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     match value:
         case dict():
-            return {key: _plain(item) for key, item in value.items()}
+            return {str(key): _plain(item) for key, item in value.items()}
         case list() | tuple():
             return [_plain(item) for item in value]
         case datetime():

@@ -15,9 +15,11 @@ from pointsman.api import queryset as queryset_api
 from pointsman.api.conditions import Reason
 from pointsman.core.guards import Arm
 from pointsman.core.recipes import Recipe
+from pointsman.core.shifts import Histogram
 from pointsman.plan import measured
 from pointsman.plan.actions import Action
 from pointsman.plan.facts import Facts, IndexRecord, QuerySetRecord
+from pointsman.plan.tallies import Scores
 from pointsman.plan.tasks import Key, Work
 
 
@@ -155,6 +157,18 @@ class Minute:
 
 
 @dataclass(frozen=True, slots=True)
+class Day:
+    """What the best answers of one index scored on one day at one gateway, so far."""
+
+    date: str
+    """Of UTC, as `2026-03-01`."""
+    index: str
+    sessions: int
+    """Whose queries they were; a query without a session stands for itself."""
+    scores: Histogram
+
+
+@dataclass(frozen=True, slots=True)
 class Shadowed:
     """What became of the queries that also went to an index, off their path."""
 
@@ -185,6 +199,8 @@ class Gateway:
     """Which process answered: another one counts from zero."""
     minutes: tuple[Minute, ...] = ()
     """The last minutes that are over."""
+    days: tuple[Day, ...] = ()
+    """The last days, with what there is of the one under way."""
     shadowed: Shadowed | None = None
     held: tuple[str, ...] = ()
     """Indexes that a query of an older route is still asking."""
@@ -250,6 +266,12 @@ class Deployment:
     streams: measured.Streams = field(default_factory=measured.Streams)
     """What live queries have shown, as of the last minute that was written down."""
     streams_revision: int = 0
+    """The revision of that; 0 where there is none."""
+    days: Mapping[str, tuple[Day, ...]] = field(default_factory=dict)
+    """What each process of a gateway tells, or told before it ended, of the scores of its last days."""
+    scores: Scores = field(default_factory=Scores)
+    """What was written down of the scores."""
+    scores_revision: int = 0
     """The revision of that; 0 where there is none."""
     taken_over: datetime | None = None
     """When the Lease was last taken from an operator that had not given it back; None where it never was."""

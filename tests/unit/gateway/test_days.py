@@ -1,0 +1,91 @@
+"""Scores by day: whole ones and the one under way, through midnight and a restart, bounded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pointsman.gateway import days
+from pointsman.gateway.days import Days
+from pointsman.gateway.telemetry import Ledger
+
+NOON = 19_417 * 86_400.0 + 43_200
+"""2023-03-01T12:00:00Z."""
+
+
+class Clock:
+    now = NOON
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def told(found: Days) -> dict[tuple[str, str], tuple[int, dict[str, int]]]:
+    return {(day["date"], day["index"]): (day["sessions"], day["scores"]) for day in found.report()}
+
+
+def test_the_day_under_way_is_told_of_as_far_as_it_has_come() -> None:
+    found = Days(Clock())
+    for asker, score in (("ana", 200), ("ana", 200), ("ben", 90)):
+        found.count("v7", asker, score)
+    found.count("v8", "ana", 255)
+
+    assert told(found) == {
+        ("2023-03-01", "v7"): (2, {"90": 1, "200": 2}),
+        ("2023-03-01", "v8"): (1, {"255": 1}),
+    }
+
+
+def test_at_midnight_a_day_stays_as_it_is_and_another_begins() -> None:
+    clock = Clock()
+    found = Days(clock)
+    found.count("v7", "ana", 200)
+    clock.now += 43_199.9
+    found.count("v7", "ben", 201)
+    clock.now += 0.1
+    found.count("v7", "ana", 202)
+
+    assert told(found) == {
+        ("2023-03-01", "v7"): (2, {"200": 1, "201": 1}),
+        ("2023-03-02", "v7"): (1, {"202": 1}),
+    }
+
+
+def test_two_whole_days_are_kept_beside_the_one_under_way() -> None:
+    clock = Clock()
+    found = Days(clock)
+    for _ in range(5):
+        found.count("v7", "ana", 200)
+        clock.now += 86_400
+
+    assert sorted(date for date, _ in told(found)) == ["2023-03-04", "2023-03-05"]
+    clock.now += 86_400
+    assert sorted(date for date, _ in told(found)) == ["2023-03-05"]
+
+
+def test_no_more_sessions_are_told_apart_than_there_is_room_for() -> None:
+    found = Days(Clock())
+    for number in range(days.MOST_ASKERS + 5):
+        found.count("v7", str(number), 200)
+
+    assert told(found) == {("2023-03-01", "v7"): (10_000, {"200": 10_005})}
+
+
+def test_only_what_says_something_of_queries_is_of_a_day() -> None:
+    ledger = Ledger(Clock())
+    ledger.answer("v7", 0.001, False, 0.5, asker="ana")
+    ledger.answer("v7", 0.001, True, None, asker="ana")
+    ledger.answer("v8", 0.001, False, 0.5, is_shadow=True, asker="ana")
+    ledger.answer("v7", 0.001, False, 0.5)
+    ledger.fail("v7")
+
+    (day,) = ledger.report("")["days"]
+
+    wanted: dict[str, Any] = {"date": "2023-03-01", "index": "v7", "sessions": 1, "scores": {"192": 1}}
+    assert day == wanted
+
+
+def test_a_report_says_nothing_of_who_asked() -> None:
+    ledger = Ledger(Clock())
+    ledger.answer("v7", 0.001, False, 0.5, asker="xylophone")
+
+    assert "xylophone" not in str(ledger.report(""))
