@@ -11,13 +11,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+# What `make image` builds.
+IMAGE_VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' operator/pointsman/__init__.py)
+IMAGE ?= pointsman:$(IMAGE_VERSION)
+
 # What no generated or downloaded file is in.
 SOURCES := operator tests e2e bench examples
 
 # Tests that need no server of their own and are done in a minute or two.
 QUICK := not controlplane and not server and not helm
 
-.PHONY: help demo test quick verify fmt check generate bench e2e clean control-plane lock chart alerts
+.PHONY: help demo test quick verify fmt check generate bench e2e e2e-down image sbom clean control-plane lock chart alerts
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -63,8 +67,25 @@ fmt: $(INSTALLED) ## Format the code and mend what can be mended
 bench: $(INSTALLED) ## Measure, and write docs/performance.md
 	@if [ -f bench/run.py ]; then $(BIN)/python bench/run.py $(ARGS); else echo "there is no bench/run.py yet"; fi
 
-e2e: ## Run on a whole cluster with the built image (comes with a later release)
-	@echo "make e2e comes with a later release; make test runs against a real API server already"
+e2e: $(INSTALLED) ## Run the stories on a whole cluster with the built image and the chart (KEEP=1 leaves it up)
+	@PYTHONPATH=operator:. KEEP="$(KEEP)" $(BIN)/python -m e2e.run $(ARGS)
+
+e2e-down: $(INSTALLED) ## End the cluster that `make e2e KEEP=1` left up
+	@PYTHONPATH=operator:. $(BIN)/python -m e2e.cluster down
+
+image: ## Build the image with buildah or docker (IMAGE=name:tag BASE=registry/python BUILDER=the same with pip)
+	@tool=$$(command -v buildah || command -v docker) || { echo "neither buildah nor docker is installed"; exit 1; }; \
+	case $$tool in *buildah) build="bud --layers $(if $(filter 0,$(shell id -u)),--isolation=chroot)";; *) build=build;; esac; \
+	$$tool $$build --tag "$(IMAGE)" $(if $(BASE),--build-arg "BASE=$(BASE)") $(if $(BUILDER),--build-arg "BUILDER=$(BUILDER)") \
+		--build-arg VERSION="$(IMAGE_VERSION)" --build-arg REVISION="$$(git rev-parse HEAD 2> /dev/null || echo unknown)" \
+		$(if $(PIP_INDEX_URL),--build-arg PIP_INDEX_URL) .
+
+sbom: $(INSTALLED) ## Write what the image's packages are to build/sbom.cdx.json (CycloneDX)
+	@[ -x build/sbom/bin/cyclonedx-py ] || { $(PYTHON) -m venv build/sbom && build/sbom/bin/python -m pip install --quiet \
+		--disable-pip-version-check --require-hashes -r requirements-sbom.lock; }
+	@build/sbom/bin/cyclonedx-py requirements requirements-image.lock --pyproject pyproject.toml --mc-type application \
+		--output-reproducible --output-format JSON --output-file build/sbom.cdx.json
+	@echo "build/sbom.cdx.json: $$(grep -c '"purl"' build/sbom.cdx.json) packages"
 
 chart: $(INSTALLED) control-plane ## Try the chart with helm on a real API server (helm is built, once, about 3 minutes)
 	@$(BIN)/python -c 'from e2e.cluster import programs; programs.built(programs.HELM)'
@@ -86,6 +107,12 @@ lock: ## Resolve the dependencies anew (needs uv)
 	@$(UV) pip compile pyproject.toml --extra s3 --extra embedded --group dev --universal --generate-hashes \
 		--no-emit-index-url --no-header --python-version 3.11 --upgrade --quiet -o requirements.lock
 	@echo "requirements.lock: $$(grep -c '==' requirements.lock) packages"
+	@# The image's: what runs, in the versions that were tested.
+	@$(UV) pip compile pyproject.toml --extra s3 --constraint requirements.lock --universal --generate-hashes \
+		--no-emit-index-url --no-header --no-annotate --python-version 3.11 --upgrade --quiet -o requirements-image.lock
+	@echo "requirements-image.lock: $$(grep -c '==' requirements-image.lock) packages"
+	@echo 'cyclonedx-bom>=7,<8' | $(UV) pip compile - --universal --generate-hashes --no-emit-index-url --no-header \
+		--no-annotate --python-version 3.11 --upgrade --quiet -o requirements-sbom.lock
 
 # The package itself is put on the path instead of being installed: that needs no build backend and no download.
 $(INSTALLED): requirements.lock

@@ -77,6 +77,12 @@ def install() -> None:
             run(each, line, {"DEBIAN_FRONTEND": "noninteractive"})
 
 
+def helm() -> Path:
+    """Return where helm is: what the user has, or a build of it."""
+    found = _which("helm")
+    return built(HELM) if found is None else Path(found)
+
+
 def built(module: Module) -> Path:
     """Return the path of a program, which the first time is built from its module."""
     target = release.target()

@@ -1,6 +1,6 @@
 """Live queries: the corpus's judged queries, sent to the gateway at a steady rate, whatever becomes of the answers.
 
-    python examples/stdlib/traffic.py URL QUERIES LOG --rate 60 --sessions 400
+    python examples/stdlib/traffic.py URL QUERIES LOG --rate 60 --sessions 400 [--token-file PATH] [--retries 1]
 
 Open-loop: a query is sent when its time has come, not when the one before was answered. Each answer becomes one line of
 the log, as it was given. Ends at SIGTERM, once what is under way was answered.
@@ -26,8 +26,10 @@ TOP = 10
 class Traffic:
     """One stream of queries."""
 
-    def __init__(self, url: str, queries: list[dict[str, str]], log: Path, sessions: int) -> None:
-        self._url, self._queries, self._sessions = url, queries, sessions
+    def __init__(
+        self, url: str, queries: list[dict[str, str]], log: Path, sessions: int, token: Path | None, retries: int
+    ) -> None:
+        self._url, self._queries, self._sessions, self._token, self._retries = url, queries, sessions, token, retries
         self._log = log.open("w", buffering=1)
         self._stopped = asyncio.Event()
         self._seed = random.Random(7)
@@ -60,18 +62,23 @@ class Traffic:
         session = f"session-{self._seed.randrange(self._sessions)}"
         sent = time.monotonic()
         said: dict[str, Any] = {"number": number, "query": query["id"], "session": session, "due": due, "sent": sent}
-        try:
-            body = {"query": query["text"], "topK": TOP, "session": session}
-            async with client.post(self._url, json=body) as answer:
-                said["status"] = answer.status
-                if answer.status == 200:
-                    found = await answer.json()
-                    said |= {name: found[name] for name in ("version", "snapshot", "space", "index", "route")}
-                    said["hits"] = [[hit["document"], hit["score"]] for hit in found["results"]]
-                else:
-                    said["error"] = (await answer.text())[:300]
-        except (aiohttp.ClientError, TimeoutError) as error:
-            said |= {"status": 0, "error": type(error).__name__}
+        body = {"query": query["text"], "topK": TOP, "session": session}
+        # Read anew, since the cluster replaces it.
+        headers = {"Authorization": f"Bearer {self._token.read_text()}"} if self._token else {}
+        for tried in range(self._retries + 1):
+            try:
+                async with client.post(self._url, json=body, headers=headers) as answer:
+                    said["status"] = answer.status
+                    if answer.status == 200:
+                        found = await answer.json()
+                        said |= {name: found[name] for name in ("version", "snapshot", "space", "index", "route")}
+                        said["hits"] = [[hit["document"], hit["score"]] for hit in found["results"]]
+                    else:
+                        said["error"] = (await answer.text())[:300]
+                break
+            except (aiohttp.ClientError, TimeoutError) as error:
+                # No answer at all: whoever was asked has gone, and another one can be asked the same.
+                said |= {"status": 0, "error": type(error).__name__, "lost": tried + 1}
         said["done"] = time.monotonic()
         self._log.write(json.dumps(said) + "\n")
 
@@ -84,9 +91,11 @@ async def main() -> None:
     arguments.add_argument("log", type=Path)
     arguments.add_argument("--rate", type=float, default=60.0)
     arguments.add_argument("--sessions", type=int, default=400)
+    arguments.add_argument("--token-file", type=Path)
+    arguments.add_argument("--retries", type=int, default=0, help="how often to ask again where a connection broke")
     given = arguments.parse_args()
     queries = [json.loads(line) for line in given.queries.read_text().splitlines()]
-    traffic = Traffic(given.url, queries, given.log, given.sessions)
+    traffic = Traffic(given.url, queries, given.log, given.sessions, given.token_file, given.retries)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, traffic.stop)
     await traffic.run(given.rate)

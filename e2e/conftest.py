@@ -1,0 +1,35 @@
+"""What the stories share: Pointsman installed, the example Ready, queries asked from then on, none of them failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from e2e.stage import Stage
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the stories, which run by `make e2e` alone."""
+    for item in items:
+        item.add_marker(pytest.mark.e2e)
+        item.add_marker(pytest.mark.timeout(1200))
+
+
+@pytest.fixture(scope="session")
+def served(here: Stage) -> Stage:
+    """The stage with the chart installed, the example Ready with v7, and queries asked from then on."""
+    here.install()
+    here.declare()
+    here.wait(lambda: here.is_ready("v7"), "the example to be Ready")
+    here.ask()
+    return here
+
+
+@pytest.fixture
+def live(served: Stage) -> Iterator[Stage]:
+    """The same at rest, for one story; every query that was asked meanwhile has to be answered."""
+    served.answers()
+    yield served
+    answers = served.answers()
+    assert answers.count > 0, "nobody asked anything"
+    assert answers.failed == 0, f"{answers.failed} of {answers.count} queries failed, such as {answers.examples}"

@@ -1,0 +1,280 @@
+"""The cluster with everything on it, as the stories see it: what do they edit, what do they wait for, what is read?"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+import yaml
+from e2e import stack
+from e2e.cluster import programs
+from e2e.cluster.images import ROOT
+from e2e.cluster.kube import Kube
+from e2e.cluster.node import Node
+from examples.stdlib import corpus
+
+PATIENCE = 300.0
+DEPLOYMENT, DATASET, QUERY_SET = "indexdeployment", "embeddingdataset", "queryset"
+RATE = 20.0
+"""Live queries a second: two cores carry the whole cluster as well."""
+
+# Runs in the pod of whoever asks: what was answered behind a byte of the log, in a few numbers.
+_COUNT = """
+import collections, json, sys
+path, offset = "/tmp/answers.jsonl", int(sys.argv[1])
+count, failed, versions, lost, slowest = 0, [], collections.Counter(), 0, 0.0
+with open(path) as log:
+    log.seek(offset)
+    while (line := log.readline()).endswith("\\n"):
+        row = json.loads(line)
+        offset = log.tell()
+        count += 1
+        lost += row.get("lost", 0) > 0
+        if row["status"] == 200:
+            versions[row["version"]] += 1
+            slowest = max(slowest, row["done"] - row["due"])
+        else:
+            failed.append({"status": row["status"], "error": row["error"], "session": row["session"]})
+print(json.dumps({"offset": offset, "count": count, "failed": len(failed), "examples": failed[:3],
+                  "versions": versions, "lost": lost, "slowest": slowest}))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What became of the live queries over a stretch of time."""
+
+    count: int
+    failed: int
+    examples: Sequence[Mapping[str, Any]]
+    """Some that failed, with what was said."""
+    versions: Mapping[str, int]
+    lost: int
+    """Queries whose connection broke, and that were asked again."""
+    slowest: float
+    """Seconds from when a query was due until it was answered."""
+
+
+@dataclass
+class Stage:
+    """One cluster, and the folder in which what the stories need is written."""
+
+    kube: Kube
+    folder: Path
+    image: str
+    node: Node | None = None
+    """Where the cluster is this machine's own node: faults of the machine itself can be made."""
+    keys: stack.Keys = field(default_factory=stack.Keys.make)
+    _offset: int = 0
+
+    # What a platform team does.
+
+    def provide(self, database: str, object_store: str) -> None:
+        """Bring up what Pointsman needs and does not bring: a database, and an object store with the texts."""
+        texts = self.folder / "corpus"
+        texts.mkdir(parents=True, exist_ok=True)
+        corpus.write(texts)
+        self.kube.apply([stack.namespace()])
+        self.kube.apply(
+            [*stack.secrets_for(self.keys), *stack.database(database), *stack.object_store(object_store)],
+        )
+        for name in (stack.DATABASE, stack.STORE):
+            self.wait(functools.partial(self.kube.is_available, stack.NAMESPACE, name), f"{name} to be there")
+        with self.object_store() as client:
+            for bucket in (stack.CORPUS_BUCKET, stack.STORE_BUCKET):
+                client.create_bucket(Bucket=bucket)
+            for path in texts.glob("*.jsonl"):
+                client.put_object(Bucket=stack.CORPUS_BUCKET, Key=path.name, Body=path.read_bytes())
+
+    def install(self, *more: str) -> None:
+        """Install the chart, or upgrade it, and wait until it says that it is there."""
+        values = self.folder / "values.yaml"
+        values.write_text(yaml.safe_dump(dict(stack.chart_values(self.image))))
+        command = [str(programs.helm()), "upgrade", "--install", stack.RELEASE, str(ROOT / "charts" / "pointsman")]
+        flags = ["--namespace", stack.NAMESPACE, "--values", str(values), "--wait", "--timeout", "5m", *more]
+        self.kube.command([*command, *flags])
+
+    # What a user does.
+
+    def declare(self) -> None:
+        """Apply the example: a dataset, a query set, and a deployment that serves its first version."""
+        self.kube.apply([self._dataset("v7"), self._query_set(), self._deployment()])
+
+    def add_version(self, name: str, dimensions: int, template: str = "{name}. {text}", tokens: int = 4096) -> None:
+        """Add a version to the dataset."""
+        found = self.kube.get(DATASET, stack.NAME, stack.NAMESPACE)
+        versions = [*found["spec"]["versions"], version(name, dimensions, template, tokens)]
+        self.patch(DATASET, {"spec": {"versions": versions}})
+
+    def serve(self, wanted: str, steps: Sequence[Mapping[str, Any]] | None = None) -> float:
+        """Change the one line, and the steps with it where they are given; return when that was accepted."""
+        strategy = {} if steps is None else {"strategy": {"steps": list(steps)}}
+        self.patch(DEPLOYMENT, {"spec": {"version": wanted, **strategy}})
+        return time.monotonic()
+
+    def patch(self, kind: str, patch: Mapping[str, Any]) -> None:
+        """Merge a patch into one of the example's resources."""
+        self.kube.patch(kind, stack.NAME, stack.NAMESPACE, patch)
+
+    def ask(self, rate: float = RATE) -> None:
+        """Have the judged queries asked from now on."""
+        self.kube.apply(stack.asker(self.image, self.folder / "corpus" / "queries.jsonl", rate))
+        self.wait(lambda: self.kube.is_available(stack.NAMESPACE, stack.ASKER), "somebody who asks")
+        self.wait(lambda: self.answers(keep=False).versions, "the first answer")
+
+    def answers(self, keep: bool = True) -> Answers:
+        """Return what was answered since this was asked last; with `keep` false it will be told again."""
+        command = ["exec", f"deployment/{stack.ASKER}", "-n", stack.NAMESPACE, "--", "python", "-c", _COUNT]
+        said = json.loads(self.kube.run(*command, str(self._offset)))
+        offset = said.pop("offset")
+        if keep:
+            self._offset = offset
+        return Answers(**said)
+
+    # What everybody sees.
+
+    def status(self) -> dict[str, Any]:
+        """Return all that the deployment says of itself."""
+        found: dict[str, Any] = self.kube.get(DEPLOYMENT, stack.NAME, stack.NAMESPACE).get("status", {})
+        return found
+
+    def is_ready(self, wanted: str) -> bool:
+        """Whether the deployment says Ready of a version, at its newest generation."""
+        found = self.kube.get(DEPLOYMENT, stack.NAME, stack.NAMESPACE)
+        status = found.get("status", {})
+        conditions = {each["type"]: each["status"] for each in status.get("conditions", ())}
+        is_current = status.get("observedGeneration") == found["metadata"]["generation"]
+        return is_current and status.get("servingVersion") == wanted and conditions.get("Ready") == "True"
+
+    def weight(self, wanted: str) -> int:
+        """Return the share of the queries, in percent, that every gateway gives to a version; -1 where it has none."""
+        weights = [i["weight"] for i in self.status().get("indexes", ()) if i["version"] == wanted and "weight" in i]
+        return max((int(weight.get("accepted", -1)) for weight in weights), default=-1)
+
+    def sentence(self) -> str:
+        """Return what the deployment says of itself, and what the pods say where they are not well."""
+        conditions = [*self.status().get("conditions", ())]
+        dataset = self.kube.get(DATASET, stack.NAME, stack.NAMESPACE).get("status", {}).get("conditions", ())
+        said = [f"{each['type']}={each['status']}: {each['message']}" for each in (*conditions, *dataset)]
+        pods = [
+            f"{pod['metadata']['name']}: {state}"
+            for pod in self.kube.list("pods", stack.NAMESPACE)
+            for state in pod.get("status", {}).get("containerStatuses", ())
+            if not state.get("ready")
+        ]
+        return "; ".join([*said, *pods]) or "nothing is said"
+
+    def pods(self, component: str) -> list[dict[str, Any]]:
+        """Return the pods of operator or gateway that are not on their way out."""
+        found = self.kube.list("pods", stack.NAMESPACE, f"app.kubernetes.io/component={component}")
+        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+    def logs(self, component: str) -> str:
+        """Return what operator or gateways logged."""
+        return self.kube.run(
+            "logs", "-n", stack.NAMESPACE, "-l", f"app.kubernetes.io/component={component}", "--tail=-1"
+        )
+
+    def wait(self, is_done: Callable[[], object], what: str, within: float = PATIENCE) -> None:
+        """Wait until something is so; say what is seen where it takes too long."""
+        self.kube.wait(is_done, what, within, self.sentence)
+
+    @contextlib.contextmanager
+    def object_store(self) -> Iterator[Any]:
+        """Return a client of the object store, by a port of this machine's loopback."""
+        with self.forwarded(stack.STORE, stack.S3_PORT) as port:
+            yield botocore.session.get_session().create_client(
+                "s3",
+                endpoint_url=f"http://127.0.0.1:{port}",
+                region_name="us-east-1",
+                aws_access_key_id=self.keys.access,
+                aws_secret_access_key=self.keys.secret,
+            )
+
+    @contextlib.contextmanager
+    def forwarded(self, service: str, port: int) -> Iterator[int]:
+        """Forward a free port of loopback to a Service."""
+        command = ["kubectl", f"--kubeconfig={self.kube.kubeconfig}", "port-forward", "-n", stack.NAMESPACE]
+        process = subprocess.Popen(
+            [*command, f"service/{service}", f":{port}"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        try:
+            assert process.stdout is not None
+            # Forwarding from 127.0.0.1:41234 -> 7070
+            yield int(process.stdout.readline().split(" -> ")[0].rpartition(":")[2])
+        finally:
+            process.terminate()
+            process.wait()
+
+    def _dataset(self, first: str) -> Mapping[str, Any]:
+        files = {**_files("documents"), "credentialsRef": {"name": "corpus"}}
+        source = {"files": files, "idField": "id"}
+        return _resource("EmbeddingDataset", {"source": source, "versions": [version(first, 64)]})
+
+    def _query_set(self) -> Mapping[str, Any]:
+        reference = {"credentialsRef": {"name": "corpus"}}
+        queries, judgements = ({**_files(name), **reference} for name in ("queries", "judgements"))
+        return _resource(
+            "QuerySet", {"queries": {"files": queries}, "judgements": {"files": judgements, "kind": "Complete"}}
+        )
+
+    def _deployment(self) -> Mapping[str, Any]:
+        database = {"host": stack.host(stack.DATABASE), "database": "postgres", "tls": "Disable"}
+        return _resource(
+            "IndexDeployment",
+            {
+                "datasetRef": {"name": stack.NAME},
+                "version": "v7",
+                "backend": {"pgvector": {**database, "credentialsRef": {"name": "database"}}},
+                "strategy": {"steps": STEPS},
+                "gates": {
+                    "evaluation": {"querySetRef": {"name": stack.NAME}, "metric": "nDCG@10", "notWorseBy": "0.02"}
+                },
+                "burnIn": {"for": "5s"},
+            },
+        )
+
+
+STEPS: Sequence[Mapping[str, Any]] = (
+    {"shadow": {"percent": 100, "for": "5s"}},
+    {"weight": 10},
+    {"pause": {"for": "3s"}},
+    {"weight": 50},
+    {"pause": {"for": "3s"}},
+    {"weight": 100},
+)
+HALF_WAY: Sequence[Mapping[str, Any]] = ({"weight": 50}, {"pause": {"for": "30m"}}, {"weight": 100})
+"""Half of the queries go to the candidate, and stay there until somebody edits something."""
+
+
+def version(name: str, dimensions: int, template: str = "{name}. {text}", tokens: int = 4096) -> dict[str, Any]:
+    """Return a version of the example's dataset."""
+    return {
+        "name": name,
+        "model": {"wordllama": {"dimensions": dimensions}},
+        "text": {"template": template, "metadataFields": ["module", "kind"]},
+        "chunking": {"maxTokens": tokens},
+    }
+
+
+def _files(name: str) -> dict[str, Any]:
+    return {"uri": f"s3://{stack.CORPUS_BUCKET}/{name}.jsonl", "format": "jsonl"}
+
+
+def _resource(kind: str, spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    metadata = {"name": stack.NAME, "namespace": stack.NAMESPACE}
+    return {"apiVersion": "pointsman.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": dict(spec)}
+
+
+def folder() -> Path:
+    """Return a new folder for what one run writes."""
+    return Path(tempfile.mkdtemp(prefix="pointsman-e2e-"))
