@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,8 +80,12 @@ class Delivery:
     stage: Stage
     database: Database
     gateway: GatewayProcess
+    other: GatewayProcess
+    """Another gateway where two were asked for, the same one otherwise."""
     door: Door
-    """Another way to the gateway, as the operator knows it: shut, a gateway does not answer."""
+    """The operator's way to the other gateway: shut, that one does not answer."""
+    line: Door
+    """The way of a second gateway to the API server: shut, it serves the routes that it knows."""
     client: httpx.Client = field(default_factory=lambda: httpx.Client(trust_env=False, timeout=30))
 
     # What a user does.
@@ -90,11 +95,11 @@ class Delivery:
         self.stage.declare(DATASET_NAME, self.stage.write(documents(), DATASET_NAME), *VERSIONS)
         self.stage.create(QUERY_SET, JUDGED, judged())
 
-    def deploy(self, name: str, steps: Sequence[Object] = HALF, **spec: Any) -> None:
+    def deploy(self, name: str, steps: Sequence[Object] = HALF, **spec: Any) -> Object:
         """Declare a deployment of v7; `spec` goes into its spec."""
         strategy = {"steps": list(steps)}
-        spec = {"strategy": strategy, "gates": EVALUATED, **spec}
-        self.stage.deploy(name, self.database.spec, dataset=DATASET_NAME, **spec)
+        spec = {"strategy": strategy, "gates": EVALUATED, "dataset": DATASET_NAME, **spec}
+        return self.stage.deploy(name, self.database.spec, **spec)
 
     def want(self, name: str, version: str, **spec: Any) -> None:
         """Change the one line; `spec` is edited with it."""
@@ -116,10 +121,11 @@ class Delivery:
         made = self.stage.admin.create(path, {**body, "spec": {**spec, **changes}})
         return str(made["metadata"]["name"])
 
-    def search(self, name: str, session: str, query: str = "night trains in Kenya") -> httpx.Response:
-        """Search through the gateway."""
+    def search(self, name: str, session: str, gateway: GatewayProcess | None = None) -> httpx.Response:
+        """Search through a gateway."""
         path = f"/v1/namespaces/{self.stage.namespace}/indexes/{name}/search"
-        return self.client.post(self.gateway.url() + path, json={"query": query, "session": session, "topK": 3})
+        body = {"query": "night trains in Kenya", "session": session, "topK": 3}
+        return self.client.post((gateway or self.gateway).url() + path, json=body)
 
     # What a user sees.
 
@@ -150,11 +156,27 @@ class Delivery:
         """Return the newest index of a version."""
         return str(next(i["name"] for i in self.status(name)["indexes"] if i["version"] == version))
 
-    def answering(self, name: str, sessions: int = 40) -> set[str]:
+    def answers(self, name: str, gateway: GatewayProcess | None = None) -> dict[str, str]:
+        """Return which version answers each of some sessions; every query must be answered."""
+        answers = {str(number): self.search(name, str(number), gateway) for number in range(40)}
+        assert {got.status_code for got in answers.values()} == {200}, [got.text for got in answers.values()][:3]
+        return {session: got.json()["version"] for session, got in answers.items()}
+
+    def answering(self, name: str, gateway: GatewayProcess | None = None) -> set[str]:
         """Return which versions answer; every query must be answered."""
-        answers = [self.search(name, str(number)) for number in range(sessions)]
-        assert {answer.status_code for answer in answers} == {200}, [answer.text for answer in answers][:3]
-        return {answer.json()["version"] for answer in answers}
+        return set(self.answers(name, gateway).values())
+
+    def shares(self, name: str, before: Object) -> list[dict[str, int]]:
+        """Return the shares of the versions since a deployment was in a state, one after the other."""
+        routes = weights_of([before, *self.stage.past(DEPLOYMENT, before)]).values()
+        found = [{version: weight for version, weight in route.items() if weight} for route in routes]
+        return [share for share, _ in itertools.groupby(found)]
+
+    def told(self, name: str, before: Object) -> set[tuple[str, str, str]]:
+        """Return type, status and message of every condition that a deployment had since it was in a state."""
+        states = self.stage.past(DEPLOYMENT, before)
+        found = [condition for state in states for condition in state.get("status", {}).get("conditions", ())]
+        return {(condition["type"], condition["status"], condition["message"]) for condition in found}
 
     def report(self, name: str) -> Object:
         """Return what the gateway reports of a deployment."""
@@ -183,13 +205,16 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def delivering(control_plane: plane.ControlPlane, folder: Path, **settings: str) -> Iterator[Delivery]:
-    """Start a database, an operator and a gateway, and declare the dataset; end them after."""
+def delivering(
+    control_plane: plane.ControlPlane, folder: Path, has_other: bool = False, **settings: str
+) -> Iterator[Delivery]:
+    """Start a database, an operator and a gateway, or two, and declare the dataset; end them after."""
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    port, other_port = free_port(), free_port()
     with (
         databases.pgvector(folder) as database,
-        door.before("127.0.0.1", port) as way,
+        door.before("127.0.0.1", other_port if has_other else port) as way,
+        door.before("127.0.0.1", int(control_plane.server.rpartition(":")[2])) as line,
         running(
             control_plane,
             folder / "stage",
@@ -203,8 +228,13 @@ def delivering(control_plane: plane.ControlPlane, folder: Path, **settings: str)
         gateway_process.staged(control_plane, stage.namespace, stage.folder, database) as gateways,
     ):
         database.let_in(stage)
-        gateway = gateways.start(admin_port=str(port), drain="0s")
-        delivery = Delivery(stage, database, gateway, way)
+        gateway = other = gateways.start(admin_port=str(port), drain="0s")
+        if has_other:
+            gateways.kubeconfig = stage.folder / "kubeconfig"
+            written = control_plane.kubeconfig.read_text()
+            gateways.kubeconfig.write_text(written.replace(control_plane.server, f"https://127.0.0.1:{line.port}"))
+            other = gateways.start(admin_port=str(other_port), drain="0s")
+        delivery = Delivery(stage, database, gateway, other, way, line)
         delivery.declare()
         with delivery.client:
             yield delivery

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.integration.delivery import DATASET_NAME, EVALUATED, VERSIONS, Delivery, delivering, judged, weights_of
-from tests.integration.operator_process import APPROVAL, DATASET, DEPLOYMENT, QUERY_SET, Object
+from tests.integration.delivery import EVALUATED, Delivery, delivering, judged, weights_of
+from tests.integration.operator_process import APPROVAL, DEPLOYMENT, QUERY_SET, Object
 
 from pointsman import errors
 from pointsman.controlplane import plane
 
 pytestmark = pytest.mark.server
 
-MIDWAY = ("back", "onward", "answered", "ignored", "aborted", "edited", "suspended", "deleted", "lost", "moved")
+MIDWAY = ("back", "onward", "answered", "ignored", "aborted", "edited", "suspended")
 """Deployments that have come half of the way to v8, and ask a person."""
 SERVING: dict[str, Object] = {
     "rejected": {},
@@ -25,7 +24,6 @@ SERVING: dict[str, Object] = {
     "pinned": {},
     "tuned": {},
     "unjudged": {"gates": {"evaluation": {"querySetRef": {"name": "nowhere"}, "notWorseBy": "0.1"}}},
-    "silent": {},
 }
 """Deployments that serve v7, each with what its spec has of its own."""
 ONE_SHIFT = ["RecordFacts", "PublishRoute"]
@@ -79,16 +77,9 @@ def test_a_to_b_to_a_is_one_shift_and_b_takes_its_steps_again_with_the_index_tha
     delivery.want(midway, "v8")
     delivery.ask(midway)
     assert delivery.index(midway, "v8") == index
-    assert shares(delivery, midway, before) == [{"v8": 50, "v7": 50}, {"v7": 100}, {"v8": 50, "v7": 50}]
+    assert delivery.shares(midway, before) == [{"v8": 50, "v7": 50}, {"v7": 100}, {"v8": 50, "v7": 50}]
     assert MADE.isdisjoint(delivery.stage.tasks(DEPLOYMENT, midway, lines))
     assert delivery.status(midway)["step"]["index"] == 3
-
-
-def shares(delivery: Delivery, name: str, before: Object) -> list[dict[str, int]]:
-    """Return the shares of the versions since a deployment was in a state, one after the other."""
-    routes = weights_of([before, *delivery.stage.past(DEPLOYMENT, before)]).values()
-    found = [{version: weight for version, weight in route.items() if weight} for route in routes]
-    return [share for share, _ in itertools.groupby(found)]
 
 
 def shifts(delivery: Delivery, name: str, since: int) -> list[str]:
@@ -103,7 +94,7 @@ def test_a_to_b_to_c_goes_to_a_first(delivery: Delivery, midway: str) -> None:
     delivery.want(midway, "v10")
     delivery.ask(midway, "v10")
 
-    assert shares(delivery, midway, before) == [{"v8": 50, "v7": 50}, {"v7": 100}, {"v10": 50, "v7": 50}]
+    assert delivery.shares(midway, before) == [{"v8": 50, "v7": 50}, {"v7": 100}, {"v10": 50, "v7": 50}]
     assert delivery.answering(midway) == {"v7", "v10"}
 
 
@@ -329,70 +320,3 @@ def test_queries_that_judge_nothing_hold_the_first_weight_back(delivery: Deliver
     stage.wait(lambda: stage.is_ready(QUERY_SET, "nowhere"), "the queries to be read")
     delivery.want("unjudged", "v8", maxLag="6s")
     delivery.ask("unjudged")
-
-
-# What is lost, silent or gone.
-
-
-@of("lost")
-def test_what_serves_is_lost_on_the_way_and_the_candidate_takes_over(delivery: Delivery, midway: str) -> None:
-    before, lost = delivery.stage.get(DEPLOYMENT, midway), delivery.index(midway, "v7")
-
-    delivery.database.engine.destroy(lost)
-    delivery.stage.wait(lambda: delivery.weights(midway) == {"v8": 100}, "v8 to take all queries")
-
-    assert delivery.answering(midway) == {"v8"}
-    states = delivery.stage.past(DEPLOYMENT, before)
-    told = {found["message"] for state in states for found in state["status"]["conditions"]}
-    assert f"index {lost} is gone from the database; serving v8 normally" in told
-    delivery.wait_for(midway, "UpToDate", v8=100)
-
-
-@of("deleted")
-def test_a_deployment_that_is_deleted_on_the_way_is_let_go_by_the_gateway_and_leaves_nothing(
-    delivery: Delivery, midway: str
-) -> None:
-    resource = delivery.stage.get(DEPLOYMENT, midway)
-    assert len(delivery.database.collections(delivery.stage, resource)) == 2
-
-    delivery.stage.delete(DEPLOYMENT, midway)
-    delivery.stage.wait(lambda: not delivery.stage.exists(DEPLOYMENT, midway), "the deployment to go")
-
-    assert delivery.search(midway, "somebody").status_code == 404
-    assert delivery.database.collections(delivery.stage, resource) == []
-
-
-def test_a_gateway_that_does_not_answer_holds_the_way_up_and_is_named(delivery: Delivery) -> None:
-    name = f"gateway http://127.0.0.1:{delivery.door.port}: cannot be reached (ConnectError)"
-    delivery.door.shut()
-    try:
-        delivery.want("silent", "v8")
-        message = delivery.wait_for("silent", "RouteNotAccepted")
-        assert message == f"v8 waits: {name}; serving v7 normally"
-        condition = delivery.stage.condition(DEPLOYMENT, "silent", "TrafficVerified")
-        assert (condition["status"], condition["message"]) == ("False", name)
-        assert delivery.answering("silent") == {"v7"}
-    finally:
-        delivery.door.open()
-
-    delivery.ask("silent")
-
-
-@of("moved")
-def test_neither_another_connection_nor_a_removed_version_moves_anything(delivery: Delivery, midway: str) -> None:
-    stage, backend = delivery.stage, delivery.database.spec["pgvector"]
-    route = delivery.status(midway)["route"]
-    stage.put_secret("another", delivery.database.credentials, "127.0.0.1")
-
-    delivery.want(midway, "v8", backend={"pgvector": {**backend, "credentialsRef": {"name": "another"}}})
-    stage.edit(DATASET, DATASET_NAME, versions=[version for version in VERSIONS if version["name"] != "v8"])
-    stage.wait(lambda: stage.said(DATASET, DATASET_NAME)[0] == "VersionInUse", "the removal to be held")
-
-    said = r"v8 was removed and is used by [a-z]+; the pinned recipe serves on; declare it again"
-    assert re.fullmatch(said, stage.said(DATASET, DATASET_NAME)[1])
-    stage.wait_for_resyncs(2)
-    delivery.ask(midway)
-    assert delivery.status(midway)["route"] == route
-    assert delivery.answering(midway) == {"v7", "v8"}
-    stage.edit(DATASET, DATASET_NAME, versions=list(VERSIONS))
-    stage.wait(lambda: stage.is_ready(DATASET, DATASET_NAME), "the dataset to be well again")
