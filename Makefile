@@ -88,7 +88,7 @@ sbom: $(INSTALLED) ## Write what the image's packages are to build/sbom.cdx.json
 	@echo "build/sbom.cdx.json: $$(grep -c '"purl"' build/sbom.cdx.json) packages"
 
 chart: $(INSTALLED) control-plane ## Try the chart with helm on a real API server (helm is built, once, about 3 minutes)
-	@$(BIN)/python -c 'from e2e.cluster import programs; programs.built(programs.HELM)'
+	@$(BIN)/python -c 'from e2e.cluster import programs; programs.helm()'
 	@$(BIN)/pytest -q -m helm $(ARGS)
 
 alerts: $(INSTALLED) ## Try the alerts on made-up series with promtool (which has to be installed)

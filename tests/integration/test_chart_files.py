@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from pointsman.api.conditions import Reason
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "pointsman"
@@ -50,3 +53,24 @@ def _unasked(schema: dict[str, Any], values: dict[str, Any], place: str = "") ->
                 yield here
         elif isinstance(values[name], dict):
             yield from _unasked(rule, values[name], here)
+
+
+def _alerts() -> list[dict[str, Any]]:
+    groups = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def test_every_alert_leads_to_its_part_of_the_runbook_and_every_part_is_of_an_alert() -> None:
+    parts = re.findall(r"^### (Pointsman\w+)$", (ROOT / "docs" / "runbook.md").read_text(), re.MULTILINE)
+
+    assert [alert["alert"] for alert in _alerts()] == parts
+    assert all(
+        alert["annotations"]["runbook_url"] == f"docs/runbook.md#{alert['alert'].lower()}" for alert in _alerts()
+    )
+    assert {alert["labels"]["severity"] for alert in _alerts()} <= {"critical", "warning", "info"}
+
+
+def test_every_reason_is_in_the_runbook() -> None:
+    page = (ROOT / "docs" / "runbook.md").read_text()
+
+    assert sorted(reason for reason in Reason if f"`{reason}`" not in page) == []
