@@ -11,6 +11,20 @@ from hypothesis import settings
 
 from pointsman.controlplane import binaries, plane
 
+LONGEST = (
+    *("test_sigkill", "test_takeover", "test_delivery", "test_delivery_disturbed", "test_crash_anywhere"),
+    *(
+        "test_operator",
+        "test_delivery_under_load",
+        "test_bad_input",
+        "test_gateway",
+        "test_lasting",
+        "test_control_plane",
+    ),
+    *("test_backends", "test_properties", "test_embedders", "test_gateways_poller"),
+)
+"""Files that take long. Begun first, none of them is what everybody waits for at the end."""
+
 # A machine that is busy with something else is no failure.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
@@ -36,11 +50,22 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses the control plane, so that `-m "not controlplane"` never starts one."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what uses the control plane, so that `-m "not controlplane"` never starts one.
+
+    Where several processes share the tests, keep those of a file together, as they share what it started, and begin
+    with the longest.
+    """
     for item in items:
         if "control_plane" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.controlplane)
+    if not hasattr(config, "workerinput"):
+        return
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    rank = {name: position for position, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -58,11 +58,15 @@ class Tripwire:
     at: int | None = None
     after: bool = False
     trace: list[str] = field(default_factory=list)
+    looks: list[int] = field(default_factory=list)
+    """In which look of the loop each effect was."""
+    look: int = 0
     observers: list[Callable[[], None]] = field(default_factory=list)
 
     def run(self, name: str, effect: Callable[[], Any]) -> Any:
         number = len(self.trace)
         self.trace.append(name)
+        self.looks.append(self.look)
         if number == self.at and not self.after:
             raise Crash(f"before {name}")
         result = effect()
@@ -71,6 +75,16 @@ class Tripwire:
         if number == self.at and self.after:
             raise Crash(f"after {name}")
         return result
+
+    def moments(self) -> Iterator[tuple[int, bool]]:
+        """Yield each moment to be killed at: before each effect, and after each that is the last of its look.
+
+        Within a look nothing lasts but effects, so that killed after one is killed before the next.
+        """
+        for number, look in enumerate(self.looks):
+            yield number, False
+            if self.looks[number + 1 : number + 2] != [look]:
+                yield number, True
 
 
 class Wired:
@@ -284,7 +298,9 @@ def settle(stage: Stage, tripwire: Tripwire, here: World | None = None, rounds: 
             ]
             for key in (DATASET_KEY, QUERY_SET_KEY, DEPLOYMENT_KEY, *approvals):
                 try:
+                    tripwire.look += 1
                     cast(OneLookLater, here.runner).before_look(key)
+                    tripwire.look += 1
                     reconcile(key, here, stage.now())
                 except Crash:
                     here = world(stage, tripwire)
