@@ -12,14 +12,18 @@ WORKDIR /build
 COPY requirements-image.lock .
 # An index of one's own; `--build-arg PIP_INDEX_URL` passes on what the environment says. It stays in this stage.
 ARG PIP_INDEX_URL
-# Wheels alone, each with its hash: nothing is compiled, and nothing is run while installing. Tests of packages are left
-# out, pip leaves again, and what is left is compiled to bytecode, since a read-only image could not keep it.
+# Wheels alone, each with its hash: nothing is compiled, and nothing is run while installing.
 RUN python3 -m venv /opt/pointsman \
  && /opt/pointsman/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir --no-compile \
-      --only-binary :all: --require-hashes --requirement requirements-image.lock \
- && /opt/pointsman/bin/python -m pip uninstall --quiet --yes --disable-pip-version-check setuptools pip 2> /dev/null \
+      --only-binary :all: --require-hashes --requirement requirements-image.lock
+# Out goes what never runs here: pip, tests and headers of packages, and two large parts that nothing imports, a second
+# client of Kubernetes and one of Arrow Flight. What is left is compiled, since a read-only container could not keep it.
+RUN /opt/pointsman/bin/python -m pip uninstall --quiet --yes --disable-pip-version-check setuptools pip 2> /dev/null \
  && rm -f /opt/pointsman/bin/pip* /opt/pointsman/bin/[Aa]ctivate* \
  && find /opt/pointsman -depth -type d \( -name tests -o -name __pycache__ \) -exec rm -rf {} + \
+ && rm -rf /opt/pointsman/lib/python3*/site-packages/kubernetes/aio \
+      /opt/pointsman/lib/python3*/site-packages/pyarrow/include /opt/pointsman/lib/python3*/site-packages/pyarrow/src \
+      /opt/pointsman/lib/python3*/site-packages/pyarrow/*flight* \
  && find /opt/pointsman -type f \( -name '*.pyi' -o -name '*.pxd' -o -name '*.h' -o -name '*.hpp' \) -delete \
  && /opt/pointsman/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/pointsman/lib
 COPY operator/pointsman /build/pointsman

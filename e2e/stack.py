@@ -145,7 +145,7 @@ def asker(image: str, queries: Path, rate: float) -> Sequence[Object]:
         "name": ASKER,
         "image": image,
         "command": ["python", "/asker/traffic.py", url, "/asker/queries.jsonl", "/tmp/answers.jsonl"],
-        "args": ["--rate", str(rate), "--token-file", "/run/token/token", "--retries", "1"],
+        "args": ["--rate", str(rate), "--token-file", "/run/token/token", "--retries", "4"],
         "volumeMounts": [
             {"name": "files", "mountPath": "/asker"},
             {"name": "answers", "mountPath": "/tmp"},

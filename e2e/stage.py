@@ -31,7 +31,7 @@ RATE = 20.0
 _COUNT = """
 import collections, json, sys
 path, offset = "/tmp/answers.jsonl", int(sys.argv[1])
-count, failed, versions, lost, slowest = 0, [], collections.Counter(), 0, 0.0
+count, failed, versions, lost, slowest = 0, collections.Counter(), collections.Counter(), 0, 0.0
 with open(path) as log:
     log.seek(offset)
     while (line := log.readline()).endswith("\\n"):
@@ -43,8 +43,8 @@ with open(path) as log:
             versions[row["version"]] += 1
             slowest = max(slowest, row["done"] - row["due"])
         else:
-            failed.append({"status": row["status"], "error": row["error"], "session": row["session"]})
-print(json.dumps({"offset": offset, "count": count, "failed": len(failed), "examples": failed[:3],
+            failed[f"{row['status']} {row['error'][:200]}"] += 1
+print(json.dumps({"offset": offset, "count": count, "failed": failed,
                   "versions": versions, "lost": lost, "slowest": slowest}))
 """
 
@@ -54,9 +54,8 @@ class Answers:
     """What became of the live queries over a stretch of time."""
 
     count: int
-    failed: int
-    examples: Sequence[Mapping[str, Any]]
-    """Some that failed, with what was said."""
+    failed: Mapping[str, int]
+    """How many failed with which status and message."""
     versions: Mapping[str, int]
     lost: int
     """Queries whose connection broke, and that were asked again."""

@@ -45,10 +45,13 @@ class Module:
     name: str
     package: str
     version: str
+    source: Path | None = None
+    """A program of our own that takes less of the module than its own does."""
 
 
 HELM = Module("helm", "helm.sh/helm/v3/cmd/helm", "v3.22.0")
-COREDNS = Module("coredns", "github.com/coredns/coredns", "v1.15.0")
+_DNS = Path(__file__).resolve().parents[1] / "images" / "dns.go"
+COREDNS = Module("coredns", "github.com/coredns/coredns", "v1.15.0", _DNS)
 VERSITYGW = Module("versitygw", "github.com/versity/versitygw/cmd/versitygw", "v1.8.0")
 
 
@@ -89,15 +92,23 @@ def built(module: Module) -> Path:
     path = binaries.Finder().home().parent / "programs" / f"{module.name}-{module.version}-{target}"
     if path.exists():
         return path
-    found = shutil.which("go")
-    if found is None:
+    go = shutil.which("go")
+    if go is None:
         raise NodeError(f"{module.name} {module.version} is built from its Go module: install Go")
     making = path.parent / f".making-{os.getpid()}"
+    making.mkdir(parents=True)
+    settings = {"GOBIN": str(making), "CGO_ENABLED": "0", "GOFLAGS": "-mod=mod -buildvcs=false", "GOWORK": "off"}
+    flags = ["-trimpath", "-ldflags", "-s -w"]
+    wanted = f"{module.package}@{module.version}"
     with progress.Progress(sys.stderr, f"Building {module.name} {module.version}, once for this machine") as line:
         try:
-            settings = {"GOBIN": str(making), "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false", "GOWORK": "off"}
-            flags = ["-trimpath", "-ldflags", "-s -w"]
-            run([found, "install", *flags, f"{module.package}@{module.version}"], line, settings)
+            if module.source is None:
+                run([go, "install", *flags, wanted], line, settings)
+            else:
+                shutil.copy(module.source, making / "main.go")
+                own = [["mod", "init", module.name], ["get", wanted], ["mod", "tidy"], ["build", *flags]]
+                for arguments in own:
+                    run([go, *arguments], line, settings, making)
             (making / module.name).replace(path)
         finally:
             shutil.rmtree(making, ignore_errors=True)
@@ -109,11 +120,18 @@ def _which(program: str) -> str | None:
     return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 
-def run(command: Sequence[str], line: progress.Progress, settings: Mapping[str, str] | None = None) -> None:
+def run(
+    command: Sequence[str],
+    line: progress.Progress,
+    settings: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> None:
     """Run a program that takes long. Raises NodeError with its last words where it fails."""
     with tempfile.TemporaryFile() as said:
         environment = {**os.environ, **(settings or {})}
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+        process = subprocess.Popen(
+            command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=said, stderr=said
+        )
         try:
             while process.poll() is None:
                 time.sleep(_LOOK_EVERY_SECONDS)

@@ -21,6 +21,8 @@ from typing import Any
 import aiohttp
 
 TOP = 10
+FIRST_PAUSE = 0.1
+"""Seconds before a query whose connection broke is asked again; twice as many each time."""
 
 
 class Traffic:
@@ -79,6 +81,7 @@ class Traffic:
             except (aiohttp.ClientError, TimeoutError) as error:
                 # No answer at all: whoever was asked has gone, and another one can be asked the same.
                 said |= {"status": 0, "error": type(error).__name__, "lost": tried + 1}
+                await asyncio.sleep(FIRST_PAUSE * 2**tried)
         said["done"] = time.monotonic()
         self._log.write(json.dumps(said) + "\n")
 
