@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -193,4 +193,34 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Give connections back."""
+        ...
+
+
+class Sent(Protocol):
+    """A search that was sent and is not answered yet. Used by one thread, which waits for many."""
+
+    def fileno(self) -> int:
+        """Return what becomes readable when more of the answer has come; only until `answer` or `give_up`."""
+        ...
+
+    def answer(self) -> list[Hit] | None:
+        """Read what has come, without waiting; return what was found once that is whole, None before.
+
+        Fewer than the limit say nothing: `search` may find more.
+        """
+        ...
+
+    def give_up(self) -> None:
+        """Wait for no answer any more."""
+        ...
+
+
+@runtime_checkable
+class Sends(Protocol):
+    """What a backend may be beside: one that is sent searches by a thread that does not wait for their answers."""
+
+    def send_search(
+        self, name: str, vector: npt.NDArray[np.float32], limit: int, where: filters.Filter | None
+    ) -> Sent | None:
+        """Send what `search` would, at once; None, and nothing was sent, where that cannot be. Ask `search` then."""
         ...

@@ -90,6 +90,11 @@ class Settings(BaseSettings):
     called `admin`."""
     work_timeout: Annotated[Span, Field(gt=timedelta(0), le=timedelta(days=30))] = timedelta(hours=6)
     """How long one piece of work may take before it is stopped and started again, such as `90m`."""
+    metrics_host: Annotated[str, Field(min_length=1)] = "0.0.0.0"
+    """The address of the operator's metrics and probes: `/metrics`, `/healthz`, `/readyz`."""
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
+    """Their port, which lets in whoever reaches it: keep it inside the cluster. Without one there is neither; 0 takes a
+    free one and logs it."""
     lease_namespace: str = ""
     """The namespace of the Lease that keeps two operators apart; empty for that of the operator's pod, and for
     `default` outside of a cluster."""
@@ -118,6 +123,9 @@ class GatewaySettings(BaseSettings):
     tokens_file: Path | None = None
     """The file of tokens, one a line: the token or `sha256:` and its hash, and behind it the namespaces that it is for,
     separated by commas; without any, all. Read again when it changes."""
+    audiences: Names = ()
+    """Whom tokens of the cluster have to be meant for, one of them at least; empty for the API server itself, whose
+    tokens open more than this gateway. For `kubernetes` alone."""
     certificate: Path | None = None
     """The certificate for TLS, in PEM; plain HTTP without one. Read again when it changes."""
     key: Path | None = None

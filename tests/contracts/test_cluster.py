@@ -316,6 +316,11 @@ def test_a_real_cluster_says_whose_token_it_is_and_what_they_may(
     assert caller.name == f"system:serviceaccount:{real.namespace}:searcher"
     assert not real.cluster.may_search(caller, real.namespace, "papers")
     assert real.cluster.caller("forged") is None
+    assert real.cluster.caller(token, ["gateway"]) is None
+    spec = {"spec": {"audiences": ["gateway"]}}
+    ours = administrator.create(f"{core}/searcher/token", spec)["status"]["token"]
+    assert real.cluster.caller(ours, ["other", "gateway"]) == caller
+    assert (real.cluster.caller(ours), real.cluster.caller(ours, ["other"])) == (None, None)
 
     rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{real.namespace}"
     rule = {"apiGroups": ["pointsman.dev"], "resources": ["indexdeployments/search"], "verbs": ["create"]}

@@ -156,24 +156,36 @@ class Pgvector:
         self, name: str, vector: npt.NDArray[np.float32], limit: int, where: filters.Filter | None
     ) -> list[ports.Hit]:
         """Walk the graph until enough rows pass; look at all rows that pass where that found too few."""
+        statement, parameters = self._nearest(name, vector, limit, where)
+        with self._connections.query(name, _candidates(limit)) as session:
+            found = session.fetch(statement, parameters)
+        if len(found) < limit:
+            # The walk ends after hnsw.max_scan_tuples rows, however few of them passed.
+            with self._connections.transaction(name) as session:
+                session.execute("SET LOCAL enable_indexscan = off")
+                found = session.fetch(statement, parameters)
+        return pgvector_rows.hits(found)
+
+    def send_search(
+        self, name: str, vector: npt.NDArray[np.float32], limit: int, where: filters.Filter | None
+    ) -> pgvector_connections.Sent[list[ports.Hit]] | None:
+        """Send the walk through the graph alone, on a connection that is idle."""
+        statement, parameters = self._nearest(name, vector, limit, where)
+        return self._connections.send(name, _candidates(limit), statement, parameters, pgvector_rows.hits)
+
+    def _nearest(
+        self, name: str, vector: npt.NDArray[np.float32], limit: int, where: filters.Filter | None
+    ) -> tuple[str, list[bytes | str]]:
         condition, parameters = ("TRUE", []) if where is None else pgvector_rows.where(where)
-        columns = "point_id, document, ordinal, text, metadata"
+        columns = pgvector_rows.FOUND
         # The vector is sent once: with many dimensions, reading it takes the server longer than the search.
         statement = (
             f"SELECT {columns}, 1 - distance FROM (SELECT {columns}, "
             f"embedding <=> %s::{_type(len(vector))} AS distance FROM {self._quoted(name)} "
             f"WHERE {condition} ORDER BY distance LIMIT %s) AS nearest ORDER BY distance"
         )
-        arguments = (pgvector_rows.literal(vector), *parameters, limit)
-        candidates = min(1000, max(100, 2 * limit))
-        with self._connections.query(name, candidates) as session:
-            found = session.execute(statement, arguments, binary=True)
-        if len(found) < limit:
-            # The walk ends after hnsw.max_scan_tuples rows, however few of them passed.
-            with self._connections.transaction(name) as session:
-                session.execute("SET LOCAL enable_indexscan = off")
-                found = session.execute(statement, arguments, binary=True)
-        return [ports.Hit(row[0].bytes, row[1], row[2], float(row[5]), row[3], row[4]) for row in found]
+        sent = pgvector_rows.sent(vector, len(vector) > MOST_VECTOR)
+        return pgvector_rows.numbered(statement), [sent, *parameters, str(limit)]
 
     def publish(self, alias: str, name: str) -> None:
         """Make the alias a view of the table, in one transaction."""
@@ -295,6 +307,10 @@ class Pgvector:
 
 def _type(dimensions: int) -> str:
     return "halfvec" if dimensions > MOST_VECTOR else "vector"
+
+
+def _candidates(limit: int) -> int:
+    return min(1000, max(100, 2 * limit))
 
 
 def _uuids(point_ids: Sequence[bytes]) -> list[uuid.UUID]:

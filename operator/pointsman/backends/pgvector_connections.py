@@ -6,30 +6,30 @@ Errors are told apart by SQLSTATE and said in words of our own: PostgreSQL's mes
 from __future__ import annotations
 
 import contextlib
-import json
-import re
 import ssl
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
-import orjson
 import psycopg
 import psycopg.types.json
+from psycopg import pq
 
 from pointsman import errors
 from pointsman.api.conditions import Reason
-from pointsman.backends import markers
+from pointsman.backends import markers, pgvector_rows
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
+T = TypeVar("T")
 
 CALL_SECONDS = 30
 CONNECT_SECONDS = 10
 IDLE = 8
+MOST_SENT = 16 << 10
+"""Bytes of parameters that a connection nobody uses takes at once, whatever the system's buffers are."""
 _OLDEST_EXTENSION = (0, 8)
-_MANY_DIGITS = re.compile(rb"[0-9]{19}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,15 @@ class Session:
         cursor = self._connection.execute(statement.encode(), parameters or None, binary=binary)
         return cursor.fetchall() if cursor.description else []
 
+    def fetch(self, statement: str, parameters: Sequence[bytes | str]) -> list[pgvector_rows.Row]:
+        """Return the rows of a statement with `$1` and so on, as they were sent: in PostgreSQL's binary formats.
+
+        Parameters that are bytes are in these too. It does without the client's cursors, at a third of their price.
+        """
+        values, formats = _sent(parameters)
+        connection = self._connection.pgconn
+        return _rows(connection.exec_params(statement.encode(), values, None, formats, pq.Format.BINARY))
+
     def copy(self, statement: str, body: bytes) -> None:
         """Send the body of a COPY."""
         with self._connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
@@ -78,6 +87,45 @@ class Session:
             cursor.execute(statement.encode(), binary=True)
             while rows := cursor.fetchmany(size):
                 yield rows
+
+
+class Sent(Generic[T]):
+    """A statement that was sent. Its connection is its own until the answer was read, or it is given up."""
+
+    def __init__(
+        self, connections: Connections, connection: _Connection, name: str, read: Callable[[list[pgvector_rows.Row]], T]
+    ) -> None:
+        self._connections, self._connection, self._name, self._read = connections, connection, name, read
+        self._result: pq.abc.PGresult | None = None
+
+    def fileno(self) -> int:
+        """Return what becomes readable when more of the answer has come."""
+        return self._connection.pgconn.socket
+
+    def answer(self) -> T | None:
+        """Read what has come, without waiting; return the answer once it is whole, None before."""
+        connection = self._connection.pgconn
+        with self._connections.mapped(self._name):
+            try:
+                connection.consume_input()
+                while not connection.is_busy():
+                    result = connection.get_result()
+                    if result is None:
+                        break
+                    self._result = result
+                else:
+                    return None
+            except BaseException:
+                self._connection.close()
+                self._connections.give_back(self._connection)
+                raise
+            self._connections.give_back(self._connection)
+            assert self._result is not None, "the client makes a result of its own where the server sent none"
+            return self._read(_rows(self._result))
+
+    def give_up(self) -> None:
+        """Wait for no answer; with its connection the statement ends, or with its time."""
+        self._connection.close()
 
 
 class Connections:
@@ -98,7 +146,7 @@ class Connections:
 
         Raises INDEX_LOST where the table of that name is not there.
         """
-        try:
+        with self.mapped(name):
             connection = self._borrow()
             try:
                 with connection.transaction():
@@ -106,9 +154,7 @@ class Connections:
                         connection.execute(f"SET LOCAL statement_timeout = {int(seconds * 1000)}".encode())
                     yield Session(connection)
             finally:
-                self._give_back(connection)
-        except psycopg.Error as error:
-            raise self._mapped(error, name) from None
+                self.give_back(connection)
 
     @contextlib.contextmanager
     def query(self, name: str, candidates: int) -> Iterator[Session]:
@@ -116,7 +162,7 @@ class Connections:
 
         What a transaction would set anew each time, in round trips of their own, the connection keeps.
         """
-        try:
+        with self.mapped(name):
             connection = self._borrow()
             try:
                 if self._candidates.get(connection) != candidates:
@@ -124,9 +170,39 @@ class Connections:
                     self._candidates[connection] = candidates
                 yield Session(connection)
             finally:
-                self._give_back(connection)
-        except psycopg.Error as error:
-            raise self._mapped(error, name) from None
+                self.give_back(connection)
+
+    def send(
+        self,
+        name: str,
+        candidates: int,
+        statement: str,
+        parameters: Sequence[bytes | str],
+        read: Callable[[list[pgvector_rows.Row]], T],
+    ) -> Sent[T] | None:
+        """Send what `Session.fetch` of a `query` would, whose rows `read` makes the answer of; wait for nothing.
+
+        None, and nothing was sent, where that cannot be: no connection is idle that looks at so many candidates, or
+        the statement is too long.
+        """
+        if sum(map(len, parameters)) > MOST_SENT:
+            return None
+        with self._lock:
+            if not self._idle or self._candidates.get(self._idle[-1]) != candidates or self._idle[-1].closed:
+                return None
+            connection = self._idle.pop()
+        values, formats = _sent(parameters)
+        try:
+            with self.mapped(name):
+                connection.pgconn.send_query_params(statement.encode(), values, None, formats, pq.Format.BINARY)
+                if not connection.pgconn.flush():
+                    return Sent(self, connection, name, read)
+        except errors.PointsmanError:
+            connection.close()
+            self.give_back(connection)
+            raise
+        connection.close()
+        return None
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -143,7 +219,8 @@ class Connections:
                     return connection
         return self._connect()
 
-    def _give_back(self, connection: _Connection) -> None:
+    def give_back(self, connection: _Connection) -> None:
+        """Take back what was lent."""
         if connection.closed:
             # What broke it has broken the others too: better one call fails than each in turn.
             self.close()
@@ -215,9 +292,17 @@ class Connections:
         # Types and operators are found wherever the extension was put.
         path = f"SET search_path = {quoted(self._address.schema)}, {quoted(found[1])}, pg_catalog"
         connection.execute(path.encode())
-        psycopg.types.json.set_json_loads(_json, connection)
+        psycopg.types.json.set_json_loads(pgvector_rows.json_value, connection)
         # Otherwise a filter that most rows fail would end a search early.
         connection.execute(b"SET hnsw.iterative_scan = strict_order")
+
+    @contextlib.contextmanager
+    def mapped(self, name: str) -> Iterator[None]:
+        """Say in our words what the client raises of a call that is about `name`."""
+        try:
+            yield
+        except psycopg.Error as error:
+            raise self._mapped(error, name) from None
 
     def _mapped(self, error: psycopg.Error, name: str) -> errors.PointsmanError:
         state, at = error.sqlstate or "", f"{self._address.host}:{self._address.port}"
@@ -273,10 +358,17 @@ class Connections:
         )
 
 
-def _json(content: bytes | str) -> Any:
-    """Read a JSON value, whose integers may be of any size: the fast reader makes floats of those over 64 bits."""
-    raw = content.encode() if isinstance(content, str) else content
-    return json.loads(raw) if _MANY_DIGITS.search(raw) else orjson.loads(raw)
+def _sent(parameters: Sequence[bytes | str]) -> tuple[list[bytes], list[int]]:
+    """Return the values of parameters and their formats: those of text are said in words, those of bytes are binary."""
+    values = [each.encode() if isinstance(each, str) else each for each in parameters]
+    return values, [pq.Format.TEXT if isinstance(each, str) else pq.Format.BINARY for each in parameters]
+
+
+def _rows(result: pq.abc.PGresult) -> list[pgvector_rows.Row]:
+    if result.status != pq.ExecStatus.TUPLES_OK:
+        raise psycopg.errors.error_from_result(result)
+    columns, value = range(result.nfields), result.get_value
+    return [[value(row, column) for column in columns] for row in range(result.ntuples)]
 
 
 def quoted(name: str) -> str:

@@ -7,18 +7,25 @@ The binary formats are those of PostgreSQL's `COPY` page (https://www.postgresql
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 import pyarrow as pa
 
+from pointsman import ports
 from pointsman.backends import points
 from pointsman.core import filters
 from pointsman.ports import Vectors
+
+Row = Sequence[bytes | None]
+"""One row, each value as the binary formats have it."""
+FOUND = "point_id, document, ordinal, text, metadata"
+"""The columns of a hit; behind them stands its score."""
 
 COLUMNS = (
     ("point_id", "uuid PRIMARY KEY"),
@@ -39,12 +46,14 @@ _BEGIN = struct.pack(">hi", len(COLUMNS) + 1, 16)
 _LENGTH = struct.Struct(">i")
 _ORDINAL = struct.Struct(">iii")
 _DIGEST_SEQUENCE = struct.Struct(">i16siqi")
+_SCORE = struct.Struct(">d")
+_MANY_DIGITS = re.compile(rb"[0-9]{19}")
 
 
 def copied(batch: pa.RecordBatch, is_half: bool) -> bytes:
     """Return one batch of `rows.points` as the whole body of a COPY BINARY."""
     parts = [_SIGNATURE]
-    for point, vector in zip(zip(*points.columns(batch), strict=True), _sent(batch, is_half), strict=True):
+    for point, vector in zip(zip(*points.columns(batch), strict=True), _vectors(batch, is_half), strict=True):
         point_id, document, ordinal, text, key, metadata, digest, sequence, recipe = point
         name, body, fields, made_by = document.encode(), text.encode(), metadata.encode(), recipe.encode()
         parts += (
@@ -67,7 +76,7 @@ def copied(batch: pa.RecordBatch, is_half: bool) -> bytes:
     return b"".join(parts)
 
 
-def _sent(batch: pa.RecordBatch, is_half: bool) -> Iterator[bytes]:
+def _vectors(batch: pa.RecordBatch, is_half: bool) -> Iterator[bytes]:
     """Yield each vector as its length and what `vector_recv` or `halfvec_recv` reads."""
     vectors = points.vectors(batch)
     values = vectors.astype(">f2" if is_half else ">f4").tobytes()
@@ -83,11 +92,37 @@ def received(values: Iterable[bytes], is_half: bool, dimensions: int) -> Vectors
     return points.unit(np.frombuffer(body, ">f2" if is_half else ">f4"), dimensions)
 
 
-def literal(vector: npt.NDArray[np.float32]) -> str:
-    """Return one vector as pgvector reads it from text, to the last bit of a 32-bit float."""
-    # The shortest digits that read back as the same number; a tenth of the time of formatting each by itself.
-    contiguous = np.ascontiguousarray(vector, dtype=np.float32)
-    return orjson.dumps(contiguous, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+def sent(vector: npt.NDArray[np.float32], is_half: bool) -> bytes:
+    """Return one vector as `vector_recv` or `halfvec_recv` reads it."""
+    return struct.pack(">hh", len(vector), 0) + vector.astype(">f2" if is_half else ">f4").tobytes()
+
+
+def hits(found: Iterable[Row]) -> list[ports.Hit]:
+    """Return the rows of `FOUND` and a score as hits; none of these columns may be null."""
+    # A version byte stands before the text of a jsonb.
+    return [
+        ports.Hit(
+            point_id,
+            str(document, "utf-8"),
+            int.from_bytes(ordinal, "big", signed=True),
+            _SCORE.unpack(score)[0],
+            str(text, "utf-8"),
+            json_value(metadata[1:]),
+        )
+        for point_id, document, ordinal, text, metadata, score in cast("Iterable[Sequence[bytes]]", found)
+    ]
+
+
+def json_value(content: bytes | str) -> Any:
+    """Read a JSON value, whose integers may be of any size: the fast reader makes floats of those over 64 bits."""
+    raw = content.encode() if isinstance(content, str) else content
+    return json.loads(raw) if _MANY_DIGITS.search(raw) else orjson.loads(raw)
+
+
+def numbered(statement: str) -> str:
+    """Return a statement with `$1` and so on for each `%s`."""
+    first, *others = statement.split("%s")
+    return first + "".join(f"${number}{part}" for number, part in enumerate(others, 1))
 
 
 def where(filter_: filters.Filter) -> tuple[str, list[str]]:

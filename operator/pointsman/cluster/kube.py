@@ -19,6 +19,7 @@ import urllib3
 from pointsman.api import base
 from pointsman.api.conditions import Reason
 from pointsman.cluster import kube_objects
+from pointsman.cluster.counting import Requests
 from pointsman.cluster.resources import (
     PLURALS,
     All,
@@ -69,7 +70,9 @@ def connect(kubeconfig: str | None = None, context: str | None = None) -> Kube:
     # One attempt each: the loop backs off by itself, and a write that is sent twice hides a conflict.
     configuration.retries = False
     configuration.connection_pool_maxsize = CONNECTIONS
-    return Kube(kubernetes.client.ApiClient(configuration))
+    client, requests = kubernetes.client.ApiClient(configuration), Requests()
+    client.call_api = requests.counted(client.call_api)  # type: ignore[method-assign]
+    return Kube(client, requests=requests)
 
 
 def own_namespace() -> str:
@@ -82,8 +85,10 @@ def own_namespace() -> str:
 class Kube:
     """The API of one cluster. One client for all threads; every call has a deadline."""
 
-    def __init__(self, client: kubernetes.client.ApiClient, page_size: int = PAGE) -> None:
-        self._client, self._page_size = client, page_size
+    def __init__(
+        self, client: kubernetes.client.ApiClient, page_size: int = PAGE, requests: Requests | None = None
+    ) -> None:
+        self._client, self._page_size, self.requests = client, page_size, requests or Requests()
         # Any: plain dicts go in and come out; the client's own types cover too little of what it accepts.
         self._objects: Any = kubernetes.client.CustomObjectsApi(client)
         self._core: Any = kubernetes.client.CoreV1Api(client)
@@ -211,12 +216,15 @@ class Kube:
             return self._objects.list_cluster_custom_object(base.GROUP, base.API_VERSION, plural, **more)
         return self._objects.list_namespaced_custom_object(base.GROUP, base.API_VERSION, namespace, plural, **more)
 
-    def caller(self, token: str) -> Caller | None:
-        """Return whose token it is, by a TokenReview; None for a token that the cluster does not take."""
-        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
+    def caller(self, token: str, audiences: Sequence[str] = ()) -> Caller | None:
+        """Return whose token it is, by a TokenReview; None for one that the cluster does not take, or not for us."""
         with _mapped():
+            body = kube_objects.token_review(token, audiences)
             found = self._authentication.create_token_review(body, _request_timeout=TIMEOUT).status
         if not found.authenticated or found.user is None:
+            return None
+        # An authenticator that knows no audiences passes over them, and names none in its answer.
+        if audiences and not set(audiences) & set(found.audiences or ()):
             return None
         extra = tuple((key, tuple(values)) for key, values in sorted((found.user.extra or {}).items()))
         return Caller(found.user.username or "", found.user.uid or "", tuple(found.user.groups or ()), extra)

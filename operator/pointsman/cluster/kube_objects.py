@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -29,6 +29,17 @@ def is_ours(meta: Any) -> bool:
     labels = meta.labels or {}
     is_labelled = all(labels.get(name) == value for name, value in MANAGED_BY.items())
     return is_labelled or any(ref.api_version.startswith(f"{base.GROUP}/") for ref in meta.owner_references or ())
+
+
+def token_review(token: str, audiences: Sequence[str]) -> dict[str, Any]:
+    """Return the question whose token it is, where it is meant for one of the audiences; without any, for the cluster.
+
+    https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-review-v1/
+    """
+    spec: dict[str, Any] = {"token": token}
+    if audiences:
+        spec["audiences"] = list(audiences)
+    return {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": spec}
 
 
 def access_review(caller: Caller, namespace: str, name: str) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class MemoryCluster:
         self._foreign_maps: set[tuple[str, str]] = set()
         self._owners: dict[tuple[str, str], Key] = {}
         self._secrets: dict[tuple[str, str], Secret] = {}
-        self._callers: dict[str, Caller] = {}
+        self._callers: dict[str, tuple[Caller, str]] = {}
         self._searchers: set[tuple[str, str]] = set()
         self._leases: dict[tuple[str, str], Lease] = {}
         self.events: list[tuple[Key, bool, str, str]] = []
@@ -109,17 +109,18 @@ class MemoryCluster:
             with self._lock:
                 self._watchers = [each for each in self._watchers if each is not news]
 
-    def caller(self, token: str) -> Caller | None:
-        """Return whose token it is: that of whom `let_in` was told."""
-        return self._callers.get(token)
+    def caller(self, token: str, audiences: Sequence[str] = ()) -> Caller | None:
+        """Return whose token it is: that of whom `let_in` was told, of a token for one of these audiences."""
+        caller, audience = self._callers.get(token, (None, ""))
+        return caller if (audience in audiences if audiences else not audience) else None
 
     def may_search(self, caller: Caller, namespace: str, name: str) -> bool:
         """Return whether `let_in` was told of the caller and the namespace."""
         return (caller.name, namespace) in self._searchers
 
-    def let_in(self, token: str, caller: str, *namespaces: str) -> None:
-        """Make a token somebody's, who may search in namespaces."""
-        self._callers[token] = Caller(caller, "", ())
+    def let_in(self, token: str, caller: str, *namespaces: str, audience: str = "") -> None:
+        """Make a token somebody's, who may search in namespaces; it is for an audience, or for the cluster."""
+        self._callers[token] = Caller(caller, "", ()), audience
         self._searchers |= {(caller, namespace) for namespace in namespaces}
 
     def user(self) -> str:

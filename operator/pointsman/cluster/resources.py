@@ -142,8 +142,11 @@ class Cluster(Protocol):
         """
         ...
 
-    def caller(self, token: str) -> Caller | None:
-        """Return whose token it is, by a TokenReview; None for a token that the cluster does not take."""
+    def caller(self, token: str, audiences: Sequence[str] = ()) -> Caller | None:
+        """Return whose token it is, by a TokenReview; None for a token that the cluster does not take.
+
+        With audiences, None also for one that is meant for none of them; without, it has to be meant for the cluster.
+        """
         ...
 
     def may_search(self, caller: Caller, namespace: str, name: str) -> bool:

@@ -8,7 +8,7 @@ import hmac
 import itertools
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,8 +100,15 @@ class Tokens:
 class Kubernetes:
     """Lets in whom the cluster knows, to deployments of which they may create `indexdeployments/search`."""
 
-    def __init__(self, cluster: Cluster, executor: Executor, clock: Callable[[], float] = time.monotonic) -> None:
-        self._cluster, self._executor, self._clock = cluster, executor, clock
+    def __init__(
+        self,
+        cluster: Cluster,
+        executor: Executor,
+        clock: Callable[[], float] = time.monotonic,
+        audiences: Sequence[str] = (),
+    ) -> None:
+        """Tokens have to be meant for one of the audiences; without any, for the cluster."""
+        self._cluster, self._executor, self._clock, self._audiences = cluster, executor, clock, audiences
         self._answers: dict[tuple[bytes, str, str], tuple[float, Fault | None]] = {}
         self._asking: dict[tuple[bytes, str, str], asyncio.Future[Fault | None]] = {}
         self._silent_until = float("-inf")
@@ -138,7 +145,7 @@ class Kubernetes:
         return await asyncio.shield(asking)
 
     def _answer(self, token: str, namespace: str, name: str) -> Fault | None:
-        caller: Caller | None = self._cluster.caller(token)
+        caller: Caller | None = self._cluster.caller(token, self._audiences)
         if caller is None:
             return _unknown()
         return None if self._cluster.may_search(caller, namespace, name) else _forbidden(namespace, name)

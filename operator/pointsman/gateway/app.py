@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route as Path
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pointsman import logs
 from pointsman.errors import PointsmanError, TextsRefused
@@ -29,6 +30,7 @@ from pointsman.gateway.shadow import Shadow
 JSON = "application/json"
 MOST_NAMESPACE, MOST_NAME = 63, 253
 """Characters of a namespace and a name in a cluster."""
+_SEARCH = re.compile("/v1/namespaces/(?P<namespace>[^/]+)/indexes/(?P<name>[^/]+)/search")
 _JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 
 log = logs.logger()
@@ -146,22 +148,28 @@ class Gateway:
         if size > most:
             raise faults.too_large(f"the body has {size} bytes; wanted {most} at most")
         size = 0
-        async for part in request.stream():
+        is_whole = False
+        while not is_whole:
+            message = await request.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            part, is_whole = message.get("body", b""), not message.get("more_body", False)
             size += len(part)
             if size > most:
                 raise faults.too_large(f"the body has more than {most} bytes; wanted {most} at most")
             parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def app(self) -> Starlette:
+    def app(self) -> ASGIApp:
         """Return the application that clients reach."""
         index = "/v1/namespaces/{namespace}/indexes/{name}"
         posts: list[tuple[str, Handler]] = [
+            # For `GET` and the like, which are refused here.
             (f"{index}/search", self.search),
             (f"{index}/embeddings", self.embeddings),
             ("/v1/vector_stores/{store}/search", self.openai_search),
         ]
-        return Starlette(
+        rest = Starlette(
             routes=[
                 *(Path(path, self._endpoint(path, handler), methods=["POST"]) for path, handler in posts),
                 Path(f"{index}/route", self._endpoint(f"{index}/route", self.route), methods=["GET"]),
@@ -171,6 +179,7 @@ class Gateway:
             ],
             exception_handlers={HTTPException: _http_error},
         )
+        return _Front(self._endpoint(f"{index}/search", self.search), rest)
 
     def probes(self) -> list[Path]:
         """Return the paths that Kubernetes asks."""
@@ -184,6 +193,20 @@ class Gateway:
 
     def _endpoint(self, path: str, handler: Handler) -> _Endpoint:
         return _Endpoint(path, handler, self._state, self._seconds)
+
+
+class _Front:
+    """Knows the one path that nearly all requests take; the framework's way to a handler costs as much as ours on."""
+
+    def __init__(self, search: ASGIApp, rest: ASGIApp) -> None:
+        self._search, self._rest = search, rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and (found := _SEARCH.fullmatch(scope["path"])):
+            scope["path_params"] = found.groupdict()
+            await self._search(scope, receive, send)
+        else:
+            await self._rest(scope, receive, send)
 
 
 class _Endpoint:

@@ -18,14 +18,14 @@ from typing import Final
 
 import uvicorn
 import uvloop
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from pointsman import logs, settings
 from pointsman.access import Access
 from pointsman.api.conditions import Reason
 from pointsman.cluster.resources import Cluster, Seen
 from pointsman.errors import Terminal
-from pointsman.gateway import access, admin, requests, watch
+from pointsman.gateway import access, admin, arrivals, packets, requests, watch
 from pointsman.gateway.app import Gateway, State
 from pointsman.gateway.directory import Directory
 from pointsman.gateway.serving import Doors, OpenBackend, OpenEmbedder
@@ -89,7 +89,8 @@ class _Process:
         """Serve until told to stop."""
         chosen, loop = self._chosen, asyncio.get_running_loop()
         seconds = chosen.timeout.total_seconds()
-        directory = Directory(Doors(*self._doors, chosen.threads, seconds, chosen.cache), time.time)
+        answers = arrivals.Arrivals() if arrivals.IS_KNOWN else None
+        directory = Directory(Doors(*self._doors, chosen.threads, seconds, chosen.cache, answers), time.time)
         shadow = Shadow(seconds)
         limits = requests.Limits(chosen.most_body, chosen.most_text, chosen.most_hits, chosen.most_queries)
         gateway = Gateway(directory, self._guard, shadow, self._state, limits, chosen.concurrency, seconds)
@@ -128,6 +129,8 @@ class _Process:
         shadow.close()
         directory.close()
         await asyncio.sleep(0)
+        if answers is not None:
+            answers.close()
         for executor in (self._executor, self._own):
             executor.shutdown(wait=False, cancel_futures=True)
         log.info(logs.Event.GATEWAY_STOPPED)
@@ -199,7 +202,7 @@ def _guard(chosen: settings.GatewaySettings, cluster: Cluster, executor: ThreadP
                 raise _unusable("TOKENS_FILE", "auth is tokens and no file is named; name one")
             return access.Tokens(chosen.tokens_file)
         case "kubernetes":
-            return access.Kubernetes(cluster, executor)
+            return access.Kubernetes(cluster, executor, audiences=chosen.audiences)
         case _:
             raise _unusable("AUTH", "nobody said who may search; set it to none, tokens or kubernetes")
 
@@ -217,10 +220,10 @@ def _listen(host: str, port: int, name: str) -> socket.socket:
     return found
 
 
-def _server(application: Starlette, certificate: tuple[Path, Path] | None, seconds: float) -> _Server:
+def _server(application: ASGIApp, certificate: tuple[Path, Path] | None, seconds: float) -> _Server:
     config = uvicorn.Config(
         application,
-        http="httptools",
+        http=packets.Protocol,
         ws="none",
         lifespan="off",
         # Paths name deployments, and nobody has asked for a line a query.

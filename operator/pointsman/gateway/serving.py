@@ -7,7 +7,8 @@ in its own database, which space its vectors live in.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
@@ -26,12 +27,15 @@ from pointsman.core import digests, filters
 from pointsman.core.recipes import Space
 from pointsman.errors import PointsmanError, Terminal, TextsRefused, unforeseen
 from pointsman.gateway import models
+from pointsman.gateway.arrivals import Arrivals
 from pointsman.gateway.models import QueryModel, Side, Vector
 from pointsman.gateway.shared import Lent, Shared
 from pointsman.gateway.threads import Threads
 
 MOST_ORDINALS: Final = 16
 """Chunks of a document that stand for it in a search for what is like it."""
+SHORT: Final = 100
+"""Hits that the event loop reads by itself, while all others wait; a fraction of a millisecond."""
 T = TypeVar("T")
 _UNAUTHORIZED: Final = {Reason.BACKEND_UNAUTHORIZED, Reason.MODEL_UNAUTHORIZED}
 
@@ -67,15 +71,37 @@ OpenEmbedder = Callable[
 
 
 class Database:
-    """One open database and the threads that call it: one that hangs takes nobody else's."""
+    """One open database and the threads that call it: one that hangs takes nobody else's.
 
-    def __init__(self, backend: ports.Backend, threads: int) -> None:
+    What can be sent without waiting needs no thread: the event loop sees when the answer comes.
+    """
+
+    def __init__(self, backend: ports.Backend, at_once: int, arrivals: Arrivals | None = None) -> None:
+        """So many calls may be under way, whoever waits for them; without arrivals all of them wait in threads."""
         self.backend = backend
-        self.threads = Threads(threads, "search")
+        self._threads = Threads(at_once, "search")
+        self._turns = asyncio.Semaphore(at_once)
+        self._sends = backend if arrivals is not None and isinstance(backend, ports.Sends) else None
+        self._arrivals = arrivals
+
+    async def call(self, work: Callable[[], T]) -> T:
+        """Make a call in a thread."""
+        async with self._turns:
+            return await self._threads.call(work)
+
+    async def search(self, name: str, vector: Vector, limit: int, where: filters.Filter | None) -> list[ports.Hit]:
+        """Return the nearest chunks."""
+        if self._sends is not None and self._arrivals is not None and limit <= SHORT:
+            async with self._turns:
+                sent = self._sends.send_search(name, vector, limit, where)
+                found = None if sent is None else await self._arrivals.answer(sent)
+            if found is not None and len(found) == limit:
+                return found
+        return await self.call(lambda: self.backend.search(name, vector, limit, where))
 
     def close(self) -> None:
         """Close it after the calls under way."""
-        self.threads.close()
+        self._threads.close()
         self.backend.close()
 
 
@@ -94,6 +120,8 @@ class Doors:
     call_seconds: float
     kept: int
     """Vectors that each model remembers."""
+    arrivals: Arrivals | None = None
+    """Where the event loop waits for answers by itself; None where databases are called in threads alone."""
     databases: Shared[tuple[str, engines.Backend], Database] = field(init=False)
     models: Shared[tuple[str, Space, dataset_api.Endpoint | None, dataset_api.ModelChoice], QueryModel] = field(
         init=False
@@ -106,7 +134,7 @@ class Doors:
         """Open a database with the credentials that its spec names. Blocks."""
         found = credentials.of_backend(self.cluster, namespace, spec, self.access)
         calls = registry.Calls(self.call_seconds, self.threads, is_interactive=True)
-        return Database(self.open_backend(spec, found, self.access, calls=calls), self.threads)
+        return Database(self.open_backend(spec, found, self.access, calls=calls), self.threads, self.arrivals)
 
     def model(self, pairing: Pairing) -> QueryModel:
         """Open a model with the key that its endpoint names. Blocks."""
@@ -155,15 +183,17 @@ class Serving:
         self, vector: Vector, limit: int, where: filters.Filter | None, of_documents: bool
     ) -> list[ports.Hit]:
         """Return the nearest chunks, or the best chunk of each of the nearest documents; remembers how that went."""
-        backend, name = self.database.backend, self.index
+        database, name = self.database, self.index
         if of_documents:
-            return await self._call(lambda: documents.top_documents(backend, name, vector, limit, where))
-        return await self._call(lambda: backend.search(name, vector, limit, where))
+            call = functools.partial(documents.top_documents, database.backend, name, vector, limit, where)
+            return await self._noted(database.call(call))
+        return await self._noted(database.search(name, vector, limit, where))
 
     async def vector_of(self, document: str) -> Vector | None:
         """Return the mean direction of a document's first chunks, of unit length; None where it has none."""
         ids = [digests.point_id(document, ordinal) for ordinal in range(MOST_ORDINALS)]
-        _, vectors = await self._call(lambda: self.database.backend.fetch(self.index, ids))
+        fetch = functools.partial(self.database.backend.fetch, self.index, ids)
+        _, vectors = await self._noted(self.database.call(fetch))
         mean = vectors.sum(axis=0, dtype=np.float64) if len(vectors) else np.zeros(1)
         length = float(np.linalg.norm(mean))
         return np.asarray(mean / length, np.float32) if length else None
@@ -181,7 +211,8 @@ class Serving:
                 self.model_error = error
                 self._note(error)
         try:
-            marker = await self._call(lambda: self.database.backend.find(self.index))
+            find = functools.partial(self.database.backend.find, self.index)
+            marker = await self._noted(self.database.call(find))
             if marker is None:
                 raise _lost(self.index)
         except PointsmanError as error:
@@ -201,9 +232,9 @@ class Serving:
         if error.reason in _UNAUTHORIZED:
             self.refused.set()
 
-    async def _call(self, call: Callable[[], T]) -> T:
+    async def _noted(self, call: Awaitable[T]) -> T:
         try:
-            found = await self.database.threads.call(call)
+            found = await call
         except PointsmanError as error:
             self.database_error = error
             self._note(error)
@@ -252,7 +283,7 @@ async def opened(pairing: Pairing, doors: Doors) -> Opened:
     database = await doors.databases.borrow(database_key, lambda: doors.database(pairing.namespace, pairing.backend))
     try:
         backend = database.thing.backend
-        marker = await database.thing.threads.call(lambda: backend.find(pairing.index))
+        marker = await database.thing.call(lambda: backend.find(pairing.index))
         _check(pairing, marker)
         assert marker is not None, "checked above"
         model = await doors.models.borrow(model_key, lambda: doors.model(pairing))

@@ -1,25 +1,38 @@
 """The same query asked of the candidate too, after it was answered: how would its answer have differed?
 
-Off the path of every request: samples wait in a bounded queue, and what does not fit is dropped and counted. Only which
-documents were found, in which order, is compared: scores of two spaces have nothing to do with each other.
+Off the path of every request: samples wait in a bounded queue for each deployment, and what does not fit is dropped and
+counted. A deployment takes neither another's places nor another's turns. Only which documents were found, in which
+order, is compared: scores of two spaces have nothing to do with each other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
+from dataclasses import dataclass, field
 from typing import Final
 
 from pointsman import logs
 from pointsman.core import rankings
 from pointsman.errors import PointsmanError
+from pointsman.gateway.directory import Deployment
 from pointsman.gateway.searching import COMPARED, Sample
 
 MOST_WAITING: Final = 1_000
+"""Samples of a deployment that is alone; several have each their share of these places."""
 AT_ONCE: Final = 4
-"""Samples that are asked at the same time: what the shadow may take of database and model."""
+"""Samples of a deployment that are asked at the same time: what its shadow may take of database and model."""
 
 log = logs.logger()
+
+
+@dataclass(slots=True)
+class _Lane:
+    """What one deployment has waiting, and how many tasks ask it."""
+
+    waiting: deque[Sample] = field(default_factory=deque)
+    at_once: int = 0
 
 
 class Shadow:
@@ -27,44 +40,69 @@ class Shadow:
 
     def __init__(self, seconds: float, most_waiting: int = MOST_WAITING) -> None:
         """Each sample is given up after so many seconds."""
-        self._seconds = seconds
-        self._waiting: asyncio.Queue[Sample] = asyncio.Queue(most_waiting)
-        self._tasks: list[asyncio.Task[None]] = []
+        self._seconds, self._most = seconds, most_waiting
+        self._lanes: dict[Deployment, _Lane] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_started = False
 
     def start(self) -> None:
         """Begin to ask."""
-        self._tasks = [asyncio.get_running_loop().create_task(self._work()) for _ in range(AT_ONCE)]
+        self._is_started = True
+        for deployment, lane in self._lanes.items():
+            for _ in range(min(AT_ONCE, len(lane.waiting))):
+                self._begin(deployment, lane)
 
     def put(self, sample: Sample) -> None:
-        """Take a sample, or drop it where too many wait."""
-        counts = sample.deployment.ledger.shadow(sample.entry.index)
-        try:
-            self._waiting.put_nowait(sample)
-        except asyncio.QueueFull:
+        """Take a sample, or drop it where its deployment has its share of the places."""
+        counts, lane = sample.deployment.ledger.shadow(sample.entry.index), self._lanes.get(sample.deployment)
+        if lane is None:
+            lane = self._lanes[sample.deployment] = _Lane()
+        # Whoever comes later finds a place, though somebody who was alone has taken all.
+        if len(lane.waiting) >= max(1, self._most // len(self._lanes)):
             counts.dropped += 1
             sample.adopted.leave()
-        else:
-            counts.sent += 1
+            return
+        counts.sent += 1
+        lane.waiting.append(sample)
+        if self._is_started and lane.at_once < AT_ONCE:
+            self._begin(sample.deployment, lane)
 
     async def idle(self) -> None:
-        """Return once nothing waits or is being asked."""
-        await self._waiting.join()
+        """Return once nothing is being asked, nor waits for it."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     def close(self) -> None:
         """Ask no more."""
+        self._is_started = False
         for task in self._tasks:
             task.cancel()
 
-    async def _work(self) -> None:
-        while True:
-            sample = await self._waiting.get()
+    def _begin(self, deployment: Deployment, lane: _Lane) -> None:
+        lane.at_once += 1
+        task = asyncio.get_running_loop().create_task(self._work(lane))
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._end(deployment, lane, done))
+
+    def _end(self, deployment: Deployment, lane: _Lane, done: asyncio.Task[None]) -> None:
+        self._tasks.discard(done)
+        lane.at_once -= 1
+        if lane.waiting:
+            # It came after the task had looked for the last time.
+            if self._is_started:
+                self._begin(deployment, lane)
+        elif not lane.at_once and self._lanes.get(deployment) is lane:
+            del self._lanes[deployment]
+
+    async def _work(self, lane: _Lane) -> None:
+        while lane.waiting:
+            sample = lane.waiting.popleft()
             try:
                 await self._ask(sample)
             except Exception as error:
                 log.error(logs.Event.REQUEST_FAILED, index=sample.entry.index, exc_info=error)
             finally:
                 sample.adopted.leave()
-                self._waiting.task_done()
 
     async def _ask(self, sample: Sample) -> None:
         ledger, index, asked = sample.deployment.ledger, sample.entry.index, sample.search

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -91,11 +92,11 @@ class Away(MemoryCluster):
     is_away = False
     asked = 0
 
-    def caller(self, token: str) -> Caller | None:
+    def caller(self, token: str, audiences: Sequence[str] = ()) -> Caller | None:
         self.asked += 1
         if self.is_away:
             raise Retryable(Reason.CLUSTER_UNREACHABLE, "the Kubernetes API could not be reached")
-        return super().caller(token)
+        return super().caller(token, audiences)
 
 
 def test_the_cluster_is_asked_once_for_each_token_and_deployment() -> None:
@@ -200,3 +201,20 @@ def test_what_is_remembered_is_left_to_the_event_loop_by_the_look_around() -> No
     guard.look_again()
 
     assert guard._answers is kept
+
+
+def test_a_token_has_to_be_meant_for_one_of_the_audiences_that_were_chosen() -> None:
+    async def story() -> None:
+        cluster = MemoryCluster()
+        cluster.let_in("f0r-us", "ana", "search", audience="gateway")
+        cluster.let_in("f0r-others", "ana", "search", audience="billing")
+        cluster.let_in("f0r-the-cluster", "ana", "search")
+        tokens = ("Bearer f0r-us", "Bearer f0r-others", "Bearer f0r-the-cluster")
+        with ThreadPoolExecutor(2) as executor:
+            chosen = Kubernetes(cluster, executor, audiences=("gateway", "search"))
+            anybody = Kubernetes(cluster, executor)
+
+            assert [await status(chosen, token) for token in tokens] == [200, 401, 401]
+            assert [await status(anybody, token) for token in tokens] == [401, 401, 200]
+
+    asyncio.run(story())

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from typing import Any
 
 from tests.unit.gateway import stage
 from tests.unit.gateway.stage import Stage, entry, fill, space
 from tests.unit.gateway.test_directory import Slow
+
+from pointsman import ports
+from pointsman.backends.memory import Memory
+from pointsman.cluster.resources import DEPLOYMENT
 
 SMALL, LARGE = space(64), space(128)
 SHADOW = {"index": "v8", "percent": 100}
@@ -131,5 +137,83 @@ def test_what_waited_while_the_shadow_ended_is_not_asked_any_more() -> None:
             await found.shadow.idle()
 
             assert [minute for minute in (await found.report())["minutes"] if minute["shadow"]] == []
+
+    asyncio.run(story())
+
+
+class Stuck(Memory):
+    """A database that answers searches of v8 when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_answer = threading.Event()
+
+    def search(self, name: str, *more: Any) -> list[ports.Hit]:
+        if name == "v8":
+            self.may_answer.wait(20)
+        return super().search(name, *more)
+
+
+async def serve_two(found: Stage) -> None:
+    """Serve a second deployment, `notes`, beside the one of all tests."""
+    await serve(found)
+    for index, where in (("n7", SMALL), ("n8", LARGE)):
+        fill(found.database, index, where, owner="search/notes")
+    shadow = {"index": "n8", "percent": 100}
+    resource = stage.deployment([entry("n8", 0, LARGE), entry("n7", 100, SMALL)], shadow=shadow)
+    resource["metadata"]["name"] = "notes"
+    found.cluster.apply(resource)
+    found.look(DEPLOYMENT)
+    notes = found.directory.find("search", "notes")
+    assert notes is not None
+    await stage.until(lambda: notes.adopted is not None)
+
+
+async def ask_notes(found: Stage) -> None:
+    answer = await found.post("/v1/namespaces/search/indexes/notes/search", {"query": "steam engines"})
+    assert answer.status_code == 200
+
+
+async def shadow_of_notes(found: Stage) -> tuple[int, int, int]:
+    shadow = (await found.admin.get("/report")).json()["deployments"]["search/notes"]["shadow"]
+    return shadow["sent"], shadow["dropped"], shadow["compared"]
+
+
+def test_a_deployment_that_has_taken_all_places_leaves_another_its_share() -> None:
+    async def story() -> None:
+        async with stage.running(waiting=4) as found:
+            await serve_two(found)
+            found.shadow.close()
+            for number in range(6):
+                await found.search(query=f"steam engine {number}")
+
+            for _ in range(3):
+                await ask_notes(found)
+
+            busy = (await found.report())["shadow"]
+            assert (busy["sent"], busy["dropped"]) == (4, 2)
+            assert await shadow_of_notes(found) == (2, 1, 0)
+
+    asyncio.run(story())
+
+
+def test_a_shadow_that_hangs_keeps_no_other_deployment_waiting() -> None:
+    async def story() -> None:
+        database = Stuck()
+        async with stage.running(database) as found:
+            await serve_two(found)
+            for number in range(3):
+                await found.search(query=f"steam engine {number}")
+
+            for _ in range(5):
+                await ask_notes(found)
+            notes = found.directory.find("search", "notes")
+            assert notes is not None
+            await stage.until(lambda: notes.ledger.shadow("n8").compared == 5)
+
+            assert (await found.report())["shadow"]["compared"] == 0
+            database.may_answer.set()
+            await found.shadow.idle()
+            assert (await found.report())["shadow"]["compared"] == 3
 
     asyncio.run(story())
