@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.integration import chart
-from tests.integration.chart import CHART, FULLNAME, ROOT, of, refusal, render
+from tests.integration.chart import CHART, FULLNAME, of, refusal, render
 
 pytestmark = [
     pytest.mark.helm,
@@ -161,6 +161,8 @@ def test_policies_let_out_nothing_but_dns_and_the_api_server_by_default() -> Non
     assert all(policy["spec"]["policyTypes"] == ["Ingress", "Egress"] for policy in policies)
     ports = {port["port"] for policy in policies for rule in policy["spec"]["egress"] for port in rule["ports"]}
     assert ports == {53, 443, 6443, "admin"}
+    (operator,) = of(render(), "NetworkPolicy", f"{FULLNAME}-operator")
+    assert operator["spec"]["ingress"] == []
 
 
 def test_what_is_let_out_besides_reaches_both_and_the_store_the_operator_alone(tmp_path: Path) -> None:
@@ -199,17 +201,58 @@ def test_public_egress_reaches_no_private_address_and_no_metadata() -> None:
     assert {"10.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"} <= set(excepted)
 
 
-def test_definitions_are_those_of_the_repository_and_stay_when_the_release_goes() -> None:
+def test_definitions_are_those_of_its_files_and_stay_when_the_release_goes() -> None:
     rendered = {d["metadata"]["name"]: d for d in of(render(), "CustomResourceDefinition")}
 
     ours = {
-        d["metadata"]["name"]: d for d in map(yaml.safe_load, (p.read_text() for p in (ROOT / "crds").glob("*.yaml")))
+        d["metadata"]["name"]: d
+        for d in map(yaml.safe_load, (p.read_text() for p in (CHART / "files" / "crds").glob("*.yaml")))
     }
     assert {name: each["spec"] for name, each in rendered.items()} == {
         name: each["spec"] for name, each in ours.items()
     }
     assert all(each["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"} for each in rendered.values())
     assert of(render("crds.enabled=false"), "CustomResourceDefinition") == []
+
+
+def test_whoever_reads_metrics_reaches_the_ports_of_numbers_and_not_that_of_queries(tmp_path: Path) -> None:
+    monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    searchers = {"namespaceSelector": {"matchLabels": {"team": "shop"}}}
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump({"networkPolicy": {"metricsFrom": [monitoring], "queriesFrom": [searchers]}}))
+
+    let_in = {
+        (rule["ports"][0]["port"], "monitoring" if monitoring in rule["from"] else "shop")
+        for policy in of(render(files=[values]), "NetworkPolicy")
+        for rule in policy["spec"]["ingress"]
+    }
+
+    assert let_in == {("metrics", "monitoring"), ("admin", "monitoring"), ("http", "shop")}
+
+
+def test_monitors_find_the_ports_and_leave_the_resources_namespace_in_its_place() -> None:
+    documents = render(*ALL_OF_IT)
+    ports = {port["name"] for pod in pods(documents) for c in pod["containers"] for port in c.get("ports", [])}
+
+    asked = [
+        endpoint
+        for kind, field in (("PodMonitor", "podMetricsEndpoints"), ("ServiceMonitor", "endpoints"))
+        for monitor in of(documents, kind)
+        for endpoint in monitor["spec"][field]
+    ]
+    assert {endpoint["port"] for endpoint in asked} == {"metrics", "admin"}
+    assert {endpoint["port"] for endpoint in asked} <= ports
+    assert all(endpoint["honorLabels"] for endpoint in asked)
+
+
+def test_the_runbook_is_where_the_values_say() -> None:
+    (rules,) = of(
+        render("monitoring.rules.enabled=true", "monitoring.rules.runbookURL=https://wiki/run"), "PrometheusRule"
+    )
+
+    pages = [rule["annotations"]["runbook_url"] for group in rules["spec"]["groups"] for rule in group["rules"]]
+    assert len(pages) > 20
+    assert all(page.startswith("https://wiki/run#pointsman") for page in pages)
 
 
 def test_the_image_is_the_charts_own_unless_somebody_says_otherwise() -> None:
