@@ -23,6 +23,6 @@ def eventually() -> Eventually:
         deadline = time.monotonic() + within_seconds
         while not claim():
             assert time.monotonic() < deadline, f"not within {within_seconds} s"
-            time.sleep(0.05)
+            time.sleep(0.1)
 
     return wait

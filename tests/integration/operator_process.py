@@ -108,10 +108,10 @@ class Operator:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(30)
+            return self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise AssertionError("the operator did not end within 30 s of SIGTERM") from None
+            raise AssertionError(f"the operator did not end within {PATIENCE:.0f} s of SIGTERM") from None
 
     def is_running(self) -> bool:
         """Return whether it runs."""
@@ -278,7 +278,8 @@ class Stage:
         """Wait until the operator has looked at everything so many times more."""
         # Nothing but a resync lists query sets.
         wanted = self._requests(("LIST",), (PLURALS[QUERY_SET],)) + count
-        self.wait(lambda: self._requests(("LIST",), (PLURALS[QUERY_SET],)) >= wanted, f"{count} resyncs")
+        # All metrics of an API server are megabytes.
+        self.wait(lambda: self._requests(("LIST",), (PLURALS[QUERY_SET],)) >= wanted, f"{count} resyncs", every=0.5)
 
     def writes(self) -> int:
         """Return how often anybody asked the API server to write what the operator may write, changed by it or not."""
@@ -307,15 +308,15 @@ class Stage:
             command, env=dict(self.operator.environment), capture_output=True, text=True, timeout=timeout, check=False
         )
 
-    def wait(self, claim: Callable[[], bool], what: str, within: float = PATIENCE) -> None:
-        """Wait until a claim holds; fail with all that is known where it does not."""
+    def wait(self, claim: Callable[[], bool], what: str, within: float = PATIENCE, every: float = 0.1) -> None:
+        """Wait until a claim holds, looking every so many seconds; fail with all that is known where it does not."""
         deadline = time.monotonic() + within
         while not claim():
             if not self.operator.is_running():
                 raise AssertionError(f"the operator ended while {what} was waited for:\n{self.operator.log[-3000:]}")
             if time.monotonic() > deadline:
                 raise AssertionError(f"not within {within:.0f} s: {what}\n{self._told()}\n{self.operator.log[-3000:]}")
-            time.sleep(0.05)
+            time.sleep(every)
 
     def _told(self) -> str:
         told = []

@@ -308,19 +308,28 @@ def test_a_renewed_certificate_is_shown_to_new_connections(stage: Stage) -> None
     assert (answer.status_code, before) == (200, first)
 
 
-def test_a_megabyte_of_text_is_refused_and_the_next_request_is_answered(stage: Stage) -> None:
+REFUSED: list[tuple[dict[str, object], int, str]] = [
+    ({}, 400, "nothing is given to search by; wanted exactly one of query, vector and like"),
+    ({"query": "a" * (1 << 20)}, 413, "query has a text of 1048576 characters; wanted 32768 at most"),
+    ({"query": "a" * (8 << 20)}, 413, "the body has 8388620 bytes; wanted 4194304 at most"),
+    ({"query": "steam", "topK": 0}, 400, "topK is 0; wanted one from 1 to 1000"),
+    ({"query": "steam", "topK": 10_000_000}, 400, "topK is 10000000; wanted one from 1 to 1000"),
+    (
+        {"query": "steam", "filter": {"type": "eq", "key": "author", "value": "ana"}},
+        400,
+        "the filter asks for the field author; v7 has year",
+    ),
+]
+
+
+def test_a_search_that_cannot_be_meant_is_refused_and_the_next_one_is_answered(stage: Stage) -> None:
     serve_both(stage)
     gateway = stage.start()
     stage.served(gateway)
-    with httpx.Client(base_url=gateway.url()) as client:
-        path = f"/v1/namespaces/{stage.namespace}/indexes/{NAME}/search"
 
-        long = client.post(path, json={"query": "a" * (1 << 20)})
-        longer = client.post(path, json={"query": "a" * (8 << 20)})
-        answer = client.post(path, json={"query": "steam"})
-
-    assert (long.status_code, longer.status_code, answer.status_code) == (413, 413, 200)
-    assert long.json()["error"]["message"] == "query has a text of 1048576 characters; wanted 32768 at most"
+    for body, status, message in REFUSED:
+        refused, answer = stage.search(gateway, **body), stage.search(gateway, query="steam")
+        assert (refused.status_code, refused.json()["error"]["message"], answer.status_code) == (status, message, 200)
 
 
 def test_a_deleted_deployment_is_not_routed_any_more(stage: Stage) -> None:

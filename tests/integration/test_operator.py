@@ -184,6 +184,7 @@ def test_a_retired_version_comes_back_from_stored_vectors(stage: Stage, pgvector
         assert stage.condition(DEPLOYMENT, "retired", "RollbackReady")["reason"] == "NothingRetained"
         sent.clear()
 
+        before = stage.get(DEPLOYMENT, "retired")
         stage.edit(DEPLOYMENT, "retired", version="v7")
         stage.wait(lambda: stage.serves("retired", "v7"), "v7 to serve again")
 
@@ -192,6 +193,9 @@ def test_a_retired_version_comes_back_from_stored_vectors(stage: Stage, pgvector
         assert {**again, "collection": "", "routeRevision": ""} == {**first, "collection": "", "routeRevision": ""}
         assert pgvector.count(again["collection"]) == 60
         assert sent == []
+        found = [c for state in stage.past(DEPLOYMENT, before) for c in state["status"]["conditions"]]
+        built = "v7@1 is being built from stored vectors"
+        assert any(c["type"] == "Reconciling" and c["message"].startswith(built) for c in found)
 
 
 def test_what_is_deleted_goes_and_what_is_orphaned_stays(stage: Stage, database: Database) -> None:
