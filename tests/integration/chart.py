@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -59,7 +60,7 @@ def helm(*arguments: str, kubeconfig: Path | None = None) -> subprocess.Complete
 
 def render(*values: str, namespace: str = "search", files: Sequence[Path] = ()) -> list[Object]:
     """Return what the chart renders to; `values` are as behind `--set`, `files` as behind `--values`."""
-    found = _template(values, namespace, files)
+    found = _template(values, namespace, tuple(files))
     assert found.returncode == 0, found.stderr
     return [document for document in yaml.safe_load_all(found.stdout) if document]
 
@@ -71,7 +72,8 @@ def refusal(*values: str) -> str:
     return found.stderr
 
 
-def _template(values: Sequence[str], namespace: str, files: Sequence[Path]) -> subprocess.CompletedProcess[str]:
+@functools.cache
+def _template(values: tuple[str, ...], namespace: str, files: tuple[Path, ...]) -> subprocess.CompletedProcess[str]:
     given = [part for value in values for part in ("--set-json" if "=[" in value or "={" in value else "--set", value)]
     given += [part for path in files for part in ("--values", str(path))]
     return helm("template", RELEASE, str(CHART), "-n", namespace, "--kube-version", KUBERNETES, *given)

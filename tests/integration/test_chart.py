@@ -29,7 +29,9 @@ ALL_OF_IT = (
     "store.s3.uri=s3://bucket/prefix",
     "store.s3.existingSecret=options",
     "operator.replicas=2",
+    "jobs.enabled=true",
 )
+WITH_JOBS = ('namespaces=["search","shop"]', "jobs.enabled=true", "networkPolicy.publicEgress.enabled=true")
 WITHOUT_CLUSTER_RIGHTS = (
     'namespaces=["search"]',
     "crds.enabled=false",
@@ -114,6 +116,30 @@ def test_without_cluster_rights_nothing_is_rendered_outside_of_the_namespaces_th
 
     assert not [d["kind"] for d in documents if d["kind"].startswith(("Cluster", "Custom", "Validating"))]
     assert {d["metadata"].get("namespace", "search") for d in documents} == {"search"}
+
+
+def test_pods_that_embed_have_an_account_without_rights_and_reach_neither_the_api_server_nor_databases() -> None:
+    documents = render(*WITH_JOBS)
+    accounts = of(documents, "ServiceAccount", f"{FULLNAME}-shard")
+    subjects = [s["name"] for d in documents if d["kind"].endswith("Binding") for s in d.get("subjects", [])]
+    policies = of(documents, "NetworkPolicy", "search-pm-pointsman-shards")
+
+    assert [account["metadata"]["namespace"] for account in accounts] == ["search", "shop"]
+    assert not any(account["automountServiceAccountToken"] for account in accounts)
+    assert f"{FULLNAME}-shard" not in subjects
+    assert [policy["metadata"]["namespace"] for policy in policies] == ["search", "shop"]
+    ports = [{port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]} for policy in policies]
+    assert ports == [{53, 443}, {53, 443}]
+
+
+def test_jobs_are_nobodys_right_unless_they_are_asked_for() -> None:
+    def rights(*values: str) -> set[str]:
+        documents = render(*values)
+        rules = [rule for d in of(documents, "Role") for rule in d["rules"]]
+        return {f"{verb} {name}" for rule in rules for name in rule["resources"] for verb in rule["verbs"]}
+
+    more = rights(*WITH_JOBS) - rights()
+    assert more == {"list pods", *(f"{verb} jobs" for verb in ("get", "list", "create", "patch", "delete"))}
 
 
 def test_the_two_processes_look_after_the_same_namespaces() -> None:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from tests.integration import chart
 from tests.integration.chart import FULLNAME, Cluster, Object, is_refused, of, render
-from tests.integration.test_chart import ALL_OF_IT, WITHOUT_CLUSTER_RIGHTS
+from tests.integration.test_chart import ALL_OF_IT, WITH_JOBS, WITHOUT_CLUSTER_RIGHTS
 
 from pointsman.controlplane import admin
 
@@ -56,7 +56,9 @@ def everywhere(installed: str, cluster: Cluster) -> str:
     return "platform"
 
 
-@pytest.mark.parametrize("values", [(), ALL_OF_IT, WITHOUT_CLUSTER_RIGHTS], ids=["default", "all", "humble"])
+@pytest.mark.parametrize(
+    "values", [(), ALL_OF_IT, WITHOUT_CLUSTER_RIGHTS, WITH_JOBS], ids=["default", "all", "humble", "jobs"]
+)
 def test_the_api_server_takes_every_object_field_by_field(cluster: Cluster, installed: str, values: Any) -> None:
     documents = [d for d in render(*values) if not d["apiVersion"].startswith("monitoring.coreos.com/")]
 

@@ -74,3 +74,14 @@ def test_every_reason_is_in_the_runbook() -> None:
     page = (ROOT / "docs" / "runbook.md").read_text()
 
     assert sorted(reason for reason in Reason if f"`{reason}`" not in page) == []
+
+
+def test_every_metric_of_an_alert_and_of_the_dashboard_is_one_that_there_is() -> None:
+    known = set(re.findall(r"^\| `(pointsman_\w+)`", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE))
+    dashboard = json.loads((CHART / "files" / "dashboards" / "pointsman.json").read_text())
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    asked += [alert["expr"] for alert in _alerts()]
+
+    used = {name for expression in asked for name in re.findall(r"pointsman_\w+", expression)}
+    assert len(used) > 30
+    assert sorted(name for name in used if re.sub(r"_(bucket|count|sum)$", "", name) not in known) == []

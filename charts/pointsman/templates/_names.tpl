@@ -59,6 +59,15 @@ app.kubernetes.io/component: {{ .component }}
 {{- default (printf "%s-store" (include "pointsman.fullname" .)) .Values.store.volume.existingClaim -}}
 {{- end -}}
 
+{{/* Whose pods embed; empty for a namespace's default. */}}
+{{- define "pointsman.shardAccount" -}}
+{{- if .Values.jobs.serviceAccount -}}
+{{- .Values.jobs.serviceAccount -}}
+{{- else if not .Values.clusterWide -}}
+{{- include "pointsman.fullname" . }}-shard
+{{- end -}}
+{{- end -}}
+
 {{/* What no schema can say. */}}
 {{- define "pointsman.check" -}}
 {{- if and .Values.clusterWide .Values.namespaces -}}
