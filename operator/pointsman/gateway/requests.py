@@ -213,7 +213,7 @@ def _affordable(most: int, name: str, queries: tuple[str, ...], limits: Limits) 
 
 def side(value: Any) -> Side:
     """Return which prefix a text is to get; raises Fault 400."""
-    return Side(_one_of(value, "as", tuple(Side)))
+    return Side.QUERY if value is None else Side(_one_of(value, "as", tuple(Side)))
 
 
 def parse_filter(value: Any, name: str) -> filters.Filter:
