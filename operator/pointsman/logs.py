@@ -32,6 +32,8 @@ class Event(StrEnum):
     """The process is up and looks after its namespaces."""
     OPERATOR_STOPPED = "operator_stopped"
     """The process ended in good order."""
+    METRICS_SERVED = "metrics_served"
+    """Metrics and probes are answered from now on."""
     LEASE_AWAITED = "lease_awaited"
     """Another operator holds the Lease, or it cannot be read; this one stands by."""
     LEASE_TAKEN = "lease_taken"

@@ -13,22 +13,27 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, NoReturn
 
 import typer
 
 from pointsman import logs, settings
+from pointsman.api.conditions import Reason
 from pointsman.backends import registry as backends
 from pointsman.backends.memory import Memory
 from pointsman.cli.reach import access_of as access_of
 from pointsman.cli.worker import doors
 from pointsman.cluster import kube
 from pointsman.cluster.resources import PLURALS, Cluster
-from pointsman.controller import gateways, handlers, lease
+from pointsman.controller import gateways, handlers, lease, listener
+from pointsman.controller.exposition import Parts
+from pointsman.controller.health import Health, Part
+from pointsman.controller.metrics import Metrics
 from pointsman.controller.queue import Queue
 from pointsman.controller.reconcile import reconcile
 from pointsman.controller.world import Databases, World
+from pointsman.errors import PointsmanError
 from pointsman.plan.tasks import Key
 from pointsman.store.root import Store
 from pointsman.work import fence
@@ -37,6 +42,10 @@ from pointsman.work.runners import PooledRunner
 
 THREADS = 16
 """Of the loop. They wait for the API server, the store and databases most of the time."""
+WATCHED_EVERY, RESYNC_LATE = 60.0, 120.0
+"""Seconds after which silence is ill health: of the watches, and of the resync beyond its own pause, as it lists."""
+UNSEEN_EVERY = 5.0
+"""Seconds between two attempts to list everything for the first time."""
 LOST = 75
 """The exit code of an operator that has lost its Lease: EX_TEMPFAIL of sysexits.h, start it again."""
 
@@ -65,11 +74,29 @@ def run(chosen: settings.Settings, cluster: kube.Kube) -> None:
     workers = Processes(chosen.work_timeout, deadline=deadline)
     # In a pod nothing ends a process that has not said what it does at SIGTERM. kopf says so once it watches.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    parts = Parts(Metrics(), Health(), cluster.requests)
     try:
-        with _holding(chosen, cluster, store, deadline, functools.partial(_lost, workers)) as (term, fenced):
-            _operate(chosen, cluster, store, workers, term, fenced)
+        with (
+            _listening(chosen, parts),
+            _holding(chosen, cluster, store, deadline, functools.partial(_lost, workers)) as (term, fenced),
+        ):
+            _operate(chosen, cluster, store, workers, term, fenced, parts)
     finally:
         log.info(logs.Event.OPERATOR_STOPPED)
+
+
+@contextlib.contextmanager
+def _listening(chosen: settings.Settings, parts: Parts) -> Iterator[None]:
+    """Answer with metrics and probes where a port was named, while it stands by too."""
+    if chosen.metrics_port is None:
+        yield
+        return
+    found = listener.Listener(chosen.metrics_host, chosen.metrics_port, listener.pages(parts))
+    found.start()
+    try:
+        yield
+    finally:
+        found.stop()
 
 
 @contextlib.contextmanager
@@ -100,6 +127,7 @@ def _operate(
     workers: Processes,
     term: lease.Term,
     fenced: fence.Fence,
+    parts: Parts,
 ) -> None:
     """Put the parts together, run them, and take them apart again in the opposite order."""
     stop = threading.Event()
@@ -124,15 +152,19 @@ def _operate(
         epoch=term.epoch,
         taken_over=term.taken_over,
         gateways=asked,
+        metrics=parts.metrics,
     )
-    queue = Queue(lambda key: reconcile(key, world, _now()), THREADS, on_error=_failed)
-    resync = threading.Thread(target=_resync, args=(queue, cluster, chosen, stop), daemon=True)
+    queue = Queue(lambda key: _timed(key, world), THREADS, on_error=functools.partial(_failed, parts.metrics))
+    resync = threading.Thread(target=_resync, args=(queue, cluster, chosen, parts.health, stop), daemon=True)
+    parts.queue, parts.gateways = queue, asked
     asked.start()
     queue.start()
+    _watch_over(parts.health, queue, term, chosen)
     resync.start()
     log.info(logs.Event.OPERATOR_STARTED, namespaces=list(chosen.namespaces))
     try:
-        handlers.run(handlers.registry(queue.add), chosen.namespaces, cluster.identity)
+        beat = functools.partial(parts.health.beat, Part.WATCHES)
+        handlers.run(handlers.registry(queue.add), chosen.namespaces, cluster.identity, beat)
     finally:
         stop.set()
         queue.stop()
@@ -157,22 +189,50 @@ def _lost(workers: Processes, why: str) -> NoReturn:
     os._exit(LOST)
 
 
-def _resync(queue: Queue, cluster: Cluster, chosen: settings.Settings, stop: threading.Event) -> None:
-    """Wake everything from time to time: a lost event costs one period, never more."""
-    while not stop.wait(chosen.resync_seconds):
-        for kind in PLURALS:
-            for namespace in chosen.namespaces or (None,):
-                try:
-                    found = cluster.list(kind, namespace)
-                except Exception as error:
-                    log.warning(logs.Event.RECONCILE_FAILED, error=error)
-                    continue
-                for resource in found:
-                    meta = resource["metadata"]
-                    queue.add(Key(kind, meta["namespace"], meta["name"]))
+def _watch_over(health: Health, queue: Queue, term: lease.Term, chosen: settings.Settings) -> None:
+    health.lead(term.epoch)
+    health.serve(queue)
+    health.expect(Part.WATCHES, WATCHED_EVERY)
+    health.expect(Part.RESYNC, chosen.resync_seconds + RESYNC_LATE)
 
 
-def _failed(key: Key, error: BaseException) -> None:
+def _resync(queue: Queue, cluster: Cluster, chosen: settings.Settings, health: Health, stop: threading.Event) -> None:
+    """Wake everything at the start and from time to time: a lost event costs one period, never more."""
+    while True:
+        if _woken(queue, cluster, chosen, health):
+            health.sync()
+        if stop.wait(chosen.resync_seconds if health.is_synced else min(chosen.resync_seconds, UNSEEN_EVERY)):
+            return
+
+
+def _woken(queue: Queue, cluster: Cluster, chosen: settings.Settings, health: Health) -> bool:
+    """Wake every resource; return whether all could be listed."""
+    is_whole = True
+    for kind in PLURALS:
+        for namespace in chosen.namespaces or (None,):
+            health.beat(Part.RESYNC)
+            try:
+                found = cluster.list(kind, namespace)
+            except Exception as error:
+                log.warning(logs.Event.RECONCILE_FAILED, error=error)
+                is_whole = False
+                continue
+            for resource in found:
+                meta = resource["metadata"]
+                queue.add(Key(kind, meta["namespace"], meta["name"]))
+    return is_whole
+
+
+def _timed(key: Key, world: World) -> timedelta | None:
+    began = time.monotonic()
+    try:
+        return reconcile(key, world, _now())
+    finally:
+        world.metrics.took(key.kind, time.monotonic() - began)
+
+
+def _failed(metrics: Metrics, key: Key, error: BaseException) -> None:
+    metrics.failed(key.kind, error.reason if isinstance(error, PointsmanError) else Reason.INTERNAL_ERROR)
     log.error(logs.Event.RECONCILE_FAILED, resource=f"{key.kind} {key}", exc_info=error)
 
 

@@ -17,6 +17,8 @@ from pointsman.cluster.resources import APPROVAL, DATASET, DEPLOYMENT, PLURALS, 
 from pointsman.plan.tasks import Key
 
 Wake = Callable[[Key], None]
+BEAT_EVERY = 1.0
+"""Seconds between two signs of life of the event loop that watches."""
 
 
 def registry(wake: Wake) -> kopf.OperatorRegistry:
@@ -60,8 +62,13 @@ def registry(wake: Wake) -> kopf.OperatorRegistry:
     return handlers
 
 
-def run(handlers: kopf.OperatorRegistry, namespaces: Sequence[str], identity: Callable[[], Identity]) -> None:
-    """Watch, as whoever `identity` says, until SIGTERM or SIGINT.
+def run(
+    handlers: kopf.OperatorRegistry,
+    namespaces: Sequence[str],
+    identity: Callable[[], Identity],
+    beat: Callable[[], None],
+) -> None:
+    """Watch, as whoever `identity` says, until SIGTERM or SIGINT; call `beat` for as long as the event loop goes on.
 
     Returns, or raises, when a watch has died: the process ends and starts again.
     """
@@ -72,15 +79,26 @@ def run(handlers: kopf.OperatorRegistry, namespaces: Sequence[str], identity: Ca
         # A token may have to be fetched by another program, which the event loop must not wait for.
         return connection(await asyncio.to_thread(identity))
 
-    # kopf listens to the signals itself; beside that, a flag to stop by would be a thread that outwaits the end.
-    asyncio.run(
-        kopf.operator(
-            registry=handlers,
-            standalone=True,
-            clusterwide=not namespaces,
-            namespaces=list(namespaces),
-        )
-    )
+    async def watch() -> None:
+        beating = asyncio.create_task(_beat(beat))
+        try:
+            # It listens to the signals itself; beside that, a flag to stop by would be a thread that outwaits the end.
+            await kopf.operator(
+                registry=handlers,
+                standalone=True,
+                clusterwide=not namespaces,
+                namespaces=list(namespaces),
+            )
+        finally:
+            beating.cancel()
+
+    asyncio.run(watch())
+
+
+async def _beat(beat: Callable[[], None]) -> None:
+    while True:
+        beat()
+        await asyncio.sleep(BEAT_EVERY)
 
 
 def connection(identity: Identity) -> kopf.ConnectionInfo:

@@ -5,11 +5,26 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 
 from pointsman.plan.tasks import Key
 
 Reconcile = Callable[[Key], timedelta | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How much there is to do."""
+
+    due: int
+    """Keys that wait for a thread."""
+    busy: int
+    """Keys that are worked on."""
+    waited: float
+    """Seconds for which the one that waits longest has been due."""
+    threads: int
+    """Those that live."""
 
 
 class Queue:
@@ -35,6 +50,14 @@ class Queue:
         with self._condition:
             self._due[key] = min(at, self._due.get(key, at))
             self._condition.notify()
+
+    def load(self) -> Load:
+        """Return how much there is to do just now."""
+        with self._condition:
+            now = time.monotonic()
+            due = [at for key, at in self._due.items() if key not in self._busy and at <= now]
+            threads = sum(thread.is_alive() for thread in self._threads)
+            return Load(len(due), len(self._busy), now - min(due, default=now), threads)
 
     def stop(self) -> None:
         """Let what is under way finish, and end the workers."""

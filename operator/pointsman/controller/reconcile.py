@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,10 +16,11 @@ from pointsman.api import deployment as deployment_api
 from pointsman.api import queryset as queryset_api
 from pointsman.api.conditions import ConditionType
 from pointsman.cluster.resources import APPROVAL, DATASET, DEPLOYMENT, FINALIZER, QUERY_SET, Resource
-from pointsman.controller import apply, judging, observe, reading, report
+from pointsman.controller import apply, figures, judging, observe, reading, report
+from pointsman.controller.figures import Sample
 from pointsman.controller.world import World
 from pointsman.errors import Conflict, PointsmanError, Terminal, unforeseen
-from pointsman.plan import actions, approvals, dataset, deployment, observed, querysets, words
+from pointsman.plan import actions, approvals, dataset, deployment, observed, outcomes, querysets, words
 from pointsman.plan.observed import Plan
 from pointsman.plan.tasks import Key
 from pointsman.work import jobs
@@ -39,6 +41,7 @@ def reconcile(key: Key, world: World, now: datetime) -> timedelta | None:
     if resource is None:
         world.runner.cancel(key)
         world.databases.forget(key)
+        world.metrics.forget(key)
         if key.kind == QUERY_SET and (record := world.store.log(*jobs.query_set_log(key))).read() is not None:
             # Numbers are all that is kept of a query set, and they can be found again.
             world.fence.check()
@@ -87,11 +90,15 @@ class Kind:
     plan: Callable[[Any, datetime], Plan[Any]]
     concerns: Callable[[Any, Any, World], Iterable[Key]]
     """Whose next look depends on what came of this one."""
+    figures: Callable[[Any, Any, datetime], Iterable[Sample]] = figures.none
+    """What numbers it gives."""
 
 
 KINDS: Mapping[str, Kind] = {
-    DATASET: Kind(dataset_api.DatasetStatus, observe.dataset, dataset.plan, _deployments_of),
-    DEPLOYMENT: Kind(deployment_api.DeploymentStatus, observe.deployment, deployment.plan, _decisions_on),
+    DATASET: Kind(dataset_api.DatasetStatus, observe.dataset, dataset.plan, _deployments_of, figures.dataset),
+    DEPLOYMENT: Kind(
+        deployment_api.DeploymentStatus, observe.deployment, deployment.plan, _decisions_on, figures.deployment
+    ),
     QUERY_SET: Kind(queryset_api.QuerySetStatus, observe.query_set, querysets.plan, _askers_of),
     APPROVAL: Kind(approval_api.ApprovalStatus, judging.approval, approvals.plan, _nobody),
 }
@@ -103,13 +110,36 @@ def _looked_after(kind: Kind, resource: Resource, world: World, now: datetime) -
         plan = kind.plan(seen, now)
     except PointsmanError as error:
         return _unseen(resource, kind.status, error, world, now)
-    look_again = _carry_out(resource, seen.status, plan, world, now)
+    look_again = _carry_out(resource, seen.status, plan, world, now, functools.partial(_note, seen, world, now))
+    _count(kind, reading.key_of(resource), seen, plan, world, now)
     for key in kind.concerns(seen, plan, world):
         world.wake(key)
     return look_again
 
 
-def _carry_out(resource: Resource, before: Status, plan: Plan[Status], world: World, now: datetime) -> timedelta:
+def _note(seen: Any, world: World, now: datetime, done: actions.Action) -> None:
+    """Count what the writing of facts has made true: a migration that is over."""
+    if isinstance(done, actions.RecordFacts) and isinstance(seen, observed.Deployment):
+        ended = outcomes.ended(seen, done.facts, now)
+        if ended is not None:
+            world.metrics.ended(seen.key, ended)
+
+
+def _count(kind: Kind, key: Key, seen: Any, plan: Plan[Any], world: World, now: datetime) -> None:
+    """Tell in numbers what was seen and planned."""
+    world.metrics.saw(key, kind.figures(seen, plan.status, now), getattr(seen, "work", ()))
+    if isinstance(seen, observed.Dataset):
+        world.metrics.embedded(seen)
+
+
+def _carry_out(
+    resource: Resource,
+    before: Status,
+    plan: Plan[Status],
+    world: World,
+    now: datetime,
+    note: Callable[[actions.Action], None] = lambda done: None,
+) -> timedelta:
     """Apply a plan and report it; an action that fails is folded into the report and ends the plan."""
     status, look_again = plan.status, plan.look_again
     said = f"{resource['kind']} {reading.key_of(resource)}"
@@ -117,6 +147,8 @@ def _carry_out(resource: Resource, before: Status, plan: Plan[Status], world: Wo
         try:
             apply.action(action, resource, world)
             log.info(logs.Event.ACTION_APPLIED, action=type(action).__name__, resource=said)
+            world.metrics.acted(type(action).__name__)
+            note(action)
         except Conflict:
             # Somebody else wrote first: what was planned may be wrong by now.
             return words.AT_ONCE
@@ -124,7 +156,9 @@ def _carry_out(resource: Resource, before: Status, plan: Plan[Status], world: Wo
             status = _with_error(before, status, error, resource, now)
             look_again = timedelta(seconds=30 if isinstance(error, Terminal) else 5)
             log.warning(logs.Event.ACTION_FAILED, action=type(action).__name__, resource=said, error=error)
+            world.metrics.failed(resource["kind"], error.reason)
             break
+    world.metrics.said(reading.key_of(resource), status.conditions)
     try:
         report.status(resource, before, status, world)
     except Conflict:
@@ -139,6 +173,7 @@ def _unseen(resource: Resource, kind: type[Any], error: PointsmanError, world: W
 
     What cannot be seen cannot be removed, so a deleted resource goes at its deadline, and what it has made stays.
     """
+    world.metrics.failed(resource["kind"], error.reason)
     before, since = reading.status(kind, resource), reading.deleting_since(resource, world)
     let_go: tuple[actions.Action, ...] = ()
     if since is not None and now - since >= world.deadline and FINALIZER in resource["metadata"].get("finalizers", ()):

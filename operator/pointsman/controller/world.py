@@ -15,6 +15,7 @@ from pointsman.api.conditions import Reason
 from pointsman.cluster import credentials
 from pointsman.cluster.resources import Cluster
 from pointsman.controller.gateways import Gateways, Nobody
+from pointsman.controller.metrics import Metrics
 from pointsman.errors import Retryable, Terminal
 from pointsman.plan.tasks import Key
 from pointsman.ports import Backend
@@ -153,6 +154,8 @@ class World:
 
     gateways: Gateways | Nobody = field(default_factory=Nobody)
     """What serves the routes."""
+    metrics: Metrics = field(default_factory=Metrics)
+    """Is told what was seen, done and said."""
 
     def database(self, owner: Key, spec: engines.Backend, is_deleting: bool) -> Backend:
         """Return the database of a deployment.
