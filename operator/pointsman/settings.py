@@ -95,6 +95,18 @@ class Settings(BaseSettings):
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
     """Their port, which lets in whoever reaches it: keep it inside the cluster. Without one there is neither; 0 takes a
     free one and logs it."""
+    job_image: str = ""
+    """The image of the pods that embed for datasets with `work.mode: Job`: this release's; empty where none may."""
+    job_service_account: str = ""
+    """The ServiceAccount of those pods, in the dataset's namespace; empty for its default one. They get no token."""
+    job_pull_secrets: Names = ()
+    """The Secrets of the dataset's namespace with which that image is pulled."""
+    job_store_shared: bool = False
+    """Whether those pods reach the operator's own store by the address that the operator has: a volume that many nodes
+    can mount. Datasets with `spec.store` do not need it."""
+    job_store_claim: str = ""
+    """The PersistentVolumeClaim of the dataset's namespace that is mounted in those pods where the operator's store
+    is; empty where the nodes have it there already."""
     lease_namespace: str = ""
     """The namespace of the Lease that keeps two operators apart; empty for that of the operator's pod, and for
     `default` outside of a cluster."""

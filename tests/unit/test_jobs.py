@@ -11,7 +11,7 @@ import pytest
 from pointsman.access import Access
 from pointsman.api import queryset
 from pointsman.plan.tasks import AskCanaries, Evaluate, Key, ReadQueries, Refresh, Side, Task
-from pointsman.work import jobs
+from pointsman.work import wire
 from pointsman.work.jobs import Job
 
 ACCESS = Access(
@@ -26,7 +26,7 @@ ACCESS = Access(
 
 
 def crossed(job: Job) -> Job:
-    return jobs.from_json(orjson.loads(orjson.dumps(jobs.to_json(job))))
+    return wire.from_json(orjson.loads(orjson.dumps(wire.to_json(job))))
 
 
 def test_every_setting_of_access_reaches_the_worker() -> None:

@@ -15,7 +15,7 @@ from pointsman.errors import Retryable
 from pointsman.plan import measured
 from pointsman.plan.tasks import Probe
 from pointsman.ports import Backend
-from pointsman.work import jobs, probe
+from pointsman.work import jobs, probe, wire
 
 stage = asking.stage
 
@@ -87,4 +87,4 @@ def test_whoever_asks_gets_the_key_of_the_one_model_and_of_the_database(stage: a
     assert job.task == task
     assert job.api_keys == {"main": "key of main"}
     assert (job.credentials, job.query_credentials, job.judgement_credentials) == ({"username": "database"}, {}, {})
-    assert jobs.from_json(jobs.to_json(job)) == job
+    assert wire.from_json(wire.to_json(job)) == job

@@ -20,7 +20,7 @@ from pointsman import errors
 from pointsman.api.conditions import Reason
 from pointsman.backends.memory import Memory
 from pointsman.plan.tasks import Clean, Key
-from pointsman.work import jobs, processes
+from pointsman.work import processes, wire
 from pointsman.work.fence import Deadline, clock
 from pointsman.work.jobs import Doors, Job
 
@@ -219,7 +219,7 @@ def test_nothing_is_asked_of_a_database_but_through_the_fence() -> None:
 
 def served(store: Callable[..., Any]) -> list[dict[str, Any]]:
     doors = Doors(store=store, source=_unused, embedder=_unused, backend=_unused)
-    stdin, stdout = io.BytesIO(orjson.dumps(jobs.to_json(JOB)) + b"\n"), io.BytesIO()
+    stdin, stdout = io.BytesIO(orjson.dumps(wire.to_json(JOB)) + b"\n"), io.BytesIO()
     # The input stays open until the job is done, as the operator's does.
     feed = _Feed(stdin, stdout)
     processes.serve(feed, stdout, doors, lambda: datetime.now(UTC))

@@ -28,9 +28,9 @@ from pointsman.plan.tasks import (
     Task,
     Work,
 )
-from pointsman.work import runners
+from pointsman.work import progress, runners
 from pointsman.work.jobs import Job
-from pointsman.work.progress import Report
+from pointsman.work.progress import Report, Waits
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 DATASET = Key("EmbeddingDataset", "team", "papers")
@@ -53,7 +53,9 @@ class Scripted:
     def hold(self, subject: str) -> threading.Event:
         return self.gates.setdefault(subject, threading.Event())
 
-    def carry_out(self, job: Job, report: Report, is_cancelled: threading.Event) -> None:
+    def carry_out(
+        self, job: Job, report: Report, is_cancelled: threading.Event, waits: Waits = progress.silently
+    ) -> None:
         self.begun.append(job.task)
         self.act(job, report)
         gate = self.gates.get(job.task.subject)

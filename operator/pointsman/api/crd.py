@@ -18,7 +18,7 @@ from pointsman.api import base, kinds
 Schema = dict[str, Any]
 
 _HEADER = "# Made from the types by `python -m pointsman.api.crd`; edit those instead.\n"
-_DROPPED = ("title", "default", "additionalProperties", "$defs", "const")
+_DROPPED = ("title", "default", "additionalProperties", "propertyNames", "$defs", "const")
 # A pattern's failure is told by the rule beside it, in a sentence rather than as an expression.
 _TOLD = "pattern"
 # A status is written by the operator alone, and must also take what a later release writes.
@@ -73,8 +73,9 @@ def loosened(schema: Schema) -> Schema:
     kept = {key: value for key, value in schema.items() if key not in _LOOSE}
     if "properties" in kept:
         kept["properties"] = {name: loosened(value) for name, value in kept["properties"].items()}
-    if "items" in kept:
-        kept["items"] = loosened(kept["items"])
+    for part in ("items", "additionalProperties"):
+        if part in kept:
+            kept[part] = loosened(kept[part])
     return kept
 
 
@@ -123,6 +124,10 @@ def _reduced(schema: Schema, definitions: Schema) -> Schema:
         kept["properties"] = {name: _reduced(value, definitions) for name, value in kept["properties"].items()}
     if "items" in kept:
         kept["items"] = _reduced(kept["items"], definitions)
+    if isinstance(schema.get("additionalProperties"), dict):
+        # A map, whose values have a schema; of a model it says no more than that it takes no other fields.
+        values = _reduced(schema["additionalProperties"], definitions)
+        kept["additionalProperties"] = {key: value for key, value in values.items() if value != ""}
     return {key: kept[key] for key in sorted(kept, key=_place)}
 
 

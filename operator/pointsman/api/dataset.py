@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from pointsman.api import base
+from pointsman.api import work as work_api
 from pointsman.api.conditions import Condition
 
 FieldName = Annotated[str, Field(min_length=1, max_length=128)]
@@ -228,7 +229,12 @@ class Spec(base.Model):
             "self.versions.all(v, !has(v.model.openai) || (has(self.endpoints) && "
             "self.endpoints.exists(e, e.name == v.model.openai.endpoint)))",
             "every endpoint that a version names must stand in spec.endpoints",
-        )
+        ),
+        base.rule(
+            "has(self.store) == has(oldSelf.store)",
+            "a store cannot be added or taken away, since its content would be left behind; "
+            "declare another EmbeddingDataset",
+        ),
     )
 
     source: Source
@@ -243,6 +249,10 @@ class Spec(base.Model):
     """Which changes of the source are held."""
     retention: Retention = Retention()
     """Which old snapshots are kept."""
+    store: work_api.Store | None = None
+    """Where documents and vectors are kept; without it, in the operator's own store."""
+    work: work_api.Work = work_api.Work()
+    """Where embedding is done."""
     suspend: bool = False
     """Whether to stop reading and embedding. What is there stays."""
     deletion_policy: Literal["Delete", "Orphan"] = "Delete"
@@ -296,11 +306,18 @@ class Effective(base.Fact):
     """Which old snapshots are kept."""
     deletion_policy: str
     """What becomes of the stored corpus and vectors when the dataset is deleted."""
+    work: work_api.Work | None = None
+    """How pods embed; nothing where no pods do."""
 
 
 def effective(spec: Spec) -> Effective:
     """Return the settings of a dataset with every default filled in."""
-    return Effective(surprises=spec.surprises, retention=spec.retention, deletion_policy=spec.deletion_policy)
+    return Effective(
+        surprises=spec.surprises,
+        retention=spec.retention,
+        deletion_policy=spec.deletion_policy,
+        work=spec.work if spec.work.mode == "Job" else None,
+    )
 
 
 class Progress(base.Fact):
@@ -385,5 +402,7 @@ class DatasetStatus(base.Fact):
     """The refresh annotation for which the source was last read and refused."""
     progress: Progress | None = None
     """How far the reading under way has come."""
+    jobs: Annotated[list[str], base.distinct(), Field(max_length=64)] = []
+    """The Kubernetes Jobs that embed now."""
     versions: Annotated[list[VersionStatus], base.keyed("name"), Field(max_length=64)] = []
     """The versions, by name."""

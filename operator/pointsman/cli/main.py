@@ -185,6 +185,12 @@ def worker(context: typer.Context) -> None:
     raise typer.Exit(_hand_over("worker", context, context.args))
 
 
+@app.command(context_settings=_PASSED_ON, hidden=True)
+def shard(context: typer.Context) -> None:
+    """Embed one share of a snapshot; the pods of a Kubernetes Job start it."""
+    raise typer.Exit(_hand_over("shard", context, context.args))
+
+
 def run(arguments: Sequence[str], world: object = None) -> int:
     """Run one command line and return its exit code. What goes wrong is one line on standard error."""
     name = Path(sys.argv[0]).name
@@ -243,7 +249,7 @@ def _gathered(arguments: Sequence[str]) -> list[str]:
 
 _PROGRAMS = frozenset({"pointsman", "kubectl-pointsman"})
 _GLOBAL = frozenset({"--kubeconfig", "--context", "--namespace", "-n"})
-_PASSED_ON_COMMANDS = frozenset({"control-plane", "operator", "gateway", "worker"})
+_PASSED_ON_COMMANDS = frozenset({"control-plane", "operator", "gateway", "worker", "shard"})
 
 
 def _refused(error: typer.TyperException) -> int:

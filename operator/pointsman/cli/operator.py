@@ -25,6 +25,9 @@ from pointsman.backends.memory import Memory
 from pointsman.cli.reach import access_of as access_of
 from pointsman.cli.worker import doors
 from pointsman.cluster import kube
+from pointsman.cluster.job_objects import Pods
+from pointsman.cluster.jobs import InPods, Means
+from pointsman.cluster.kube_batch import KubeBatch
 from pointsman.cluster.resources import PLURALS, Cluster
 from pointsman.controller import gateways, handlers, lease, listener
 from pointsman.controller.exposition import Parts
@@ -134,7 +137,9 @@ def _operate(
     access = access_of(chosen, [cluster.address, *cluster.endpoints()], os.environ)
     open_backend = functools.partial(backends.open_backend, shared_memory=Memory())
     here = InProcess(dataclasses.replace(doors(), backend=open_backend), _now)
-    runner = PooledRunner(Either(workers, here), _now, lambda key: queue.add(key), chosen.workers)
+    means = Means(KubeBatch(cluster.call), cluster, _pods(chosen), Store, _now, fenced)
+    carrier = InPods(Either(workers, here), means, chosen.workers)
+    runner = PooledRunner(carrier, _now, lambda key: queue.add(key), chosen.workers)
     databases = Databases(open_backend, access)
     asked = gateways.Gateways(functools.partial(_gateways, chosen, cluster), lambda key: queue.add(key))
     world = World(
@@ -152,6 +157,7 @@ def _operate(
         epoch=term.epoch,
         taken_over=term.taken_over,
         gateways=asked,
+        batch=means.batch,
         metrics=parts.metrics,
     )
     queue = Queue(lambda key: _timed(key, world), THREADS, on_error=functools.partial(_failed, parts.metrics))
@@ -171,6 +177,16 @@ def _operate(
         asked.stop()
         runner.close()
         databases.close()
+
+
+def _pods(chosen: settings.Settings) -> Pods:
+    return Pods(
+        image=chosen.job_image,
+        service_account=chosen.job_service_account,
+        pull_secrets=chosen.job_pull_secrets,
+        is_store_shared=chosen.job_store_shared,
+        store_claim=chosen.job_store_claim,
+    )
 
 
 def _gateways(chosen: settings.Settings, cluster: kube.Kube) -> list[gateways.Address]:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pointsman.access import Access
 from pointsman.api import dataset as dataset_api
 from pointsman.api import engines
+from pointsman.api import work as work_api
 from pointsman.api.base import SecretKeyReference, SecretReference
 from pointsman.api.conditions import Reason
 from pointsman.backends import registry
@@ -17,6 +18,13 @@ from pointsman.errors import Terminal
 
 AWS = "s3.amazonaws.com"
 FILES_KEYS = ("accessKeyID", "secretAccessKey", "sessionToken", "endpoint", "region")
+_OPTIONS: Mapping[str, str] = {
+    "accessKeyID": "aws_access_key_id",
+    "secretAccessKey": "aws_secret_access_key",
+    "sessionToken": "aws_session_token",
+    "endpoint": "aws_endpoint",
+    "region": "aws_region",
+}
 POSTGRES_KEYS = ("username", "password", "ca.crt")
 
 
@@ -43,6 +51,30 @@ def of_files(
     host = urlsplit(secret.values.get("endpoint", "")).hostname or AWS
     access.check_secret(secret.name, secret.annotations, host)
     return _texts(secret, FILES_KEYS)
+
+
+def of_store(cluster: Cluster, namespace: str, store: work_api.Store, access: Access) -> Mapping[str, str]:
+    """Return the options with which a dataset's own store is opened.
+
+    Raises Terminal(FILE_NOT_ALLOWED) for a place in the operator's own store, and what keeps a Secret from being sent.
+    """
+    access.check_object(store.uri)
+    secret = _secret(cluster, namespace, store.credentials_ref.name)
+    endpoint = secret.values.get("endpoint", "")
+    access.check_secret(secret.name, secret.annotations, urlsplit(endpoint).hostname or AWS)
+    values = _texts(secret, FILES_KEYS)
+    if not {"accessKeyID", "secretAccessKey"} <= values.keys():
+        message = f"Secret {secret.name} lacks accessKeyID or secretAccessKey, which {store.uri} is opened with"
+        raise Terminal(Reason.CREDENTIALS_REQUIRED, message)
+    return store_options(values)
+
+
+def store_options(values: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the options of an object store from the values of a Secret; other values are passed over."""
+    options = {_OPTIONS[key]: values[key].strip() for key in FILES_KEYS if values.get(key, "").strip()}
+    if options.get("aws_endpoint", "").startswith("http://"):
+        options["allow_http"] = "true"
+    return options
 
 
 def of_endpoint(cluster: Cluster, namespace: str, endpoint: dataset_api.Endpoint | None, access: Access) -> str | None:

@@ -20,6 +20,7 @@ from pointsman.api import base
 from pointsman.api.conditions import Reason
 from pointsman.cluster import kube_objects
 from pointsman.cluster.counting import Requests
+from pointsman.cluster.kube_batch import Api
 from pointsman.cluster.resources import (
     PLURALS,
     All,
@@ -92,6 +93,7 @@ class Kube:
         # Any: plain dicts go in and come out; the client's own types cover too little of what it accepts.
         self._objects: Any = kubernetes.client.CustomObjectsApi(client)
         self._core: Any = kubernetes.client.CoreV1Api(client)
+        self._apis: Mapping[Api, Any] = {"batch": kubernetes.client.BatchV1Api(client), "core": self._core}
         self._coordination: Any = kubernetes.client.CoordinationV1Api(client)
         self._discovery: Any = kubernetes.client.DiscoveryV1Api(client)
         self._authentication: Any = kubernetes.client.AuthenticationV1Api(client)
@@ -350,6 +352,12 @@ class Kube:
             return kube_objects.lease(
                 self._coordination.replace_namespaced_lease(name, namespace, body, _request_timeout=limits)
             )
+
+    def call(self, api: Api, verb: str, *arguments: Any, **options: Any) -> Any:
+        """Return what the client's method answers, as a plain object; None for what is not there."""
+        plain: Any = self._client
+        found = _found(lambda: getattr(self._apis[api], verb)(*arguments, _request_timeout=TIMEOUT, **options))
+        return None if found is None else plain.sanitize_for_serialization(found)
 
     def event(self, about: Resource, is_warning: bool, reason: str, message: str) -> None:
         """Post an Event. Best effort: a lost Event is no error."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -107,6 +108,15 @@ def event(about: Resource, is_warning: bool, reason: str, message: str, at: date
         "lastTimestamp": now,
         "count": 1,
     }
+
+
+def said(body: Any) -> str:
+    """Return the message of the Status that the API server answers with; empty where it is none."""
+    try:
+        found = json.loads(body or b"{}")
+    except ValueError:
+        return ""
+    return str(found.get("message", "")) if isinstance(found, dict) else ""
 
 
 def lines(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -52,13 +52,17 @@ def action(todo: actions.Action, resource: Resource, world: World) -> None:
                 log.warning(logs.Event.DATA_LEFT_BEHIND, resource=f"{owner.kind} {owner}", left=left)
             _set_finalizers(owner, resource, world, add=False)
         case actions.PinRecipe(owner, version, recipe):
-            world.store.dataset(owner.namespace, owner.name).pin(version, recipe)
+            world.stores.remember(owner, resource)
+            world.dataset(owner.namespace, owner.name, resource).pin(version, recipe)
         case actions.StartWork(task, generation):
             job = _job(task, resource, world)
             world.fence.check()
             world.runner.start(job, generation)
         case actions.CancelWork(owner, subject):
             world.runner.cancel(owner, subject)
+        case actions.DeleteJob(owner, name):
+            world.batch.delete(owner.namespace, name)
+            log.info(logs.Event.JOB_DELETED, job=f"{owner.namespace}/{name}")
         case actions.RecordFacts(owner, known, after):
             world.store.log(*jobs.facts_log(owner)).write(facts.to_json(known), after=after)
         case actions.RecordStreams(owner, streams, after):
@@ -80,7 +84,8 @@ def action(todo: actions.Action, resource: Resource, world: World) -> None:
         case actions.ForgetFacts(owner):
             _forget(owner, world)
         case actions.DropStore(owner):
-            world.store.dataset(owner.namespace, owner.name).drop()
+            world.dataset(owner.namespace, owner.name, resource).drop()
+            world.stores.forget(owner)
         case _:
             assert_never(todo)
 
@@ -144,13 +149,15 @@ def _job(task: Task, resource: Resource, world: World) -> Job:
         case Refresh():
             dataset = dataset_api.Spec(**resource["spec"])
             secrets = credentials.of_source(cluster, namespace, dataset.source, access)
-            return _with(job, dataset=dataset, credentials=secrets)
+            return _with(_at_home(job, task.owner.name, resource, world), dataset=dataset, credentials=secrets)
         case Embed():
             dataset = dataset_api.Spec(**resource["spec"])
-            recipe = world.store.dataset(namespace, task.owner.name).pins()[task.version]
-            return _with(job, dataset=dataset, api_keys=_api_keys(namespace, dataset, {task.version: recipe}, world))
+            recipe = world.dataset(namespace, task.owner.name, resource).pins()[task.version]
+            keys = _api_keys(namespace, dataset, {task.version: recipe}, world)
+            job = _at_home(job, task.owner.name, resource, world)
+            return _with(job, dataset=dataset, api_keys=keys, uid=resource["metadata"]["uid"])
         case Clean():
-            return job
+            return _at_home(job, task.owner.name, resource, world)
         case ReadQueries():
             asked = queryset_api.Spec(**resource["spec"])
             return _with(
@@ -164,8 +171,9 @@ def _job(task: Task, resource: Resource, world: World) -> Job:
             secrets = credentials.of_backend(cluster, namespace, deployment.backend, access)
             serving = reading.facts_of(Key(DEPLOYMENT, namespace, task.owner.name), world)[0].serving
             is_other = serving is not None and serving.name != task.index
+            found = cluster.get(DATASET, namespace, task.dataset)
             return _with(
-                job,
+                _at_home(job, task.dataset, found, world),
                 backend=deployment.backend,
                 credentials=secrets,
                 uid=resource["metadata"]["uid"],
@@ -182,11 +190,12 @@ def _job(task: Task, resource: Resource, world: World) -> Job:
 def _probing(job: Job, task: Probe, deployment: deployment_api.Spec, world: World) -> Job:
     """Return what it takes to ask one index by its model: the database and the way to the model."""
     namespace = task.owner.namespace
-    dataset = dataset_api.Spec(**_named(DATASET, namespace, task.dataset, Reason.DATASET_NOT_FOUND, world)["spec"])
-    store = world.store.dataset(namespace, task.dataset)
+    found = _named(DATASET, namespace, task.dataset, Reason.DATASET_NOT_FOUND, world)
+    dataset = dataset_api.Spec(**found["spec"])
+    store = world.dataset(namespace, task.dataset, found)
     recipes = {task.side.version: jobs.recipe_of(store, task.side.version, task.side.recipe)}
     return _with(
-        job,
+        _at_home(job, task.dataset, found, world),
         dataset=dataset,
         backend=deployment.backend,
         credentials=credentials.of_backend(world.cluster, namespace, deployment.backend, world.access),
@@ -197,13 +206,14 @@ def _probing(job: Job, task: Probe, deployment: deployment_api.Spec, world: Worl
 def _asking(job: Job, task: AnswersTask, deployment: deployment_api.Spec, world: World) -> Job:
     """Return what it takes to ask indexes the queries of a set: the database, the models of both sides, the set."""
     cluster, access, namespace = world.cluster, world.access, task.owner.namespace
-    dataset = dataset_api.Spec(**_named(DATASET, namespace, task.dataset, Reason.DATASET_NOT_FOUND, world)["spec"])
+    found = _named(DATASET, namespace, task.dataset, Reason.DATASET_NOT_FOUND, world)
+    dataset = dataset_api.Spec(**found["spec"])
     asked = queryset_api.Spec(**_named(QUERY_SET, namespace, task.query_set, Reason.QUERY_SET_NOT_FOUND, world)["spec"])
-    store = world.store.dataset(namespace, task.dataset)
+    store = world.dataset(namespace, task.dataset, found)
     sides = [task.candidate] if task.serving is None else [task.candidate, task.serving]
     recipes = {side.version: jobs.recipe_of(store, side.version, side.recipe) for side in sides}
     return _with(
-        job,
+        _at_home(job, task.dataset, found, world),
         dataset=dataset,
         backend=deployment.backend,
         query_set=asked,
@@ -230,6 +240,12 @@ def _api_keys(namespace: str, dataset: dataset_api.Spec, recipes: Mapping[str, R
         if endpoint is not None and key is not None:
             found[endpoint.name] = key
     return found
+
+
+def _at_home(job: Job, dataset: str, resource: Resource | None, world: World) -> Job:
+    """Return a job with the store of the dataset's own, if it has one; `resource` is None where that one is gone."""
+    home = world.home(job.task.owner.namespace, dataset, resource)
+    return job if home is None else _with(job, home=home.uri, home_options=home.options)
 
 
 def _with(job: Job, **changes: object) -> Job:

@@ -15,7 +15,7 @@ from pointsman.api import queryset as queryset_api
 from pointsman.api.conditions import Reason
 from pointsman.api.deployment import Role
 from pointsman.backends import registry as backends
-from pointsman.cluster import credentials
+from pointsman.cluster import credentials, job_objects
 from pointsman.cluster.resources import (
     DATASET,
     DEPLOYMENT,
@@ -47,14 +47,17 @@ def dataset(resource: Resource, world: World) -> observed.Dataset:
     meta, key = resource["metadata"], reading.key_of(resource)
     spec = reading.valid(dataset_api.Spec, resource)
     work = world.runner.work(key)
-    store = world.store.dataset(key.namespace, key.name)
+    # Jobs after work, as work is what makes them: one that is seen alone is nobody's.
+    status, found = reading.status(dataset_api.DatasetStatus, resource), _jobs(resource, spec, world)
+    store = world.dataset(key.namespace, key.name, resource)
     pins, snapshots = store.pins(), store.snapshots()
     return observed.Dataset(
         key=key,
         uid=meta["uid"],
         generation=meta["generation"],
         spec=spec,
-        status=reading.status(dataset_api.DatasetStatus, resource),
+        status=status,
+        jobs=found,
         has_finalizer=FINALIZER in meta.get("finalizers", ()),
         deleting_since=reading.deleting_since(resource, world),
         refresh_token=meta.get("annotations", {}).get(REFRESH_ANNOTATION, ""),
@@ -66,6 +69,19 @@ def dataset(resource: Resource, world: World) -> observed.Dataset:
         users=tuple(_user(other, pins, world) for other in users(key, world)),
         work=work,
         deadline=world.deadline,
+    )
+
+
+def _jobs(resource: Resource, spec: dataset_api.Spec, world: World) -> tuple[observed.PodJob, ...]:
+    """Return the Kubernetes Jobs of a dataset; nobody is asked where none was ever wanted."""
+    if spec.work.mode != "Job" and not resource.get("status", {}).get("jobs"):
+        return ()
+    found = world.batch.jobs(resource["metadata"]["namespace"], resource["metadata"]["uid"])
+    return tuple(
+        observed.PodJob(
+            job["metadata"]["name"], *job_objects.of(job), job_objects.is_ended(job), job_objects.is_going(job)
+        )
+        for job in found
     )
 
 
@@ -207,7 +223,8 @@ def _counted(index: Index, record: IndexRecord | None, work: Sequence[Work], is_
 
 def _view(namespace: str, name: str, version: str, world: World) -> observed.DatasetView:
     """Return what a deployment of a version needs to know of its dataset."""
-    store, resource = world.store.dataset(namespace, name), world.cluster.get(DATASET, namespace, name)
+    resource = world.cluster.get(DATASET, namespace, name)
+    store = world.dataset(namespace, name, resource)
     work = world.runner.work(Key(DATASET, namespace, name))
     pins, snapshots = store.pins(), tuple(_snapshot(record) for record in store.snapshots())
     embedded = _embedded(store, pins)

@@ -13,12 +13,17 @@ from pointsman.access import Access
 from pointsman.api import engines
 from pointsman.api.conditions import Reason
 from pointsman.cluster import credentials
-from pointsman.cluster.resources import Cluster
+from pointsman.cluster.batch import Batch
+from pointsman.cluster.memory_batch import MemoryBatch
+from pointsman.cluster.resources import DATASET, Cluster, Resource
 from pointsman.controller.gateways import Gateways, Nobody
 from pointsman.controller.metrics import Metrics
+from pointsman.controller.stores import Home, Stores
+from pointsman.controller.stores import Opener as StoreOpener
 from pointsman.errors import Retryable, Terminal
 from pointsman.plan.tasks import Key
 from pointsman.ports import Backend
+from pointsman.store.dataset import DatasetStore
 from pointsman.store.root import Store
 from pointsman.work.fence import Fence, Unfenced
 from pointsman.work.jobs import Credentials
@@ -152,10 +157,27 @@ class World:
     """When the Lease was last taken from one that had not given it back, by this operator or one before it. What that
     one's workers had sent to a database may have arrived since. None where it never was."""
 
+    stores: Stores = field(init=False)
+    """Those that datasets have of their own."""
+    batch: Batch = field(default_factory=MemoryBatch)
+    """The Jobs of the cluster."""
+    open_store: StoreOpener = Store
     gateways: Gateways | Nobody = field(default_factory=Nobody)
     """What serves the routes."""
     metrics: Metrics = field(default_factory=Metrics)
     """Is told what was seen, done and said."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stores", Stores(self.store, self.open_store, self.access))
+
+    def home(self, namespace: str, name: str, resource: Resource | None) -> Home | None:
+        """Return the store of a dataset's own, None where it has none; `resource` is None where it is gone."""
+        return self.stores.home(Key(DATASET, namespace, name), resource, self.cluster)
+
+    def dataset(self, namespace: str, name: str, resource: Resource | None) -> DatasetStore:
+        """Return what is stored of a dataset, wherever that is."""
+        found = self.home(namespace, name, resource)
+        return (self.store if found is None else found.store).dataset(namespace, name)
 
     def database(self, owner: Key, spec: engines.Backend, is_deleting: bool) -> Backend:
         """Return the database of a deployment.

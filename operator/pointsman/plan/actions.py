@@ -57,6 +57,14 @@ class CancelWork:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteJob:
+    """Delete a Kubernetes Job that nobody wants any more. What it has finished is on the store's ledger."""
+
+    owner: Key
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class RecordFacts:
     """Write a deployment's facts, if nobody has written after the revision they were derived from."""
 
@@ -144,6 +152,7 @@ Action = (
     | PinRecipe
     | StartWork
     | CancelWork
+    | DeleteJob
     | RecordFacts
     | RecordStreams
     | RecordScores

@@ -15,10 +15,11 @@ from pointsman.api import conditions as conditions_api
 from pointsman.api import dataset as api
 from pointsman.api.conditions import Condition, ConditionType, Reason
 from pointsman.core.recipes import Recipe
-from pointsman.plan import actions, words
+from pointsman.plan import actions, embedding, words
 from pointsman.plan.observed import Dataset, Embedded, Plan, Problem
 from pointsman.plan.tasks import Clean, DatasetTask, Embed, Failure, Phase, Refresh, Work
 
+_PODS = timedelta(seconds=5)
 State = tuple[ConditionType, Reason, str]
 
 
@@ -39,28 +40,25 @@ def plan(seen: Dataset, now: datetime) -> Plan[api.DatasetStatus]:
         state = (ConditionType.RECONCILING, Reason.ACCEPTED, "recipes are being pinned")
         return Plan(pins, _status(seen, state, now), words.AT_ONCE)
 
-    task = _next_task(seen, now)
+    stopped = tuple(embedding.stops(seen))
+    task = None if stopped else _next_task(seen, now)
     started = () if task is None else (actions.StartWork(task, seen.generation),)
-    return Plan(started, _status(seen, _state(seen, now), now), _look_again(seen, task, now))
-
-
-def wanted(seen: Dataset) -> Iterator[tuple[str, Recipe]]:
-    """Yield the versions to keep embedded, with the recipes they are pinned to: in use first, then as declared.
-
-    A version whose name was used before for another recipe keeps the pinned one.
-    """
-    names = [version for user in seen.users for version in user.versions]
-    names += [version.name for version in seen.spec.versions]
-    for name in dict.fromkeys(names):
-        if name in seen.pins:
-            yield name, seen.pins[name]
+    return Plan((*stopped, *started), _status(seen, _state(seen, now), now), _look_again(seen, task, now))
 
 
 def _next_task(seen: Dataset, now: datetime) -> DatasetTask | None:
-    """Return the task to start now, if nothing runs: what is cheap and asked for first."""
-    if any(work.phase is Phase.RUNNING for work in seen.work) or seen.spec.suspend:
+    """Return the task to start now, if nothing runs: what is cheap and asked for first.
+
+    Pods that embed, or wait for a place, for hours keep neither the source from being read nor another version from
+    being embedded; a clean-up waits for them. While pods end that nobody wants, nobody embeds beside them.
+    """
+    running = {work.task.subject for work in seen.work if work.phase is Phase.RUNNING}
+    if (running and not embedding.by_pods(seen)) or seen.spec.suspend:
         return None
-    return next((task for task in _tasks(seen, now) if _may_start(task, seen, now)), None)
+    is_ending = embedding.is_ending(seen)
+    may = (task for task in _tasks(seen, now) if not (running and isinstance(task, Clean)))
+    may = (task for task in may if not (is_ending and isinstance(task, Embed)))
+    return next((task for task in may if task.subject not in running and _may_start(task, seen, now)), None)
 
 
 def _tasks(seen: Dataset, now: datetime) -> list[DatasetTask]:
@@ -72,7 +70,7 @@ def _tasks(seen: Dataset, now: datetime) -> list[DatasetTask]:
     refreshes = list(_refreshes(seen, now))
     asked = [task for task in refreshes if task.token.endswith("#asked")]
     by_clock = [task for task in refreshes if task not in asked]
-    return [*asked, *_embeds(seen), *by_clock, *_cleans(seen, now)]
+    return [*asked, *embedding.embeds(seen), *by_clock, *_cleans(seen, now)]
 
 
 def _refreshes(seen: Dataset, now: datetime) -> Iterator[Refresh]:
@@ -102,24 +100,14 @@ def _refreshed_at(seen: Dataset) -> datetime | None:
     return max(times, default=None)
 
 
-def _embeds(seen: Dataset) -> Iterator[Embed]:
-    if not seen.snapshots:
-        return
-    newest = seen.snapshots[-1].number
-    there = {snapshot.number for snapshot in seen.snapshots}
-    for name, recipe in wanted(seen):
-        pinned = [number for user in seen.users for key, number in user.pinned if key == recipe.key]
-        for number in (*pinned, newest):
-            if number in there and not _has(seen, recipe.key, number):
-                yield Embed(seen.key, name, recipe.key, number)
-
-
 def _cleans(seen: Dataset, now: datetime) -> Iterator[Clean]:
     """Yield a clean-up once a snapshot is out of retention and nothing refers to it."""
     if not seen.snapshots:
         return
     kept = _kept(seen, now)
-    recipes = tuple(sorted({recipe.key for _, recipe in wanted(seen)} | {r for u in seen.users for r in u.recipes}))
+    recipes = tuple(
+        sorted({recipe.key for _, recipe in embedding.wanted(seen)} | {r for u in seen.users for r in u.recipes})
+    )
     expired = {s.number for s in seen.snapshots} - set(kept)
     unused = {key for key, records in seen.embedded.items() if records} - set(recipes)
     if expired or unused:
@@ -156,10 +144,6 @@ def _alike(one: object, other: object) -> bool:
     return type(one) is type(other) and getattr(one, "version", None) == getattr(other, "version", None)
 
 
-def _has(seen: Dataset, recipe: str, number: int) -> bool:
-    return any(record.snapshot == number for record in seen.embedded.get(recipe, ()))
-
-
 # What to say.
 
 
@@ -180,6 +164,9 @@ def _state(seen: Dataset, now: datetime) -> State:
         return ConditionType.STALLED, Reason.VERSION_IN_USE, message
     if seen.spec.suspend:
         return ConditionType.RECONCILING, Reason.SUSPENDED, f"suspended by the spec; {snapshot}"
+    waits = next((work.wait for work in seen.work if work.phase is Phase.RUNNING and work.wait is not None), None)
+    if waits is not None:
+        return ConditionType.RECONCILING, waits.reason, f"{waits.message}; {snapshot}"
     failed = _failed(seen, now)
     if failed is not None:
         kind = ConditionType.STALLED if failed.is_terminal else ConditionType.RECONCILING
@@ -196,7 +183,7 @@ def _state(seen: Dataset, now: datetime) -> State:
 
 def _ready_message(seen: Dataset) -> str:
     newest = seen.snapshots[-1]
-    behind = [name for name, recipe in _declared(seen) if not _has(seen, recipe.key, newest.number)]
+    behind = [name for name, recipe in _declared(seen) if not embedding.has(seen, recipe.key, newest.number)]
     what = f"snapshot {newest.number} with {newest.documents:,} documents"
     return f"{what}; {', '.join(behind)} follows" if behind else what
 
@@ -260,7 +247,11 @@ def _status(seen: Dataset, state: State, now: datetime) -> api.DatasetStatus:
         last_handled_refresh=_annotation(handled),
         last_refused_refresh=next(_refused(seen), seen.status.last_refused_refresh),
         progress=words.progress(running) if running and not isinstance(running.task, Embed) else None,
-        versions=[_version(seen, name, recipe, running) for name, recipe in wanted(seen)],
+        jobs=sorted(job.name for job in seen.jobs if not job.is_ended),
+        versions=[
+            _version(seen, name, recipe, embedding.of(seen, recipe) or running)
+            for name, recipe in embedding.wanted(seen)
+        ],
     )
 
 
@@ -347,7 +338,10 @@ def _phase(state: State, running: Work | None) -> str:
 
 
 def _look_again(seen: Dataset, starting: DatasetTask | None, now: datetime) -> timedelta:
-    if starting is not None or any(work.phase is Phase.RUNNING for work in seen.work):
+    if starting is None and embedding.by_pods(seen) and any(not job.is_ended for job in seen.jobs):
+        # Whoever looks at the pods wakes us where there is news.
+        return _PODS
+    if starting is not None or embedding.is_ending(seen) or any(work.phase is Phase.RUNNING for work in seen.work):
         return words.SOON
     waits = [work.failure.retry_at - now for work in seen.work if work.failure is not None]
     last = _refreshed_at(seen)
@@ -383,7 +377,9 @@ def _delete(seen: Dataset, since: datetime, now: datetime) -> Plan[api.DatasetSt
             f"{words.duration(seen.deadline)} after the deletion for the resource to go and its store to stay",
         )
         return Plan((), _status(seen, state, now), min(remaining, timedelta(seconds=10)))
-    if any(work.phase is Phase.RUNNING for work in seen.work):
+    pods = [job for job in seen.jobs if not job.is_ended]
+    stop = (*stop, *(actions.DeleteJob(seen.key, job.name) for job in pods if not job.is_going))
+    if pods or any(work.phase is Phase.RUNNING for work in seen.work):
         # What is still at work could write beside what is removed.
         return Plan(stop, status, min(remaining, words.SOON))
     if has_store:

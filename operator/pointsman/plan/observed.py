@@ -75,6 +75,18 @@ class User:
 
 
 @dataclass(frozen=True, slots=True)
+class PodJob:
+    """A Kubernetes Job that embeds a snapshot."""
+
+    name: str
+    recipe: str
+    snapshot: int
+    is_ended: bool
+    is_going: bool
+    """Whether it is being deleted."""
+
+
+@dataclass(frozen=True, slots=True)
 class Dataset:
     """All that is known of an EmbeddingDataset."""
 
@@ -99,6 +111,8 @@ class Dataset:
     work: tuple[Work, ...]
     deadline: timedelta
     """How long a finalizer may wait."""
+    jobs: tuple[PodJob, ...] = ()
+    """The Kubernetes Jobs that were made for it and are there."""
 
 
 class Presence(StrEnum):

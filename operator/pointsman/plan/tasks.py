@@ -249,6 +249,14 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Wait:
+    """What a piece of work that is under way waits for, as a clause that names the deadline and the exit."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
     """One piece of work as it stands. Lost with the operator's process, and then simply asked for again."""
 
@@ -263,3 +271,5 @@ class Work:
     failure: Failure | None = None
     """How it failed; while it runs, how the attempt before did, so that nothing is said to be well until it is."""
     finished_at: datetime | None = None
+    wait: Wait | None = None
+    """What it waits for; None while it moves."""

@@ -136,6 +136,14 @@ class Ledger:
         self._put(f"attempts/{number:06d}.json", dataclasses.asdict(attempt))
         return self.attempt(number) or attempt
 
+    def close(self, number: int) -> None:
+        """Write down that an attempt is over: what it has left is for the next."""
+        self._put(f"closed/{number:06d}.json", {})
+
+    def is_closed(self, number: int) -> bool:
+        """Return whether an attempt is over."""
+        return self._objects.has(f"{self._root}/closed/{number:06d}.json")
+
     def finished(self) -> Mapping[int, Portion]:
         """Return the finished portions, by number."""
 
@@ -204,7 +212,7 @@ class Ledger:
 
     def forget(self) -> None:
         """Remove the ledger: how the run is divided last, so that one who is interrupted is sent again."""
-        for part in ("spills", "keys", "failures", "attempts", "portions"):
+        for part in ("spills", "keys", "failures", "closed", "attempts", "portions"):
             self._objects.delete_tree(f"{self._root}/{part}")
         self._objects.delete(f"{self._root}/offsets.npy")
         self._objects.delete(f"{self._root}/run.json")

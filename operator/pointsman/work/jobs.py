@@ -1,19 +1,14 @@
-"""A task with all that a worker needs to carry it out, and the carrying out.
-
-A job crosses a process boundary as JSON on the worker's standard input: it carries credentials, so it is never an
-argument, an environment variable or a file.
-"""
+"""A task with all that a worker needs to carry it out, and the carrying out."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from functools import partial
-from pathlib import Path
-from typing import Any, TypeVar, assert_never
+from typing import TypeVar, assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +25,6 @@ from pointsman.embedders.declared import endpoint_of as endpoint_of
 from pointsman.embedders.declared import model_of as model_of
 from pointsman.errors import PointsmanError, Terminal
 from pointsman.plan.tasks import (
-    TASKS,
     AnswersTask,
     AskCanaries,
     Build,
@@ -50,7 +44,7 @@ from pointsman.plan.tasks import (
 )
 from pointsman.store.dataset import DatasetStore
 from pointsman.store.root import Store
-from pointsman.work import asking, canaries, embed, evaluate, indexing, probe, queries, refresh
+from pointsman.work import asking, canaries, embed, evaluate, indexing, probe, queries, refresh, sharding
 from pointsman.work.progress import Report, nowhere
 
 Credentials = Mapping[str, str]
@@ -73,6 +67,17 @@ class Doors:
     backend: Callable[[engines.Backend, Credentials, Access], ports.Backend]
 
 
+class Stage(StrEnum):
+    """Which part of an embedding a job is."""
+
+    WHOLE = "Whole"
+    """All of it, in this process."""
+    DIVIDE = "Divide"
+    """What comes before the pods: dividing the snapshot."""
+    PUBLISH = "Publish"
+    """What comes after them: the one commit, and the record."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A task with what it needs."""
@@ -88,7 +93,14 @@ class Job:
     query_set: queryset_api.Spec | None = None
     """The query set, for tasks that read it."""
     uid: str = ""
-    """The UID of the deployment, for the index's marker."""
+    """The UID of the owner: for an index's marker, and for what is made in the cluster for a dataset."""
+    home: str = ""
+    """Where the dataset is kept, if it has a store of its own."""
+    home_options: Credentials = field(default_factory=dict, repr=False)
+    stage: Stage = Stage.WHOLE
+    """Which part of an embedding it is."""
+    shards: int = 1
+    """Into how many shares a snapshot is divided."""
     serving: str = ""
     """The index whose queries a bulk load must not slow down."""
     credentials: Credentials = field(default_factory=dict, repr=False)
@@ -104,38 +116,40 @@ class Job:
 def carry_out(job: Job, doors: Doors, now: Callable[[], datetime], report: Report) -> None:
     """Carry a job out, from wherever an earlier attempt was cut short."""
     store = doors.store(job.store, job.store_options)
+    home = doors.store(job.home, job.home_options) if job.home else store
     match job.task:
         case Refresh():
             spec = _required(job.dataset)
-            dataset = store.dataset(job.task.owner.namespace, job.task.owner.name)
+            dataset = home.dataset(job.task.owner.namespace, job.task.owner.name)
             source = doors.source(spec.source, job.credentials, job.access)
             declared = {version.name for version in spec.versions}
             recipes = [recipe for version, recipe in dataset.pins().items() if version in declared]
             with dataset.exclusive():
                 refresh.refresh(dataset, source, spec.surprises, now, report, recipes)
         case Embed():
-            dataset = store.dataset(job.task.owner.namespace, job.task.owner.name)
+            dataset = home.dataset(job.task.owner.namespace, job.task.owner.name)
             with dataset.exclusive():
                 _embed(job, job.task, dataset, doors, now, report)
         case Clean():
-            dataset = store.dataset(job.task.owner.namespace, job.task.owner.name)
+            dataset = home.dataset(job.task.owner.namespace, job.task.owner.name)
             with dataset.exclusive():
+                sharding.clean(dataset, job.task.recipes)
                 dataset.clean(job.task.keep, job.task.recipes)
         case ReadQueries():
             log = store.log(*query_set_log(job.task.owner))
             queries.read(_required(job.query_set), _query_sources(job, doors), log, job.task.source, now(), report)
         case Build() | Follow() | Check() | Repair():
-            _on_index(job, job.task, store, doors, now, report)
+            _on_index(job, job.task, store, home, doors, now, report)
         case Evaluate() | AskCanaries():
-            _on_answers(job, job.task, store, doors, now, report)
+            _on_answers(job, job.task, store, home, doors, now, report)
         case Probe():
-            _probe(job, job.task, store, doors, now)
+            _probe(job, job.task, store, home, doors, now)
         case _:
             assert_never(job.task)
 
 
-def _probe(job: Job, task: Probe, store: Store, doors: Doors, now: Callable[[], datetime]) -> None:
-    dataset = store.dataset(task.owner.namespace, task.dataset)
+def _probe(job: Job, task: Probe, store: Store, home: Store, doors: Doors, now: Callable[[], datetime]) -> None:
+    dataset = home.dataset(task.owner.namespace, task.dataset)
     recipe, log = recipe_of(dataset, task.side.version, task.side.recipe), store.log(*answers_log(task.owner, PROBE))
     with ExitStack() as opened:
         backend = doors.backend(_required(job.backend), job.credentials, job.access)
@@ -149,6 +163,18 @@ def _embed(
     job: Job, task: Embed, dataset: DatasetStore, doors: Doors, now: Callable[[], datetime], report: Report
 ) -> None:
     recipe = recipe_of(dataset, task.version, task.recipe)
+    match job.stage:
+        case Stage.DIVIDE:
+            sharding.begin(dataset, recipe, task.snapshot, job.shards)
+            return
+        case Stage.PUBLISH:
+            sharding.finish(dataset, task.version, recipe, task.snapshot, now)
+            return
+        case Stage.WHOLE:
+            # What pods have finished before somebody changed their mind is not embedded again.
+            sharding.abandon(dataset, recipe)
+        case _:
+            assert_never(job.stage)
     embedder = _embedder(job, task.version, recipe.space, doors)
     try:
         embed.embed(dataset, task.version, recipe, task.snapshot, embedder, now, report)
@@ -157,11 +183,11 @@ def _embed(
 
 
 def _on_answers(
-    job: Job, task: AnswersTask, store: Store, doors: Doors, now: Callable[[], datetime], report: Report
+    job: Job, task: AnswersTask, store: Store, home: Store, doors: Doors, now: Callable[[], datetime], report: Report
 ) -> None:
     spec, namespace = _required(job.query_set), task.owner.namespace
     found = queries.load(spec, _query_sources(job, doors), nowhere)
-    dataset = store.dataset(namespace, task.dataset)
+    dataset = home.dataset(namespace, task.dataset)
     with ExitStack() as opened:
         backend = doors.backend(_required(job.backend), job.credentials, job.access)
         opened.callback(backend.close)
@@ -221,10 +247,10 @@ def _query_sources(job: Job, doors: Doors) -> tuple[ports.Source, ports.Source] 
 
 
 def _on_index(
-    job: Job, task: IndexTask, store: Store, doors: Doors, now: Callable[[], datetime], report: Report
+    job: Job, task: IndexTask, store: Store, home: Store, doors: Doors, now: Callable[[], datetime], report: Report
 ) -> None:
     spec = _required(job.backend)
-    dataset = store.dataset(task.owner.namespace, task.dataset)
+    dataset = home.dataset(task.owner.namespace, task.dataset)
     recipe = recipe_of(dataset, task.version, task.recipe)
     hnsw = backends.index_parameters(spec)
     marker = ports.Marker(
@@ -281,6 +307,11 @@ def _any_vector(serving: str, backend: ports.Backend) -> npt.NDArray[np.float32]
     return np.ascontiguousarray(vectors[0]) if len(vectors) else None
 
 
+def is_for_pods(job: Job) -> bool:
+    """Return whether a job is carried out by the pods of a Kubernetes Job."""
+    return isinstance(job.task, Embed) and job.dataset is not None and job.dataset.work.mode == "Job"
+
+
 def index_log(owner: Key, index: str) -> tuple[str, ...]:
     """Return where the records of an index are in the store."""
     return "deployments", owner.namespace, owner.name, "indexes", index
@@ -312,78 +343,3 @@ def recipe_of(dataset: DatasetStore, version: str, key: str) -> Recipe:
 def _required(value: T | None) -> T:
     assert value is not None, "the job lacks the spec that its task needs"
     return value
-
-
-# Across the process boundary.
-
-
-def to_json(job: Job) -> dict[str, Any]:
-    """Return a job as JSON. It carries credentials: for the worker's standard input only."""
-    return {
-        "kind": type(job.task).__name__,
-        "task": dataclasses.asdict(job.task),
-        "store": job.store,
-        "store_options": dict(job.store_options),
-        "access": _access_to_json(job.access),
-        "dataset": None if job.dataset is None else job.dataset.model_dump(mode="json", by_alias=True),
-        "backend": None if job.backend is None else job.backend.model_dump(mode="json", by_alias=True),
-        "query_set": None if job.query_set is None else job.query_set.model_dump(mode="json", by_alias=True),
-        "uid": job.uid,
-        "serving": job.serving,
-        "credentials": dict(job.credentials),
-        "query_credentials": dict(job.query_credentials),
-        "judgement_credentials": dict(job.judgement_credentials),
-        "api_keys": dict(job.api_keys),
-    }
-
-
-def from_json(value: Mapping[str, Any]) -> Job:
-    """Read a job back."""
-    task = dict(value["task"])
-    task["owner"] = Key(**task["owner"])
-    for name in ("keep", "recipes"):
-        if name in task:
-            task[name] = tuple(task[name])
-    for name in ("candidate", "serving", "side"):
-        if task.get(name) is not None:
-            task[name] = Side(**task[name])
-    dataset, backend, query_set = value["dataset"], value["backend"], value["query_set"]
-    return Job(
-        task=TASKS[value["kind"]](**task),
-        store=value["store"],
-        store_options=value["store_options"],
-        access=_access_from_json(value["access"]),
-        dataset=None if dataset is None else dataset_api.Spec.model_validate(dataset),
-        backend=None if backend is None else engines.Backend.model_validate(backend),
-        query_set=None if query_set is None else queryset_api.Spec.model_validate(query_set),
-        uid=value["uid"],
-        serving=value["serving"],
-        credentials=value["credentials"],
-        query_credentials=value["query_credentials"],
-        judgement_credentials=value["judgement_credentials"],
-        api_keys=value["api_keys"],
-    )
-
-
-def _access_to_json(access: Access) -> dict[str, Any]:
-    return {
-        "file_roots": [str(root) for root in access.file_roots],
-        "allowed_hosts": list(access.allowed_hosts),
-        "allow_loopback": access.allow_loopback,
-        "allow_ambient_credentials": access.allow_ambient_credentials,
-        "allow_memory_backend": access.allow_memory_backend,
-        "store": access.store,
-        "denied_hosts": list(access.denied_hosts),
-    }
-
-
-def _access_from_json(value: Mapping[str, Any]) -> Access:
-    return Access(
-        file_roots=tuple(Path(root) for root in value["file_roots"]),
-        allowed_hosts=tuple(value["allowed_hosts"]),
-        allow_loopback=value["allow_loopback"],
-        allow_ambient_credentials=value["allow_ambient_credentials"],
-        allow_memory_backend=value["allow_memory_backend"],
-        store=value["store"],
-        denied_hosts=tuple(value["denied_hosts"]),
-    )

@@ -24,10 +24,10 @@ import orjson
 from pointsman.api.conditions import Reason
 from pointsman.errors import PointsmanError, Retryable, Terminal, unforeseen
 from pointsman.ports import Backend
-from pointsman.work import jobs
+from pointsman.work import jobs, progress, wire
 from pointsman.work.fence import Deadline, Fence, Unfenced
 from pointsman.work.jobs import Doors, Job
-from pointsman.work.progress import Report
+from pointsman.work.progress import Report, Waits
 
 IDLE = 60.0
 """Seconds that an idle worker is kept."""
@@ -59,7 +59,9 @@ class Processes:
         self._all: set[subprocess.Popen[bytes]] = set()
         self._is_closed = False
 
-    def carry_out(self, job: Job, report: Report, is_cancelled: threading.Event) -> None:
+    def carry_out(
+        self, job: Job, report: Report, is_cancelled: threading.Event, waits: Waits = progress.silently
+    ) -> None:
         """Carry a job out in a worker; a worker that dies, or takes too long, is Retryable(WORK_LOST)."""
         process = self._take()
         try:
@@ -149,7 +151,7 @@ def _converse(
         lines.put(b"")
 
     try:
-        process.stdin.write(orjson.dumps(jobs.to_json(job)) + b"\n")
+        process.stdin.write(orjson.dumps(wire.to_json(job)) + b"\n")
         process.stdin.flush()
     except OSError as error:
         raise Retryable(Reason.WORK_LOST, "the worker has gone; it is started again") from error
@@ -192,7 +194,9 @@ class InProcess:
     def __init__(self, doors: Doors, now: Callable[[], datetime]) -> None:
         self._doors, self._now = doors, now
 
-    def carry_out(self, job: Job, report: Report, is_cancelled: threading.Event) -> None:
+    def carry_out(
+        self, job: Job, report: Report, is_cancelled: threading.Event, waits: Waits = progress.silently
+    ) -> None:
         """Carry a job out here; it cannot be cancelled once it has begun."""
         jobs.carry_out(job, self._doors, self._now, report)
 
@@ -206,7 +210,9 @@ class Either:
     def __init__(self, workers: Processes, here: InProcess) -> None:
         self._workers, self._here = workers, here
 
-    def carry_out(self, job: Job, report: Report, is_cancelled: threading.Event) -> None:
+    def carry_out(
+        self, job: Job, report: Report, is_cancelled: threading.Event, waits: Waits = progress.silently
+    ) -> None:
         """Carry a job out where it has to be."""
         is_memory = job.backend is not None and job.backend.memory is not None
         (self._here if is_memory else self._workers).carry_out(job, report, is_cancelled)
@@ -259,7 +265,7 @@ def serve(
         is_busy.set()
         fence.check()
         try:
-            jobs.carry_out(jobs.from_json(orjson.loads(line)), fenced, now, report)
+            jobs.carry_out(wire.from_json(orjson.loads(line)), fenced, now, report)
             answer({"ended": True})
         except PointsmanError as error:
             answer(_told(error.reason, error.message, isinstance(error, Terminal), error.retry_after))

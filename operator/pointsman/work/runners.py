@@ -32,18 +32,19 @@ from pointsman.plan.tasks import (
     ReadQueries,
     Refresh,
     Repair,
-    Task,
+    Wait,
     Work,
 )
-from pointsman.work import jobs
+from pointsman.work import jobs, progress
 from pointsman.work.jobs import Doors, Job
-from pointsman.work.progress import Report
+from pointsman.work.progress import Report, Waits
 
 FIRST_RETRY = timedelta(seconds=2)
 LAST_RETRY = timedelta(minutes=5)
 LOST_SHARE = 20
 """What only an edit can mend is tried again by itself after this many times as long as the attempt took: a source of
 bad rows that takes an hour to read is not read all day."""
+_MOST_JOBS = 64
 REPORT_EVERY = 1.0
 """Seconds between two sights of progress."""
 
@@ -73,7 +74,9 @@ class Runner(Protocol):
 class Carrier(Protocol):
     """One way to carry a job out and wait for it."""
 
-    def carry_out(self, job: Job, report: Report, is_cancelled: threading.Event) -> None:
+    def carry_out(
+        self, job: Job, report: Report, is_cancelled: threading.Event, waits: Waits = progress.silently
+    ) -> None:
         """Carry a job out; raises PointsmanError."""
         ...
 
@@ -150,6 +153,8 @@ class PooledRunner:
     ) -> None:
         self._carrier, self._now, self._wake = carrier, now, wake
         sizes = {"dataset": workers, "build": workers, "check": 1, "follow": 2, "queries": 1, "answers": 2}
+        # They wait for pods, and take nothing of this machine meanwhile.
+        sizes["jobs"] = _MOST_JOBS
         self._lanes = {
             lane: futures.ThreadPoolExecutor(threads, thread_name_prefix=f"work-{lane}")
             for lane, threads in sizes.items()
@@ -169,7 +174,7 @@ class PooledRunner:
             failure = before.failure if before is not None and before.generation == generation else None
             running = _Running(Work(job.task, generation, Phase.RUNNING, failure=failure), threading.Event(), [])
             self._running[key] = running
-            running.future = self._lanes[_lane(job.task)].submit(self._run, key, job, running)
+            running.future = self._lanes[_lane(job)].submit(self._run, key, job, running)
 
     def work(self, owner: Key) -> tuple[Work, ...]:
         """Return the last work on each subject of an owner."""
@@ -212,7 +217,9 @@ class PooledRunner:
         try:
             if not running.is_cancelled.is_set():
                 told.info(logs.Event.WORK_STARTED)
-                self._carrier.carry_out(job, self._reporter(running), running.is_cancelled)
+                self._carrier.carry_out(
+                    job, self._reporter(running), running.is_cancelled, lambda wait: self._waits(running, wait)
+                )
         except PointsmanError as known:
             error = known
         except Exception as unknown:
@@ -222,10 +229,12 @@ class PooledRunner:
         took = time.monotonic() - start
         told = told.bind(seconds=round(took, 3))
         if error is None:
-            ended = dataclasses.replace(running.work, phase=Phase.DONE, failure=None, finished_at=self._now())
+            ended = dataclasses.replace(
+                running.work, phase=Phase.DONE, failure=None, finished_at=self._now(), wait=None
+            )
         else:
             failure = failed(error, before, self._now(), timedelta(seconds=took))
-            ended = dataclasses.replace(running.work, phase=Phase.FAILED, failure=failure)
+            ended = dataclasses.replace(running.work, phase=Phase.FAILED, failure=failure, wait=None)
         with self._lock:
             del self._running[key]
             is_wanted = not running.is_cancelled.is_set()
@@ -238,6 +247,12 @@ class PooledRunner:
         else:
             told.info(logs.Event.WORK_FINISHED)
         self._wake(job.task.owner)
+
+    def _waits(self, running: _Running, wait: Wait | None) -> None:
+        if running.work.wait != wait:
+            with self._lock:
+                running.work = dataclasses.replace(running.work, wait=wait)
+            self._wake(running.work.task.owner)
 
     def _reporter(self, running: _Running) -> Report:
         last = 0.0
@@ -261,8 +276,10 @@ class PooledRunner:
         return report
 
 
-def _lane(task: Task) -> str:
-    match task:
+def _lane(job: Job) -> str:
+    if jobs.is_for_pods(job):
+        return "jobs"
+    match job.task:
         case Follow():
             return "follow"
         case Check():
@@ -276,4 +293,4 @@ def _lane(task: Task) -> str:
         case Refresh() | Embed() | Clean():
             return "dataset"
         case _:
-            assert_never(task)
+            assert_never(job.task)

@@ -30,6 +30,9 @@ cutting its documents once more."""
 OF_DOCUMENTS = (Reason.SOURCE_INVALID, Reason.MODEL_REJECTED)
 """What is wrong with some documents, and not with the others."""
 
+BROKEN_DOCUMENTS, BROKEN_SETTING, EVICTED = 20, 21, 143
+"""Exit codes: some documents cannot be embedded, none can, and the pod was told to end, which is nobody's fault."""
+
 log = logs.logger()
 
 

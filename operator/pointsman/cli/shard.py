@@ -1,0 +1,102 @@
+"""`pointsman shard`: embeds its share of a snapshot in a pod of a Kubernetes Job. Started by the cluster alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import orjson
+import typer
+
+from pointsman import logs
+from pointsman.api import dataset as dataset_api
+from pointsman.cli.worker import doors
+from pointsman.cluster import credentials, job_objects
+from pointsman.core import recipes
+from pointsman.errors import PointsmanError, Terminal, unforeseen
+from pointsman.work import shard as shards
+from pointsman.work import wire
+from pointsman.work.jobs import Doors
+
+app = typer.Typer(hidden=True)
+log = logs.logger()
+
+
+class Evicted(Exception):
+    """The pod was told to end. What the model has answered is kept on the way out."""
+
+
+@app.callback(invoke_without_command=True)
+def shard() -> None:
+    """Embed the share of a snapshot that the environment names, and end."""
+    logs.configure()
+    signal.signal(signal.SIGTERM, _evicted)
+    told = orjson.loads(os.environ[job_objects.SHARD])
+    number = int(os.environ.get("JOB_COMPLETION_INDEX", "0"))
+    secrets = Path(os.environ.get("POINTSMAN_SHARD_SECRETS", job_objects.SECRETS))
+    try:
+        sys.exit(run(told, number, secrets, doors()))
+    except Evicted:
+        sys.exit(shards.EVICTED)
+
+
+def run(told: Mapping[str, Any], number: int, secrets: Path, doors: Doors) -> int:
+    """Embed a share; return the exit code, which tells the cluster whether trying again is of any use."""
+    options = dict(told["store_options"])
+    if told["has_own_store"]:
+        options = dict(credentials.store_options({path.name: path.read_text() for path in _files(secrets / "store")}))
+    recipe = recipes.from_json(told["recipe"])
+    dataset = doors.store(told["store"], options).dataset(told["namespace"], told["dataset"])
+    try:
+        _embed(told, number, secrets, doors, dataset, recipe)
+    except PointsmanError as error:
+        return _failed(dataset, recipe, told, number, error)
+    except Evicted:
+        raise
+    except Exception as error:
+        log.error(logs.Event.SHARD_FAILED, shard=number, exc_info=error)
+        return _failed(dataset, recipe, told, number, unforeseen(error))
+    return 0
+
+
+def _embed(
+    told: Mapping[str, Any], number: int, secrets: Path, doors: Doors, dataset: Any, recipe: recipes.Recipe
+) -> None:
+    key = (secrets / "endpoint" / "key").read_text().strip() if told["has_key"] else None
+    endpoint = None if told["endpoint"] is None else dataset_api.Endpoint.model_validate(told["endpoint"])
+    model = dataset_api.ModelChoice.model_validate(told["model"])
+    embedder = doors.embedder(recipe.space, endpoint, key, wire.access_from_json(told["access"]), model)
+    try:
+        shards.embed_shard(
+            dataset, recipe, told["snapshot"], told["attempt"], number, embedder, lambda: datetime.now(UTC)
+        )
+    finally:
+        embedder.close()
+
+
+def _failed(dataset: Any, recipe: recipes.Recipe, told: Mapping[str, Any], number: int, error: PointsmanError) -> int:
+    """Write down why a share is not finished, for the operator to read."""
+    log.error(logs.Event.SHARD_FAILED, shard=number, error=error)
+    try:
+        dataset.ledger(recipe.key, told["snapshot"]).fail(told["attempt"], number, error)
+    except PointsmanError as worse:
+        log.error(logs.Event.SHARD_FAILED, shard=number, error=worse)
+        return 1
+    if not isinstance(error, Terminal):
+        return 1
+    return shards.BROKEN_DOCUMENTS if error.reason in shards.OF_DOCUMENTS else shards.BROKEN_SETTING
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return the files of a mounted Secret; what begins with dots is the kubelet's."""
+    return [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+
+
+def _evicted(_signal: int, _frame: FrameType | None) -> None:
+    raise Evicted

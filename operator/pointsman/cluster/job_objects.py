@@ -1,0 +1,228 @@
+"""What a Kubernetes Job looks like that embeds a snapshot, and how one is read. No client here, and no call.
+
+A pod has no right at all on the API, no token, and no Secret but those of its own namespace that the dataset names.
+What it is to do stands in its environment, without anything secret.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pointsman.api import base
+from pointsman.api import dataset as dataset_api
+from pointsman.api.work import JobWork
+from pointsman.cluster.batch import OWNER
+from pointsman.cluster.resources import DATASET, MANAGED_BY, Resource
+from pointsman.core import recipes
+from pointsman.core.recipes import Recipe
+from pointsman.embedders.declared import endpoint_of, model_of
+from pointsman.plan.tasks import Embed
+from pointsman.store.ledger import Attempt
+from pointsman.work import wire
+from pointsman.work.jobs import Job
+from pointsman.work.shard import BROKEN_DOCUMENTS, BROKEN_SETTING, EVICTED
+
+SECRETS = "/var/run/pointsman"
+"""Where the Secrets are mounted in a pod."""
+SHARD = "POINTSMAN_SHARD"
+"""The variable that says what a pod is to do."""
+RECIPE, SNAPSHOT = "pointsman.dev/recipe", "pointsman.dev/snapshot"
+QUEUE = "kueue.x-k8s.io/queue-name"
+
+
+@dataclass(frozen=True, slots=True)
+class Pods:
+    """What the operator's settings say of pods."""
+
+    image: str
+    service_account: str = ""
+    pull_secrets: tuple[str, ...] = ()
+    is_store_shared: bool = False
+    """Whether pods reach the operator's own store by its address."""
+    store_claim: str = ""
+    """The PersistentVolumeClaim of the dataset's namespace on which the operator's own store is."""
+
+
+def name_of(task: Embed, uid: str, attempt: int) -> str:
+    """Return the name of the Job of an attempt: the same for whoever asks, and no other dataset's."""
+    run = recipes.digest([uid, task.recipe, task.snapshot], 8)
+    return f"{task.owner.name[:30].rstrip('-.')}-{task.version[:12].rstrip('-')}-{run}-{attempt}"
+
+
+def manifest(job: Job, task: Embed, recipe: Recipe, attempt: Attempt, pods: Pods) -> dict[str, Any]:
+    """Return the Job that carries out an attempt."""
+    assert job.dataset is not None, "an embedding has its dataset's spec"
+    wanted = job.dataset.work.job
+    labels = {
+        **MANAGED_BY,
+        "app.kubernetes.io/component": "shard",
+        OWNER: job.uid,
+        RECIPE: task.recipe,
+        SNAPSHOT: str(task.snapshot),
+    }
+    owner = {
+        "apiVersion": f"{base.GROUP}/{base.API_VERSION}",
+        "kind": DATASET,
+        "name": task.owner.name,
+        "uid": job.uid,
+        "controller": True,
+    }
+    queue = {QUEUE: wanted.queue_name} if wanted.queue_name else {}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": name_of(task, job.uid, attempt.number),
+            "namespace": task.owner.namespace,
+            "labels": {**labels, **queue},
+            "ownerReferences": [owner],
+        },
+        "spec": {
+            "completionMode": "Indexed",
+            "completions": attempt.shards,
+            "parallelism": min(wanted.parallelism or attempt.shards, attempt.shards),
+            "backoffLimitPerIndex": wanted.retries_per_shard,
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {"rules": _rules()},
+            "activeDeadlineSeconds": _seconds(wanted.deadline),
+            "ttlSecondsAfterFinished": _seconds(wanted.ttl),
+            # Kueue starts what it admits; nobody else does.
+            "suspend": bool(wanted.queue_name) or wanted.suspend or job.dataset.suspend,
+            "template": {"metadata": {"labels": labels}, "spec": _pod(job, task, recipe, attempt, wanted, pods)},
+        },
+    }
+
+
+def _rules() -> list[dict[str, Any]]:
+    def code(action: str, value: int) -> dict[str, Any]:
+        return {"action": action, "onExitCodes": {"containerName": "shard", "operator": "In", "values": [value]}}
+
+    return [
+        # A node that is drained, or taken back, is nobody's fault.
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        code("Ignore", EVICTED),
+        code("FailIndex", BROKEN_DOCUMENTS),
+        code("FailJob", BROKEN_SETTING),
+    ]
+
+
+def _pod(job: Job, task: Embed, recipe: Recipe, attempt: Attempt, wanted: JobWork, pods: Pods) -> dict[str, Any]:
+    assert job.dataset is not None
+    volumes: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {}}]
+    mounts: list[dict[str, Any]] = [{"name": "tmp", "mountPath": "/tmp"}]
+    endpoint = endpoint_of(job.dataset, model_of(job.dataset, task.version, recipe.space))
+    if job.dataset.store is not None:
+        volumes.append({"name": "store", "secret": {"secretName": job.dataset.store.credentials_ref.name}})
+        mounts.append({"name": "store", "mountPath": f"{SECRETS}/store", "readOnly": True})
+    elif pods.store_claim:
+        volumes.append({"name": "store", "persistentVolumeClaim": {"claimName": pods.store_claim}})
+        mounts.append({"name": "store", "mountPath": job.store})
+    if endpoint is not None and endpoint.api_key_ref is not None:
+        item = {"key": endpoint.api_key_ref.key, "path": "key"}
+        volumes.append({"name": "endpoint", "secret": {"secretName": endpoint.api_key_ref.name, "items": [item]}})
+        mounts.append({"name": "endpoint", "mountPath": f"{SECRETS}/endpoint", "readOnly": True})
+    container = {
+        "name": "shard",
+        "image": pods.image,
+        "command": ["pointsman", "shard"],
+        "env": [
+            {"name": SHARD, "value": json.dumps(description(job, task, recipe, attempt, endpoint), sort_keys=True)},
+            {"name": "HOME", "value": "/tmp"},
+        ],
+        "resources": wanted.resources.dump(),
+        "volumeMounts": mounts,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+    return {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 30,
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container],
+        "volumes": volumes,
+        **({"serviceAccountName": pods.service_account} if pods.service_account else {}),
+        **({"imagePullSecrets": [{"name": name} for name in pods.pull_secrets]} if pods.pull_secrets else {}),
+        **({"nodeSelector": dict(wanted.node_selector)} if wanted.node_selector else {}),
+        **({"tolerations": [_toleration(each.dump()) for each in wanted.tolerations]} if wanted.tolerations else {}),
+        **({"priorityClassName": wanted.priority_class_name} if wanted.priority_class_name else {}),
+    }
+
+
+def secrets(job: Job, task: Embed, recipe: Recipe) -> list[str]:
+    """Return the names of the Secrets that a pod mounts."""
+    assert job.dataset is not None
+    endpoint = endpoint_of(job.dataset, model_of(job.dataset, task.version, recipe.space))
+    store, key = job.dataset.store, None if endpoint is None else endpoint.api_key_ref
+    return [*([] if store is None else [store.credentials_ref.name]), *([] if key is None else [key.name])]
+
+
+def description(
+    job: Job, task: Embed, recipe: Recipe, attempt: Attempt, endpoint: dataset_api.Endpoint | None
+) -> dict[str, Any]:
+    """Return what a pod is told of its work. Nothing of it is secret, nor of the source."""
+    assert job.dataset is not None
+    model = model_of(job.dataset, task.version, recipe.space)
+    told = None if endpoint is None else endpoint.model_copy(update={"api_key_ref": None})
+    return {
+        "namespace": task.owner.namespace,
+        "dataset": task.owner.name,
+        "recipe": recipes.to_json(recipe),
+        "snapshot": task.snapshot,
+        "attempt": attempt.number,
+        "store": job.home or job.store,
+        "store_options": {} if job.home else dict(job.store_options),
+        "has_own_store": bool(job.home),
+        "model": model.dump(),
+        "endpoint": None if told is None else told.dump(),
+        "has_key": endpoint is not None and endpoint.api_key_ref is not None,
+        # What pods may reach is what the operator may; where its own store is, is nothing to them.
+        "access": wire.access_to_json(dataclasses.replace(job.access, store="")),
+    }
+
+
+def is_ended(job: Resource, kind: str = "") -> bool:
+    """Return whether a Job has ended, or ended as `Complete` or `Failed`."""
+    kinds = (kind,) if kind else ("Complete", "Failed")
+    found = job.get("status", {}).get("conditions") or ()
+    return any(condition["type"] in kinds and condition["status"] == "True" for condition in found)
+
+
+def is_going(job: Resource) -> bool:
+    """Return whether a Job is being deleted."""
+    return bool(job["metadata"].get("deletionTimestamp"))
+
+
+def why_failed(job: Resource) -> str:
+    """Return the reason that a failed Job gives, in a word; empty where it gives none."""
+    found = job.get("status", {}).get("conditions") or ()
+    return next((str(c.get("reason", "")) for c in found if c["type"] == "Failed" and c["status"] == "True"), "")
+
+
+def created_at(job: Resource) -> datetime:
+    """Return when a Job was created."""
+    return datetime.fromisoformat(job["metadata"]["creationTimestamp"])
+
+
+def of(job: Resource) -> tuple[str, int]:
+    """Return recipe and snapshot of a Job of ours."""
+    labels: Mapping[str, str] = job["metadata"].get("labels", {})
+    number = labels.get(SNAPSHOT, "")
+    return labels.get(RECIPE, ""), int(number) if number.isdigit() else 0
+
+
+def _toleration(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: part for name, part in value.items() if part != ""}
+
+
+def _seconds(duration: str) -> int:
+    return int(base.parse_duration(duration).total_seconds())

@@ -1,0 +1,69 @@
+"""Why do the pods of a Kubernetes Job not run? Read from the Job and its pods, without a call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from pointsman.api.conditions import Reason
+from pointsman.cluster import job_objects
+from pointsman.cluster.resources import Resource
+from pointsman.plan.tasks import Wait
+
+SLOW = timedelta(seconds=30)
+"""How long it may take until a Job has pods, and until a pod's volumes are there, before it is remarkable."""
+_NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
+_NO_CONTAINER = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+_SHOWN = 200
+
+
+def trouble(job: Resource, pods: Sequence[Resource], now: datetime) -> Wait | None:
+    """Return what keeps a Job's pods from running, if anything does; no deadline is in the message yet."""
+    name, since = job["metadata"]["name"], job_objects.created_at(job)
+    if job["spec"].get("suspend"):
+        queue = job["metadata"].get("labels", {}).get(job_objects.QUEUE)
+        if queue:
+            message = f"queue {queue} has not admitted Job {name} since {since:%Y-%m-%dT%H:%MZ}"
+            return Wait(Reason.JOB_NOT_ADMITTED, message)
+        return Wait(Reason.SUSPENDED, f"Job {name} is suspended")
+    stuck = (_of_pod(pod, now) for pod in pods if pod.get("status", {}).get("phase") == "Pending")
+    found = next((wait for wait in stuck if wait is not None), None)
+    if found is not None:
+        return found
+    started = job.get("status", {}).get("startTime")
+    if not pods and not job_objects.is_ended(job) and now - _time(started or since.isoformat()) > SLOW:
+        message = f"no pod of Job {name} could be created, as by a quota or a policy; kubectl describe job {name}"
+        return Wait(Reason.JOB_REFUSED, f"{message} names it")
+    return None
+
+
+def is_any_running(pods: Sequence[Resource]) -> bool:
+    """Return whether some pod runs or has come to its end."""
+    return any(pod.get("status", {}).get("phase") in ("Running", "Succeeded") for pod in pods)
+
+
+def _of_pod(pod: Resource, now: datetime) -> Wait | None:
+    name, status = pod["metadata"]["name"], pod.get("status", {})
+    for container in status.get("containerStatuses") or ():
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        reason = waiting.get("reason", "")
+        if reason in _NO_IMAGE:
+            return Wait(Reason.JOB_CANNOT_START, f"pod {name} cannot pull image {container['image']} ({reason})")
+        if reason in _NO_CONTAINER:
+            said = f": {waiting['message'][:_SHOWN]}" if waiting.get("message") else ""
+            return Wait(Reason.JOB_CANNOT_START, f"pod {name} cannot start ({reason}){said}")
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            said = condition.get("message", "")[:_SHOWN] or condition.get("reason", "")
+            return Wait(Reason.JOB_UNSCHEDULABLE, f"no node takes pod {name}: {said}")
+    started = status.get("startTime")
+    if started and now - _time(started) > SLOW:
+        message = (
+            f"pod {name} waits for its volumes, as where a Secret is missing; kubectl describe pod {name} names it"
+        )
+        return Wait(Reason.JOB_CANNOT_START, message)
+    return None
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)

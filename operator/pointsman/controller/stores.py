@@ -1,0 +1,105 @@
+"""Where is a dataset kept? In the operator's own store, or in one that its spec names.
+
+The latter is remembered in the operator's own, since whoever relies on a dataset goes on after the resource is gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from pointsman.access import Access
+from pointsman.api.conditions import Reason
+from pointsman.api.work import Store as Declared
+from pointsman.cluster import credentials
+from pointsman.cluster.resources import Cluster, Resource
+from pointsman.errors import Retryable, Terminal
+from pointsman.plan.tasks import Key
+from pointsman.store.root import Store
+
+Opener = Callable[[str, Mapping[str, str]], Store]
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """A store of a dataset's own, and how it is opened."""
+
+    uri: str
+    options: Mapping[str, str] = field(repr=False)
+    store: Store
+
+
+class Stores:
+    """The stores of datasets, opened anew when their credentials change."""
+
+    def __init__(self, own: Store, opener: Opener, access: Access) -> None:
+        self._own, self._opener, self._access = own, opener, access
+        self._lock = threading.Lock()
+        self._open: dict[Key, tuple[str, Home]] = {}
+
+    def home(self, key: Key, resource: Resource | None, cluster: Cluster) -> Home | None:
+        """Return the store of a dataset's own, None where it has none; `resource` is None where it is gone.
+
+        Raises what keeps its Secret from being sent, Terminal(ENDPOINT_NOT_ALLOWED, STORE_UNSAFE), and Retryable.
+        """
+        declared = self._declared(key, resource)
+        if declared is None:
+            return None
+        with self._lock:
+            found = self._open.get(key)
+        try:
+            options = credentials.of_store(cluster, key.namespace, declared, self._access)
+        except Terminal as error:
+            is_going = resource is None or bool(resource["metadata"].get("deletionTimestamp"))
+            if found is None or not is_going or error.reason is not Reason.SECRET_NOT_FOUND:
+                raise
+            # With a namespace its Secrets go first.
+            return found[1]
+        told = "\0".join([declared.uri, *(f"{name}={value}" for name, value in sorted(options.items()))])
+        mark = hashlib.blake2b(told.encode()).hexdigest()
+        if found is not None and found[0] == mark:
+            return found[1]
+        if "aws_endpoint" in options:
+            self._access.check_url(options["aws_endpoint"])
+        home = Home(declared.uri, options, self._opener(declared.uri, options))
+        home.store.probe()
+        with self._lock:
+            self._open[key] = (mark, home)
+        return home
+
+    def remember(self, key: Key, resource: Resource) -> None:
+        """Write down where a dataset is kept, before anything is."""
+        declared = self._declared(key, resource)
+        if declared is not None:
+            log = self._own.log(*_log(key))
+            known, value = log.read(), declared.dump()
+            if known is None or known.value != value:
+                log.write(value, after=0 if known is None else known.revision)
+
+    def forget(self, key: Key) -> None:
+        """Forget where a dataset was kept, once nothing is."""
+        if self._own.log(*_log(key)).read() is not None:
+            self._own.log(*_log(key)).forget()
+        with self._lock:
+            self._open.pop(key, None)
+
+    def _declared(self, key: Key, resource: Resource | None) -> Declared | None:
+        value: Any
+        if resource is not None:
+            value = resource["spec"].get("store")
+        else:
+            known = self._own.log(*_log(key)).read()
+            value = None if known is None else known.value
+        try:
+            return None if value is None else Declared.model_validate(value)
+        except ValidationError:
+            raise Retryable(Reason.INVALID_SPEC, "spec.store is of another release; install that one") from None
+
+
+def _log(key: Key) -> tuple[str, ...]:
+    return "homes", key.namespace, key.name

@@ -1,0 +1,451 @@
+"""Embedding in the pods of Kubernetes Jobs: who makes which Job when, and what is said while none of them moves."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.kubelet import Killed, Kubelet
+from tests.unit.test_sharding import RECIPE, Hashing, fill, opened, papers
+
+from pointsman.access import Access
+from pointsman.api import dataset as dataset_api
+from pointsman.api.conditions import Reason
+from pointsman.cluster import job_objects
+from pointsman.cluster.job_objects import Pods
+from pointsman.cluster.jobs import InPods, Means
+from pointsman.cluster.memory import MemoryCluster
+from pointsman.cluster.memory_batch import MemoryBatch
+from pointsman.cluster.resources import DATASET
+from pointsman.errors import PointsmanError, Retryable, Terminal
+from pointsman.plan.tasks import Embed, Key, Wait
+from pointsman.store.root import Store
+from pointsman.work.jobs import Doors, Job
+from pointsman.work.processes import InProcess
+
+OWNER = Key(DATASET, "default", "papers")
+TASK = Embed(OWNER, "v7", RECIPE.key, 1)
+ENDPOINT = {"name": "main", "baseURL": "https://model/v1", "apiKeyRef": {"name": "model", "key": "token"}}
+
+
+class Enough(BaseException):
+    """The test has seen enough."""
+
+
+class Room:
+    """An operator's carrier, the cluster that it acts on, and a kubelet."""
+
+    def __init__(self, folder: Path, count: int = 100, **job: Any) -> None:
+        self.folder, self.cluster, self.model = folder, MemoryCluster(), Hashing()
+        self.batch = MemoryBatch(lambda: self.now)
+        self.dataset = opened(folder)
+        self.dataset.pin("v7", RECIPE)
+        fill(self.dataset, *papers(count))
+        self.now, self.said, self.progress = datetime.now(UTC), list[Wait | None](), list[tuple[int, int]]()
+        (folder / "secrets" / "endpoint").mkdir(parents=True)
+        (folder / "secrets" / "endpoint" / "key").write_text("sesame")
+        self.keys: list[str | None] = []
+        doors = Doors(Store, self._none, self._embedder, self._none)
+        self.kubelet = Kubelet(self.batch, doors, folder / "secrets")
+        self.spec: dict[str, Any] = {
+            "source": {"files": {"uri": "file:///corpus", "format": "jsonl"}, "idField": "id"},
+            "endpoints": [ENDPOINT],
+            "versions": [
+                {
+                    "name": "v7",
+                    "model": {"openai": {"endpoint": "main", "model": "hashing", "dimensions": 4}},
+                    "chunking": {"maxTokens": 8},
+                }
+            ],
+            "work": {"mode": "Job", "job": {"shards": 3, **job}},
+        }
+        self.pods = Pods(image="pointsman:test", is_store_shared=True)
+        self.doors, self.each = doors, [self.kubelet.step]
+        self.apply()
+
+    def _none(self, *_: Any) -> Any:
+        raise AssertionError("nothing of the sort is opened")
+
+    def _embedder(self, _space: Any, _endpoint: Any, key: str | None, *_: Any) -> Hashing:
+        self.keys.append(key)
+        return self.model
+
+    def apply(self) -> None:
+        self.cluster.apply({"kind": DATASET, "metadata": {"namespace": "default", "name": "papers"}, "spec": self.spec})
+
+    def edit(self, **job: Any) -> None:
+        self.spec = {**self.spec, "work": {"mode": "Job", "job": {**self.spec["work"]["job"], **job}}}
+        self.apply()
+
+    def job(self) -> Job:
+        found = self.cluster.get(DATASET, "default", "papers")
+        assert found is not None
+        spec = dataset_api.Spec.model_validate(self.spec)
+        return Job(TASK, str(self.folder), dataset=spec, uid=found["metadata"]["uid"], access=Access())
+
+    def carry_out(self, job: Job | None = None, looks: int = 100) -> None:
+        """Be an operator that has just started: nothing of an earlier one is left."""
+        left = looks
+
+        def pause(_cancelled: threading.Event, seconds: float) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                raise Enough
+            self.now += timedelta(seconds=seconds)
+            for each in self.each:
+                each()
+
+        means = Means(self.batch, self.cluster, self.pods, Store, lambda: self.now, pause=pause)
+        carrier = InPods(InProcess(self.doors, lambda: self.now), means)
+        carrier.carry_out(
+            job or self.job(),
+            lambda done, total: self.progress.append((done, total)),
+            threading.Event(),
+            self.said.append,
+        )
+
+    def fails(self, kind: type[PointsmanError]) -> PointsmanError:
+        with pytest.raises(kind) as found:
+            self.carry_out()
+        return found.value
+
+    def published(self) -> bool:
+        return self.dataset.embedded_at(RECIPE.key, 1) is not None
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Room:
+    return Room(tmp_path)
+
+
+def test_pods_embed_and_the_operator_publishes(room: Room) -> None:
+    room.carry_out()
+
+    record = room.dataset.embedded_at(RECIPE.key, 1)
+    assert record is not None
+    assert (record.documents, record.embedded) == (100, 200)
+    assert max(room.model.asked.values()) == 1
+    assert room.keys == ["sesame"] * 3
+    assert len(room.batch.created) == 1
+    assert room.progress[-1][0] > 0
+    assert [wait for wait in room.said if wait is not None] == []
+
+
+def test_a_pod_may_use_nothing_and_is_told_nothing_secret(room: Room) -> None:
+    room.edit(
+        resources={"limits": {"nvidia.com/gpu": "1"}}, nodeSelector={"pool": "gpu"}, priorityClassName="low",
+        tolerations=[{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}], parallelism=2, deadline="2h",
+    )  # fmt: skip
+    room.pods = dataclasses.replace(room.pods, service_account="embedder", pull_secrets=("registry",))
+    with pytest.raises(Enough):
+        room.carry_out(looks=1)
+    (job,) = room.batch.all()
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}
+    }  # fmt: skip
+    assert container["resources"] == {"requests": {}, "limits": {"nvidia.com/gpu": "1"}}
+    assert (pod["nodeSelector"], pod["priorityClassName"]) == ({"pool": "gpu"}, "low")
+    assert pod["tolerations"] == [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert (pod["serviceAccountName"], pod["imagePullSecrets"]) == ("embedder", [{"name": "registry"}])
+    assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (3, 2)
+    assert job["spec"]["activeDeadlineSeconds"] == 7200
+    assert job["metadata"]["ownerReferences"][0]["uid"] == room.job().uid
+    told = json.dumps(container["env"])
+    assert "sesame" not in told
+    assert "corpus" not in told
+    mounted = {volume["name"]: volume for volume in pod["volumes"]}
+    assert mounted["endpoint"]["secret"] == {"secretName": "model", "items": [{"key": "token", "path": "key"}]}
+
+
+def test_what_a_job_makes_of_a_failure_depends_on_whose_fault_it_is(room: Room) -> None:
+    with pytest.raises(Enough):
+        room.carry_out(looks=1)
+    (job,) = room.batch.all()
+
+    rules = job["spec"]["podFailurePolicy"]["rules"]
+    assert [rule["action"] for rule in rules] == ["Ignore", "Ignore", "FailIndex", "FailJob"]
+    assert rules[0]["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+    assert [rule["onExitCodes"]["values"] for rule in rules[1:]] == [[143], [20], [21]]
+    assert job["spec"]["backoffLimitPerIndex"] == 6
+
+
+@pytest.mark.parametrize("looks", range(1, 6))
+def test_an_operator_that_takes_over_finds_the_job_and_makes_no_other(room: Room, looks: int) -> None:
+    with contextlib.suppress(Enough):
+        room.carry_out(looks=looks)
+    room.carry_out()
+
+    assert len(room.batch.created) == 1
+    assert room.published()
+    assert max(room.model.asked.values()) == 1
+
+
+def test_a_pod_that_is_killed_is_started_again_and_goes_on(room: Room) -> None:
+    room.model.kills_at = 4
+
+    def die() -> None:
+        room.model.kills_at = -1
+        raise Killed
+
+    room.model.dies = die
+    room.carry_out()
+
+    assert len(room.kubelet.pods) == 4
+    assert room.published()
+
+
+def test_a_job_that_is_deleted_is_dealt_out_anew_to_as_many_shards_as_are_wanted_by_then(room: Room) -> None:
+    with pytest.raises(Enough):
+        room.carry_out(looks=2)
+    room.batch.delete("default", room.batch.created[0])
+    room.edit(shards=2)
+
+    room.carry_out()
+
+    assert len(room.batch.created) == 2
+    assert max(room.model.asked.values()) == 1
+    ledger_is_gone = room.dataset.runs() == []
+    assert ledger_is_gone and room.published()
+
+
+def test_a_broken_document_is_named_and_is_not_tried_for_ever(room: Room) -> None:
+    room.model.refuses = "17 two three four five."
+
+    error = room.fails(Terminal)
+
+    assert error.reason is Reason.MODEL_REJECTED
+    assert "of document 17 (ordinal 0)" in error.message
+    assert "two three" not in error.message
+    assert len(room.kubelet.pods) == 3
+    # The next attempt is dealt what is left alone.
+    room.model.refuses, before = "", len(room.model.asked)
+    room.carry_out()
+    assert room.published()
+    assert len(room.batch.created) == 2
+    assert len(room.model.asked) == before
+
+
+def test_a_queue_that_does_not_admit_is_named_with_when_it_is_given_up(tmp_path: Path) -> None:
+    room = Room(tmp_path, queueName="gpus", startDeadline="1m")
+
+    error = room.fails(Retryable)
+
+    (job,) = room.batch.created
+    waits = {wait.message for wait in room.said if wait is not None and wait.reason is Reason.JOB_NOT_ADMITTED}
+    assert all(f"queue gpus has not admitted Job {job} since " in said for said in waits)
+    assert all("; given up and created anew at " in said for said in waits)
+    assert error.reason is Reason.JOB_NOT_ADMITTED
+    assert room.batch.all() == []
+    assert room.kubelet.pods == []
+
+
+def test_what_a_queue_admits_later_goes_on(tmp_path: Path) -> None:
+    room = Room(tmp_path, queueName="gpus")
+    assert not room.batch.created
+
+    def admit() -> None:
+        room.batch.suspend("default", room.batch.created[-1], False)
+
+    room.each = [room.kubelet.step, admit]
+    room.carry_out()
+
+    assert room.published()
+    assert room.said[-1] is None
+
+
+def waiting(reason: str, message: str = "") -> dict[str, Any]:
+    state = {"waiting": {"reason": reason, "message": message}}
+    return {"phase": "Pending", "containerStatuses": [{"image": "pointsman:test", "state": state}]}
+
+
+UNSCHEDULED = {
+    "phase": "Pending",
+    "conditions": [
+        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"}
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "said"),
+    [
+        (waiting("ErrImagePull"), Reason.JOB_CANNOT_START, "cannot pull image pointsman:test (ErrImagePull)"),
+        (
+            waiting("CreateContainerConfigError", "image will run as root"),
+            Reason.JOB_CANNOT_START,
+            "cannot start (CreateContainerConfigError): image will run as root",
+        ),
+        (UNSCHEDULED, Reason.JOB_UNSCHEDULABLE, "no node takes pod p: 0/3 nodes are available"),
+        (
+            {"phase": "Pending", "startTime": "2020-01-01T00:00:00Z"},
+            Reason.JOB_CANNOT_START,
+            "pod p waits for its volumes, as where a Secret is missing",
+        ),
+    ],
+    ids=["no image", "no container", "no node", "no volume"],
+)
+def test_pods_that_cannot_run_are_told_of_and_given_up_in_the_end(
+    tmp_path: Path, status: dict[str, Any], reason: Reason, said: str
+) -> None:
+    room = Room(tmp_path, startDeadline="1m")
+    room.cluster.put_secret("default", "model", {"token": "sesame"}, {})
+    room.kubelet.holds = lambda job: [{"metadata": {"name": "p"}, "status": status}]
+
+    error = room.fails(Retryable)
+
+    waits = {wait.message for wait in room.said if wait is not None and wait.reason is reason}
+    assert waits and all(said in message and "given up and created anew at" in message for message in waits)
+    assert error.reason is reason
+    assert error.message.endswith("it was given up after 1m")
+    assert room.batch.all() == []
+    # The next look begins anew, and nothing of what was done is lost.
+    room.kubelet.holds = lambda job: None
+    room.carry_out()
+    assert room.published()
+
+
+def test_a_secret_that_is_missing_is_named(tmp_path: Path) -> None:
+    room = Room(tmp_path, startDeadline="1m")
+    stuck = {"phase": "Pending", "startTime": "2020-01-01T00:00:00Z"}
+    room.kubelet.holds = lambda job: [{"metadata": {"name": "p"}, "status": stuck}]
+
+    error = room.fails(Retryable)
+
+    assert error.reason is Reason.SECRET_NOT_FOUND
+    assert "Secret model is not there, which the pods mount" in error.message
+
+
+def test_a_quota_on_pods_is_told_of(tmp_path: Path) -> None:
+    room = Room(tmp_path, startDeadline="1m")
+    room.kubelet.holds = lambda job: []
+
+    error = room.fails(Retryable)
+
+    assert error.reason is Reason.JOB_REFUSED
+    assert "no pod of Job" in error.message
+
+
+def test_a_quota_on_jobs_is_told_of_in_the_words_of_the_cluster(room: Room) -> None:
+    room.batch.refusal = "exceeded quota: jobs, requested: count/jobs.batch=1"
+
+    error = room.fails(Retryable)
+
+    assert error.reason is Reason.JOB_REFUSED
+    assert "exceeded quota: jobs" in error.message
+
+
+def test_suspending_stops_the_pods_and_going_on_starts_them(room: Room) -> None:
+    room.edit(suspend=True)
+    with pytest.raises(Enough):
+        room.carry_out(looks=5)
+    assert room.kubelet.pods == []
+    assert room.said[-1] == Wait(Reason.SUSPENDED, f"Job {room.batch.created[0]} is suspended")
+
+    room.edit(suspend=False)
+    room.carry_out()
+
+    assert len(room.batch.created) == 1
+    assert room.published()
+
+
+def test_what_a_queue_has_admitted_is_deleted_to_suspend_it(tmp_path: Path) -> None:
+    room = Room(tmp_path, queueName="gpus")
+
+    def admit_and_suspend() -> None:
+        if room.batch.all():
+            room.batch.suspend("default", room.batch.created[-1], False)
+            room.edit(suspend=True)
+
+    room.each = [admit_and_suspend]
+    with pytest.raises(Enough):
+        room.carry_out(looks=6)
+
+    assert room.batch.all() == []
+    assert room.said[-1] == Wait(Reason.SUSPENDED, "suspended by the spec; what is finished stays finished")
+
+
+def test_nobody_deletes_a_job_because_the_operator_stops(room: Room) -> None:
+    def pause(cancelled: threading.Event, _seconds: float) -> None:
+        cancelled.set()
+
+    means = Means(room.batch, room.cluster, room.pods, Store, lambda: room.now, pause=pause)
+    carrier = InPods(InProcess(room.doors, lambda: room.now), means)
+    with pytest.raises(Retryable, match="cancelled"):
+        carrier.carry_out(room.job(), lambda done, total: None, threading.Event())
+
+    assert len(room.batch.all()) == 1
+
+
+def test_a_local_store_that_pods_cannot_reach_is_refused_with_the_reason(room: Room) -> None:
+    room.pods = Pods(image="pointsman:test")
+
+    error = room.fails(Terminal)
+
+    assert error.reason is Reason.STORE_NOT_SHARED
+    assert "spec.store" in error.message and "POINTSMAN_JOB_STORE_SHARED" in error.message
+    assert room.batch.created == []
+
+
+def test_the_operators_own_credentials_are_given_to_no_pod(room: Room) -> None:
+    job = dataclasses.replace(room.job(), store_options={"aws_secret_access_key": "sesame"})
+
+    with pytest.raises(Terminal) as found:
+        room.carry_out(job)
+
+    assert found.value.reason is Reason.STORE_NOT_SHARED
+    assert "sesame" not in found.value.message
+
+
+def test_without_an_image_nothing_is_begun(room: Room) -> None:
+    room.pods = Pods(image="")
+
+    assert "POINTSMAN_JOB_IMAGE" in room.fails(Terminal).message
+
+
+def test_an_api_server_that_is_silent_stops_nobody(room: Room) -> None:
+    class Silent:
+        """Jobs of which nobody hears for some time."""
+
+        left = 3
+
+        def __getattr__(self, name: str) -> Callable[..., Any]:
+            found: Callable[..., Any] = getattr(room.batch, name)
+
+            def call(*arguments: Any) -> Any:
+                if name in ("job", "pods") and room.batch.created and Silent.left:
+                    Silent.left -= 1
+                    raise Retryable(Reason.CLUSTER_UNREACHABLE, "the Kubernetes API could not be reached")
+                return found(*arguments)
+
+            return call
+
+    means = Means(
+        Silent(), room.cluster, room.pods, Store, lambda: room.now, pause=lambda cancelled, _: room.kubelet.step()
+    )
+    carrier = InPods(InProcess(room.doors, lambda: room.now), means)
+    carrier.carry_out(room.job(), lambda done, total: None, threading.Event())
+
+    assert Silent.left == 0
+    assert room.published()
+
+
+def test_two_attempts_have_two_names_and_a_name_fits_into_a_label() -> None:
+    long = Embed(Key(DATASET, "default", "a" * 63), "v" * 40, "recipe", 1)
+
+    names = {job_objects.name_of(long, uid, attempt) for uid in ("u1", "u2") for attempt in (1, 999999)}
+
+    assert len(names) == 4
+    assert max(map(len, names)) <= 63
