@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,7 +16,7 @@ from tests.integration import databases, gateway_process
 from tests.integration.databases import Database
 from tests.integration.gateway_process import GatewayProcess
 from tests.integration.operator_process import APPROVAL, DEPLOYMENT, GROUP, QUERY_SET, Object, Stage, running, wordllama
-from tests.servers import door
+from tests.servers import door, processes
 from tests.servers.door import Door
 
 from pointsman.controlplane import plane
@@ -198,19 +197,13 @@ class Delivery:
         self.wait_for(name, "APersonIsAsked", **{version: 50, "v7": 50})
 
 
-def free_port() -> int:
-    """Return a port that nobody listens to."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
-
-
 @contextlib.contextmanager
 def delivering(
     control_plane: plane.ControlPlane, folder: Path, has_other: bool = False, **settings: str
 ) -> Iterator[Delivery]:
     """Start a database, an operator and a gateway, or two, and declare the dataset; end them after."""
     folder.mkdir(parents=True, exist_ok=True)
-    port, other_port = free_port(), free_port()
+    port, other_port = processes.free_port(), processes.free_port()
     with (
         databases.pgvector(folder) as database,
         door.before("127.0.0.1", other_port if has_other else port) as way,

@@ -27,6 +27,8 @@ ROOT = Path(__file__).resolve().parents[2]
 GROUP = "pointsman.dev/v1alpha1"
 PATIENCE = 180.0
 """Seconds that anything may take: far more than it needs, as the machine may be busy with something else."""
+LEASE = "8"
+"""Seconds that a killed operator's Lease lasts, where operators are killed. Its holder ends itself after two thirds."""
 PLURALS = {
     "EmbeddingDataset": "embeddingdatasets",
     "IndexDeployment": "indexdeployments",
@@ -357,8 +359,8 @@ def running(control_plane: plane.ControlPlane, folder: Path, **settings: str) ->
         # What only the resync notices is a lost wake-up.
         "POINTSMAN_RESYNC_SECONDS": "3600",
         "POINTSMAN_LEASE_NAMESPACE": namespace,
-        # Whoever is started after a killed one waits so long.
-        "POINTSMAN_LEASE_SECONDS": "6",
+        # A busy machine is no reason to lose it. Whoever is started after a killed one waits so long: see LEASE.
+        "POINTSMAN_LEASE_SECONDS": "120",
         **{f"POINTSMAN_{name.upper()}": value for name, value in settings.items()},
     }
     stage = Stage(namespace, folder, control_plane, Operator(folder, environment), administrator)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests.integration import databases
-from tests.integration.operator_process import DATASET, DEPLOYMENT, Object, are_gone, papers, running
+from tests.integration.operator_process import DATASET, DEPLOYMENT, LEASE, Object, are_gone, papers, running
 from tests.integration.setting import Model, Setting
 from tests.servers.openai_server import OpenAIServer
 
@@ -33,7 +33,7 @@ def setting(control_plane: plane.ControlPlane, tmp_path_factory: pytest.TempPath
     with (
         databases.pgvector(tmp_path_factory.mktemp("postgres")) as database,
         OpenAIServer(embed=model.embed) as server,
-        running(control_plane, folder, resync_seconds="1") as stage,
+        running(control_plane, folder, resync_seconds="1", lease_seconds=LEASE) as stage,
     ):
         database.let_in(stage)
         yield Setting(stage, database, model, server.url)

@@ -22,7 +22,7 @@ START_SECONDS = 60
 def start_milvus(folder: Path) -> Iterator[str]:
     """Start a server on a free loopback port, its data and log in `folder`, and yield its URI; end it after."""
     assert importlib.util.find_spec("milvus_lite") is not None, "milvus-lite is not installed"
-    port = _free_port()
+    port = processes.free_port()
     command = [sys.executable, "-m", "milvus_lite", "server", "--data-dir", str(folder / "milvus")]
     with (folder / "milvus.log").open("wb") as log:
         # Unless it is told otherwise it listens on all interfaces.
@@ -34,12 +34,6 @@ def start_milvus(folder: Path) -> Iterator[str]:
             yield f"http://127.0.0.1:{port}"
         finally:
             _stop(server)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_for(port: int, server: subprocess.Popen[bytes], log: Path) -> None:

@@ -15,7 +15,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -50,7 +49,7 @@ def start_postgres(folder: Path) -> Iterator[Server]:
         if user is not None:
             for path in (home, home / "password"):
                 os.chown(path, user.pw_uid, user.pw_gid)
-        data, port = home / "data", _free_port()
+        data, port = home / "data", processes.free_port()
         options = ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--username=tester", "--no-sync"]
         _checked([binaries / "initdb", *options, f"--pwfile={home / 'password'}", "-D", data], home, user)
         settings = ["fsync=off", "listen_addresses=127.0.0.1", f"port={port}", "unix_socket_directories="]
@@ -100,12 +99,6 @@ def _as_user(user: pwd.struct_passwd | None) -> dict[str, object]:
 def _checked(command: list[object], cwd: Path, user: pwd.struct_passwd | None) -> None:
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, **_as_user(user))
     assert done.returncode == 0, done.stderr
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_for(pg_isready: Path, port: int, server: subprocess.Popen[bytes], log: Path) -> None:
