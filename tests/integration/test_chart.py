@@ -292,3 +292,20 @@ def test_the_image_is_the_charts_own_unless_somebody_says_otherwise() -> None:
         "registry.example.com/pointsman:edge"
     }
     assert image(f"image.digest={digest}", "image.tag=edge") == {f"pointsman@{digest}"}
+
+
+def test_an_operator_is_asked_whether_it_is_well_and_a_gateway_whether_to_send_queries_there() -> None:
+    documents = render(*ALL_OF_IT)
+    containers = {
+        d["metadata"]["name"]: d["spec"]["template"]["spec"]["containers"][0] for d in of(documents, "Deployment")
+    }
+    probes = ("startupProbe", "livenessProbe", "readinessProbe")
+
+    asked = {name: [each[probe]["httpGet"] for probe in probes] for name, each in containers.items()}
+    assert asked[f"{FULLNAME}-operator"] == [
+        {"path": path, "port": "metrics"} for path in ("/healthz", "/healthz", "/readyz")
+    ]
+    # Where a gateway speaks TLS its admin port does not.
+    assert asked[f"{FULLNAME}-gateway"] == [
+        {"path": path, "port": "admin"} for path in ("/healthz", "/healthz", "/readyz")
+    ]
