@@ -26,8 +26,6 @@ class Kubelet:
     batch: MemoryBatch
     doors: Doors
     secrets: Path = Path("/nowhere")
-    done: dict[str, set[int]] = field(default_factory=dict)
-    codes: dict[str, dict[int, int]] = field(default_factory=dict)
     holds: Callable[[dict[str, Any]], list[dict[str, Any]] | None] = lambda job: None
     """Returns the pods of a Job that cannot run, None where they can."""
     pods: list[str] = field(default_factory=list)
@@ -41,17 +39,16 @@ class Kubelet:
                 if stuck is None:
                     self._pod(job)
                 else:
-                    self.batch.report(job["metadata"]["namespace"], job["metadata"]["name"], {"active": 1}, stuck)
+                    self.batch.report(job["metadata"]["namespace"], job["metadata"]["name"], {}, stuck)
 
     def _pod(self, job: dict[str, Any]) -> None:
-        meta, spec = job["metadata"], job["spec"]
-        name, done = meta["name"], self.done.setdefault(job["metadata"]["name"], set())
-        codes = self.codes.setdefault(name, {})
+        meta, spec, status = job["metadata"], job["spec"], job["status"]
+        done, codes = set(status.get("done", ())), dict(status.get("codes", {}))
         index = next((n for n in range(spec["completions"]) if n not in done and n not in codes), None)
         if index is not None:
             (container,) = spec["template"]["spec"]["containers"]
             told = json.loads(next(e["value"] for e in container["env"] if e["name"] == job_objects.SHARD))
-            self.pods.append(f"{name}-{index}")
+            self.pods.append(f"{meta['name']}-{index}")
             try:
                 code = shard.run(told, index, self.secrets, self.doors)
             except Killed:
@@ -60,12 +57,14 @@ class Kubelet:
                 done.add(index)
             elif code in (BROKEN_DOCUMENTS, BROKEN_SETTING):
                 codes[index] = code
-        self.batch.report(meta["namespace"], name, self._status(spec["completions"], done, codes))
+        said = {"done": sorted(done), "codes": codes, **_conditions(spec["completions"], done, codes)}
+        self.batch.report(meta["namespace"], meta["name"], said)
 
-    def _status(self, completions: int, done: set[int], codes: dict[int, int]) -> dict[str, Any]:
-        if len(done) == completions:
-            return {"conditions": [{"type": "Complete", "status": "True"}]}
-        if BROKEN_SETTING in codes.values() or len(done) + len(codes) == completions:
-            reason = "PodFailurePolicy" if BROKEN_SETTING in codes.values() else "FailedIndexes"
-            return {"conditions": [{"type": "Failed", "status": "True", "reason": reason}]}
-        return {"active": 1}
+
+def _conditions(completions: int, done: set[int], codes: dict[int, int]) -> dict[str, Any]:
+    if len(done) == completions:
+        return {"conditions": [{"type": "Complete", "status": "True"}]}
+    if BROKEN_SETTING in codes.values() or len(done) + len(codes) == completions:
+        reason = "PodFailurePolicy" if BROKEN_SETTING in codes.values() else "FailedIndexes"
+        return {"conditions": [{"type": "Failed", "status": "True", "reason": reason}]}
+    return {}

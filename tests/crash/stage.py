@@ -8,8 +8,10 @@ catches SIGKILL.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,23 +21,30 @@ from typing import Any, ClassVar, TypeVar, cast
 import numpy as np
 import pyarrow as pa
 import structlog
+from tests.kubelet import Kubelet
 from tests.plan.fleet import FakeGateway
 
 from pointsman.access import Access
+from pointsman.api.conditions import Reason
 from pointsman.api.routes import RouteStatus
 from pointsman.backends.memory import Memory
+from pointsman.cluster.job_objects import Pods
+from pointsman.cluster.jobs import InPods, Means
 from pointsman.cluster.memory import MemoryCluster
+from pointsman.cluster.memory_batch import MemoryBatch
 from pointsman.cluster.resources import APPROVAL, DATASET, DEPLOYMENT, QUERY_SET
 from pointsman.controller.reconcile import reconcile
 from pointsman.controller.world import Databases, World
 from pointsman.core import rows
 from pointsman.core.recipes import Space
+from pointsman.errors import Retryable
 from pointsman.plan.observed import Day, Gateway
 from pointsman.plan.tasks import Key, Phase, Work
 from pointsman.ports import Finished, Identity, Vectors, nobody
 from pointsman.store.root import Store
 from pointsman.work.jobs import Doors, Job
-from pointsman.work.runners import InlineRunner
+from pointsman.work.processes import InProcess
+from pointsman.work.runners import Carrier, InlineRunner
 
 T = TypeVar("T")
 
@@ -111,11 +120,13 @@ STORE_EFFECTS: Mapping[str, Sequence[str]] = {
     "dataset": ("pin", "publish", "publish_embedded", "pin_probes", "clean", "drop"),
     "log": ("write", "forget"),
     "corpus": ("write",),
-    "chunks": ("write",),
-    "vectors": ("append",),
+    "chunks": ("write", "write_by"),
+    "vectors": ("append", "take_in"),
+    "ledger": ("begin", "deal", "close", "void", "forget"),
 }
 PARTS = STORE_EFFECTS
 CLUSTER_EFFECTS = ("patch", "write_status", "write_config_map", "delete_config_map")
+BATCH_EFFECTS = ("create", "suspend", "delete")
 BACKEND_EFFECTS = ("create", "load", "seal", "upsert", "delete", "remove_foreign", "publish", "unpublish", "drop")
 
 
@@ -149,8 +160,8 @@ class HashedWords:
 class OneLookLater(InlineRunner):
     """Carries a job out when its owner has seen it running once, so that a plan may change its mind in between."""
 
-    def __init__(self, doors: Doors, now: Callable[[], datetime]) -> None:
-        super().__init__(doors, now)
+    def __init__(self, doors: Doors, now: Callable[[], datetime], carrier: Carrier) -> None:
+        super().__init__(doors, now, carrier)
         self._waiting: dict[tuple[Key, str], tuple[Job, int, bool]] = {}
 
     @property
@@ -204,6 +215,7 @@ class Stage:
     folder: Path
     cluster: MemoryCluster = field(default_factory=MemoryCluster)
     database: Memory = field(default_factory=Memory)
+    batch: MemoryBatch = field(default_factory=MemoryBatch)
     documents: dict[str, str] = field(default_factory=dict)
     time: datetime = datetime(2026, 1, 1, tzinfo=UTC)
     gateways: list[FakeGateway] = field(default_factory=list)
@@ -212,7 +224,7 @@ class Stage:
     def copy(self, folder: Path) -> Stage:
         shutil.copytree(self.folder, folder, symlinks=True)
         gateways = copy.deepcopy(self.gateways)
-        return Stage(folder, _twin(self.cluster), _twin(self.database), dict(self.documents), self.time, gateways)
+        return Stage(folder, _twin(self.cluster), _twin(self.database), _twin(self.batch), dict(self.documents), self.time, gateways)
 
     def now(self) -> datetime:
         return self.time
@@ -255,6 +267,21 @@ def _twin(original: T) -> T:
     return copy.deepcopy(original, {id(lock): lock})
 
 
+@dataclass
+class Looks:
+    """How long an operator looks at pods in one go: each look lets the cluster move, and one is the last."""
+
+    kubelet: Kubelet
+    left: int = 8
+
+    def pause(self, _cancelled: threading.Event, _seconds: float) -> None:
+        self.kubelet.step()
+        self.left -= 1
+        if self.left <= 0:
+            self.left = 8
+            raise Retryable(Reason.WORK_LOST, "the pods were looked at for long enough")
+
+
 def world(stage: Stage, tripwire: Tripwire) -> World:
     """Return a freshly started operator on a stage: nothing of an earlier process is left in it."""
     access = Access()
@@ -271,12 +298,24 @@ def world(stage: Stage, tripwire: Tripwire) -> World:
         embedder=lambda space, *_: HashedWords(space),
         backend=wired_backend,
     )
+    batch = Wired(stage.batch, tripwire, BATCH_EFFECTS, {})
+    # Pods are processes of their own: what they do is no effect of the operator's.
+    pods = dataclasses.replace(doors, store=Store)
+    means = Means(
+        batch=batch,  # type: ignore[arg-type]
+        cluster=stage.cluster,
+        pods=Pods(image="pointsman:test", is_store_shared=True),
+        store=wired_store,
+        now=stage.now,
+        pause=Looks(Kubelet(stage.batch, pods)).pause,
+    )
     return World(
         cluster=Wired(stage.cluster, tripwire, CLUSTER_EFFECTS, {}),  # type: ignore[arg-type]
         store=wired_store(str(stage.folder), {}),
         store_uri=str(stage.folder),
         store_options={},
-        runner=OneLookLater(doors, stage.now),
+        runner=OneLookLater(doors, stage.now, InPods(InProcess(doors, stage.now), means)),
+        batch=batch,  # type: ignore[arg-type]
         databases=Databases(wired_backend, access),
         access=access,
         wake=lambda key: None,

@@ -56,6 +56,25 @@ def declare(stage: Stage) -> None:
     )
 
 
+def by_pods(suspend: bool = False) -> Callable[[Stage], None]:
+    """Declare a dataset, of enough documents for several shares, that pods embed."""
+
+    def tell(stage: Stage) -> None:
+        declare(stage)
+        for number in range(12, 40):
+            text = f"{SECRET_WORD} number {number} is about sleepers"
+            stage.documents[f"doc-{number}"] = f'{{"text":"{text}","title":"T{number}","year":{1990 + number}}}'
+        work = {"mode": "Job", "job": {"shards": 2, "suspend": suspend}}
+        edit(stage, DATASET, lambda r: r["spec"].update(work=work))
+
+    return tell
+
+
+def without_pods(stage: Stage) -> None:
+    """Have the operator embed what pods were to embed."""
+    edit(stage, DATASET, lambda r: r["spec"].update(work={"mode": "InProcess"}))
+
+
 def ask(*relevant: str) -> Callable[[Stage], None]:
     """Declare a query set of one query with these answers."""
     query = {"id": "q1", "text": f"where is the {SECRET_WORD}?", "relevant": list(relevant)}
@@ -235,6 +254,10 @@ AT_A_TENTH = (*AT_THE_GATE, decide("Approve", "evaluation"))
 
 STORIES: dict[str, Story] = {
     "build": Story((), (declare,)),
+    "build by pods": Story((), (by_pods(),)),
+    "refresh by pods": Story((by_pods(),), (change_source,)),
+    "want pods no more": Story((by_pods(suspend=True),), (without_pods,)),
+    "delete while pods wait": Story((by_pods(suspend=True),), (delete_deployment, delete_dataset)),
     "migrate": Story((declare,), (declare_v8, serve("v8"))),
     "refresh": Story(MIGRATED, (change_source,)),
     "roll back": Story(MIGRATED, (serve("v7"),)),

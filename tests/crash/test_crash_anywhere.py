@@ -216,6 +216,21 @@ def test_a_restored_resource_takes_up_where_it_left_off(settings: Settings, tmp_
     }  # fmt: skip
 
 
+def test_nothing_is_embedded_twice_by_pods_wherever_the_operator_is_killed(settings: Settings, tmp_path: Path) -> None:
+    story, setting = STORIES["build by pods"], settings["build by pods"]
+    reference = Tripwire()
+    _tell(story, setting.copy(tmp_path / "reference"), reference)
+    assert {"MemoryBatch.create", "Ledger.deal", "VectorTable.take_in"} <= set(reference.trace)
+
+    for at, after in reference.moments():
+        stage = setting.copy(tmp_path / f"{at}-{after}")
+        HashedWords.calls.clear()
+        _tell(story, stage, Tripwire(at, after))
+        documents = Counter(text for text in HashedWords.calls if SECRET_WORD in text)
+        assert max(documents.values()) == 1, f"killed at effect {at}, {reference.trace[at]}"
+        assert len(stage.batch.created) == 1
+
+
 def test_no_finished_batch_is_embedded_twice(settings: Settings, tmp_path: Path) -> None:
     story, setting = STORIES["migrate"], settings["migrate"]
     reference = Tripwire()

@@ -104,8 +104,9 @@ def failed(error: PointsmanError, before: Work | None, now: datetime, took: time
 class InlineRunner:
     """Carries each job out before `start` returns. For tests: nothing runs beside the loop."""
 
-    def __init__(self, doors: Doors, now: Callable[[], datetime]) -> None:
-        self._doors, self._now = doors, now
+    def __init__(self, doors: Doors, now: Callable[[], datetime], carrier: Carrier | None = None) -> None:
+        """Without a carrier, jobs are carried out by these doors."""
+        self._doors, self._now, self._carrier = doors, now, carrier
         self._work: dict[tuple[Key, str], Work] = {}
 
     def start(self, job: Job, generation: int) -> None:
@@ -113,7 +114,10 @@ class InlineRunner:
         key = (job.task.owner, job.task.subject)
         before = self._work.get(key)
         try:
-            jobs.carry_out(job, self._doors, self._now, lambda done, total: None)
+            if self._carrier is not None:
+                self._carrier.carry_out(job, progress.nowhere, threading.Event())
+            else:
+                jobs.carry_out(job, self._doors, self._now, progress.nowhere)
         except PointsmanError as error:
             failure = failed(error, before, self._now())
             self._work[key] = Work(job.task, generation, Phase.FAILED, failure=failure)
