@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,13 @@ from tests.plan import builders as b
 from tests.plan import fleet
 from tests.unit.waiting import wait_until
 
+from pointsman import settings
 from pointsman.api.conditions import Reason
+from pointsman.cli import operator
 from pointsman.cluster.counting import Requests
-from pointsman.controller import exposition, figures, listener
+from pointsman.cluster.memory import MemoryCluster
+from pointsman.cluster.resources import Resource
+from pointsman.controller import exposition, figures, handlers, listener
 from pointsman.controller.exposition import Parts
 from pointsman.controller.health import Health, Part
 from pointsman.controller.listener import Listener
@@ -30,7 +35,7 @@ from pointsman.controller.queue import Queue
 from pointsman.controller.reconcile import reconcile
 from pointsman.core import shifts
 from pointsman.core.shifts import Day
-from pointsman.errors import Terminal
+from pointsman.errors import Retryable, Terminal
 from pointsman.plan import deployment, measured
 from pointsman.plan.facts import Rollout
 from pointsman.plan.outcomes import Ended, Outcome
@@ -356,6 +361,42 @@ def test_it_is_ready_while_it_stands_by_and_once_it_has_seen_everything() -> Non
     assert (standing_by, leading, health.waits()) == ("", "resources have not all been seen yet", "")
     found = read(parts(health=health))
     assert (found["pointsman_leader{}"], found["pointsman_epoch{}"], found["pointsman_synced{}"]) == (1, 3, 1)
+
+
+class Listing(MemoryCluster):
+    """A cluster that cannot be listed at first."""
+
+    is_away = True
+
+    def list(self, kind: str, namespace: str | None) -> Sequence[Resource]:
+        if self.is_away and kind == "Approval":
+            raise Retryable(Reason.CLUSTER_UNREACHABLE, "no answer")
+        return super().list(kind, namespace)
+
+
+def test_everything_has_been_seen_once_every_kind_could_be_listed() -> None:
+    cluster, health, woken = Listing(), Health(), []
+    cluster.apply({"kind": "QuerySet", "metadata": {"namespace": "search", "name": "a"}, "spec": {}})
+    queue = Queue(woken.append, 1, on_error=lambda key, error: None)
+    chosen = settings.load(namespaces=("search",))
+
+    away = operator.woken(queue, cluster, chosen, health)
+    cluster.is_away = False
+    there = operator.woken(queue, cluster, chosen, health)
+
+    assert (away, there) == (False, True)
+    assert queue.load().due == 1
+
+
+def test_the_watches_say_that_they_go_on() -> None:
+    async def story() -> list[str]:
+        beats: list[str] = []
+        beating = asyncio.create_task(handlers.beating(lambda: beats.append("beat")))
+        await asyncio.sleep(0)
+        beating.cancel()
+        return beats
+
+    assert asyncio.run(story()) == ["beat"]
 
 
 def test_a_loop_whose_threads_are_gone_or_were_never_there_is_ill() -> None:

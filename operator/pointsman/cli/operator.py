@@ -215,13 +215,13 @@ def _watch_over(health: Health, queue: Queue, term: lease.Term, chosen: settings
 def _resync(queue: Queue, cluster: Cluster, chosen: settings.Settings, health: Health, stop: threading.Event) -> None:
     """Wake everything at the start and from time to time: a lost event costs one period, never more."""
     while True:
-        if _woken(queue, cluster, chosen, health):
+        if woken(queue, cluster, chosen, health):
             health.sync()
         if stop.wait(chosen.resync_seconds if health.is_synced else min(chosen.resync_seconds, UNSEEN_EVERY)):
             return
 
 
-def _woken(queue: Queue, cluster: Cluster, chosen: settings.Settings, health: Health) -> bool:
+def woken(queue: Queue, cluster: Cluster, chosen: settings.Settings, health: Health) -> bool:
     """Wake every resource; return whether all could be listed."""
     is_whole = True
     for kind in PLURALS:

@@ -80,7 +80,7 @@ def run(
         return connection(await asyncio.to_thread(identity))
 
     async def watch() -> None:
-        beating = asyncio.create_task(_beat(beat))
+        task = asyncio.create_task(beating(beat))
         try:
             # It listens to the signals itself; beside that, a flag to stop by would be a thread that outwaits the end.
             await kopf.operator(
@@ -90,12 +90,13 @@ def run(
                 namespaces=list(namespaces),
             )
         finally:
-            beating.cancel()
+            task.cancel()
 
     asyncio.run(watch())
 
 
-async def _beat(beat: Callable[[], None]) -> None:
+async def beating(beat: Callable[[], None]) -> None:
+    """Call `beat` from time to time, for as long as the event loop goes on."""
     while True:
         beat()
         await asyncio.sleep(BEAT_EVERY)
