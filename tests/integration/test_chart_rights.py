@@ -38,6 +38,7 @@ pytestmark = [
 
 OPERATOR, GATEWAY = f"{FULLNAME}-operator", f"{FULLNAME}-gateway"
 HOME, WATCHED, NAME = "pointsman", "search", "papers"
+IN_PODS = "films"
 Right = tuple[str, str, str]
 """Group, resource with its part, verb."""
 
@@ -92,6 +93,7 @@ def operator_of(cluster: Cluster, folder: Path, gateway: str) -> Iterator[Stage]
         "POINTSMAN_FILE_ROOTS": str(folder / "corpus"),
         "POINTSMAN_GATEWAYS": gateway,
         "POINTSMAN_RESYNC_SECONDS": "2",
+        "POINTSMAN_METRICS_PORT": "0",
     }
     control_plane: plane.ControlPlane = cluster.plane
     stage = Stage(WATCHED, folder, control_plane, Operator(folder, environment), cluster.admin)
@@ -126,6 +128,18 @@ def migrate_and_leave(stage: Stage, database: databases.Database) -> None:
     stage.wait(lambda: stage.serves(NAME, "v7"), "v7 to serve again")
 
 
+def embed_in_pods(stage: Stage) -> None:
+    """Have a Job made whose pods find no node, stop it, and delete what it is for."""
+    stage.declare(IN_PODS, stage.write(documents(), IN_PODS), VERSIONS[0], work={"mode": "Job", "job": {"shards": 1}})
+    jobs = f"/apis/batch/v1/namespaces/{WATCHED}/jobs"
+    pods = f"/api/v1/namespaces/{WATCHED}/pods"
+    stage.wait(lambda: bool(stage.admin.get(pods)["items"]), "a Job with a pod")
+    stage.edit(DATASET, IN_PODS, work={"job": {"suspend": True}})
+    stage.wait(lambda: all(job["spec"]["suspend"] for job in stage.admin.get(jobs)["items"]), "the Job to be stopped")
+    stage.delete(DATASET, IN_PODS)
+    stage.wait(lambda: not stage.exists(DATASET, IN_PODS), "the dataset to be gone")
+
+
 def leave(stage: Stage) -> None:
     """Delete everything, and wait until the operator has let it go."""
     for kind, name in ((DEPLOYMENT, NAME), (QUERY_SET, JUDGED), (DATASET, NAME)):
@@ -150,7 +164,12 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
         for name in (HOME, WATCHED):
             cluster.namespace(name)
         cluster.install(
-            HOME, f'namespaces=["{WATCHED}"]', 'secrets.names=["database"]', 'access.allowedHosts=["127.0.0.1"]'
+            HOME,
+            f'namespaces=["{WATCHED}"]',
+            'secrets.names=["database"]',
+            'access.allowedHosts=["127.0.0.1"]',
+            "jobs.enabled=true",
+            "jobs.storeShared=true",
         )
         for name in ("searcher", "stranger"):
             cluster.admin.create(f"/api/v1/namespaces/{WATCHED}/serviceaccounts", {"metadata": {"name": name}})
@@ -159,6 +178,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
         gateway = stack.enter_context(gateway_of(cluster, folder))
         stage = stack.enter_context(operator_of(cluster, folder, f"http://127.0.0.1:{gateway.ports()[1]}"))
         migrate_and_leave(stage, database)
+        embed_in_pods(stage)
         assert [search(cluster, gateway, folder, name) for name in ("searcher", "stranger")] == [200, 403]
         leave(stage)
         yield Lived(cluster, stage, gateway)
