@@ -21,6 +21,11 @@ SOURCES := operator tests e2e bench examples
 # Tests that need no server of their own and are done in a minute or two.
 QUICK := not controlplane and not server and not helm
 
+# How many processes share all tests. Much of the time is waiting, so one more than there are cores pays off; each may
+# start a control plane and a database of its own. A part of them (ARGS) is run by one, file after file.
+PROCESSES ?= 3
+SHARED = $(if $(ARGS),,-n $(PROCESSES) --dist loadgroup --no-loadscope-reorder)
+
 .PHONY: help demo test quick verify fmt check generate bench e2e e2e-down image sbom clean control-plane lock chart alerts
 
 help: ## List what can be made
@@ -30,16 +35,16 @@ demo: $(INSTALLED) control-plane ## Migrate a real corpus under live queries, re
 	@$(BIN)/python examples/stdlib/demo.py $(if $(BACKEND),--backend $(BACKEND))
 
 test: $(INSTALLED) control-plane ## Run all tests (ARGS="-k name" passes arguments to pytest)
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest $(SHARED) $(ARGS)
 
 quick: $(INSTALLED) ## Run the tests that start no server
-	@$(BIN)/pytest -q -m "$(QUICK)" $(ARGS)
+	@$(BIN)/pytest -q -m "$(QUICK)" $(SHARED) $(ARGS)
 
 verify: $(INSTALLED) ## Check format, types and layers, regenerate, run the quick tests, and see that nothing changed
 	@set -e; \
 	before=$$($(FINGERPRINT)); \
 	$(MAKE) --no-print-directory check generate; \
-	$(BIN)/pytest -q -m "$(QUICK)"; \
+	$(BIN)/pytest -q -m "$(QUICK)" $(SHARED); \
 	if [ "$$before" != "$$($(FINGERPRINT))" ]; then \
 		echo "make verify changed the tree; what is generated was not up to date, or a test leaves files behind:"; \
 		git status --short; exit 1; \
