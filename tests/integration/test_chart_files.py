@@ -70,6 +70,12 @@ def test_every_alert_leads_to_its_part_of_the_runbook_and_every_part_is_of_an_al
     assert {alert["labels"]["severity"] for alert in _alerts()} <= {"critical", "warning", "info"}
 
 
+def test_every_alert_is_tried_on_series_by_make_alerts() -> None:
+    tried = (CHART / "files" / "tests" / "alerts.yaml").read_text()
+
+    assert [alert["alert"] for alert in _alerts() if alert["alert"] not in tried] == []
+
+
 def test_every_reason_is_in_the_runbook() -> None:
     page = (ROOT / "docs" / "runbook.md").read_text()
 
