@@ -142,6 +142,28 @@ def test_jobs_are_nobodys_right_unless_they_are_asked_for() -> None:
     assert more == {"list pods", *(f"{verb} jobs" for verb in ("get", "list", "create", "patch", "delete"))}
 
 
+@pytest.mark.parametrize(
+    ("value", "kinds"),
+    [
+        ("networkPolicy.enabled=false", {"NetworkPolicy"}),
+        ("admissionPolicy.enabled=false", {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}),
+        ("crds.enabled=false", {"CustomResourceDefinition"}),
+        ("gateway.podDisruptionBudget.enabled=false", {"PodDisruptionBudget"}),
+        ("store.s3.uri=s3://bucket/prefix", {"PersistentVolumeClaim"}),
+        ("rbac.create=false", {"Role", "RoleBinding", "ClusterRoleBinding"}),
+        ("gateway.enabled=false", {"Pod", "PodDisruptionBudget", "ClusterRoleBinding"}),
+    ],
+)
+def test_each_part_can_be_left_out(value: str, kinds: set[str]) -> None:
+    assert {d["kind"] for d in render()} - {d["kind"] for d in render(value)} == kinds
+
+
+def test_without_gateways_nothing_of_theirs_is_left() -> None:
+    left = [d for d in render("gateway.enabled=false") if d["kind"] != "CustomResourceDefinition"]
+
+    assert "gateway" not in yaml.safe_dump(left).lower()
+
+
 def test_the_two_processes_look_after_the_same_namespaces() -> None:
     def told(*values: str) -> set[str]:
         containers = [c for d in of(render(*values), "Deployment") for c in d["spec"]["template"]["spec"]["containers"]]
