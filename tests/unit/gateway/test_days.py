@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
+
+from tests.unit.gateway import stage
+from tests.unit.gateway.stage import entry, fill, space
 
 from pointsman.gateway import days
 from pointsman.gateway.days import Days
 from pointsman.gateway.telemetry import Ledger
 
+SMALL = space(64)
 NOON = 19_417 * 86_400.0 + 43_200
 """2023-03-01T12:00:00Z."""
 
@@ -82,6 +87,26 @@ def test_only_what_says_something_of_queries_is_of_a_day() -> None:
 
     wanted: dict[str, Any] = {"date": "2023-03-01", "index": "v7", "sessions": 1, "scores": {"192": 1}}
     assert day == wanted
+
+
+def test_a_gateway_counts_the_sessions_that_each_index_answered_by_texts() -> None:
+    async def story() -> None:
+        async with stage.running() as found:
+            fill(found.database, "v7", SMALL)
+            found.route(entry("v7", 100, SMALL))
+            await found.served()
+            for number in range(6):
+                await found.search(query=f"steam {number}", session=str(number % 2))
+            # Without a session the same text is the same asker; what is like a document says nothing of queries.
+            await found.search(query="points")
+            await found.search(query="points")
+            await found.search(like="signals")
+
+            (day,) = (await found.report())["days"]
+
+            assert (day["index"], day["sessions"], sum(day["scores"].values())) == ("v7", 3, 8)
+
+    asyncio.run(story())
 
 
 def test_a_report_says_nothing_of_who_asked() -> None:
