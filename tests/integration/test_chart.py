@@ -158,6 +158,20 @@ def test_each_part_can_be_left_out(value: str, kinds: set[str]) -> None:
     assert {d["kind"] for d in render()} - {d["kind"] for d in render(value)} == kinds
 
 
+def test_the_values_that_the_docs_show_are_taken(tmp_path: Path) -> None:
+    page = (CHART.parents[1] / "docs" / "install.md").read_text()
+    values = tmp_path / "values.yaml"
+    values.write_text(page.split("with a `values.yaml` such as")[1].split("```text\n")[1].split("```")[0])
+
+    documents = render(files=[values])
+
+    assert {d["metadata"]["namespace"] for d in of(documents, "Role") if "namespace" in d["metadata"]} == {
+        "search",
+        "shop",
+        "default",
+    }
+
+
 def test_without_gateways_nothing_of_theirs_is_left() -> None:
     left = [d for d in render("gateway.enabled=false") if d["kind"] != "CustomResourceDefinition"]
 
