@@ -65,7 +65,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
     rank = {name: position for position, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+    # What starts servers waits more than the rest, which fills the gaps at the end.
+    items.sort(key=lambda item: (rank.get(item.path.stem, len(rank)), "integration" not in item.path.parts))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
