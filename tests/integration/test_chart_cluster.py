@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,10 @@ from typing import Any
 import pytest
 import yaml
 from tests.integration import chart
-from tests.integration.chart import FULLNAME, Cluster, Object, is_refused, of, render
+from tests.integration.chart import FULLNAME, ROOT, Cluster, Object, is_refused, of, render
 from tests.integration.test_chart import ALL_OF_IT, WITH_JOBS, WITHOUT_CLUSTER_RIGHTS
 
+from pointsman.cluster import resources
 from pointsman.controlplane import admin
 
 pytestmark = [
@@ -336,6 +339,39 @@ def test_namespaces_that_the_release_does_not_look_after_are_left_alone(cluster:
 
 
 # Upgrades and the end.
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not there, which the way out is written for")
+def test_the_way_out_of_the_docs_lets_go_what_nobody_is_there_to_let_go(cluster: Cluster, installed: str) -> None:
+    # Given resources that an operator looked after, which is gone.
+    group = "/apis/pointsman.dev/v1alpha1/namespaces/search"
+    version = {"name": "v7", "model": {"wordllama": {"dimensions": 64}}}
+    source = {"files": {"uri": "file:///corpus/a.jsonl", "format": "jsonl"}, "idField": "id"}
+    specs = {
+        "embeddingdatasets": ("EmbeddingDataset", {"source": source, "versions": [version]}),
+        "indexdeployments": (
+            "IndexDeployment",
+            {"datasetRef": {"name": "left"}, "version": "v7", "backend": {"memory": {}}},
+        ),
+    }
+    for plural, (kind, spec) in specs.items():
+        meta = {"name": "left", "finalizers": [resources.FINALIZER]}
+        body = {"apiVersion": "pointsman.dev/v1alpha1", "kind": kind, "metadata": meta, "spec": spec}
+        cluster.admin.create(f"{group}/{plural}", body)
+        cluster.admin.delete(f"{group}/{plural}/left")
+    assert all(cluster.admin.exists(f"{group}/{plural}/left") for plural in specs)
+
+    # When what the page says is done.
+    page = (ROOT / "docs" / "install.md").read_text()
+    script = page.split("Otherwise** take the finalizers off")[1].split("```sh\n")[1].split("```")[0]
+    environment = {"PATH": os.environ["PATH"], "KUBECONFIG": str(cluster.plane.kubeconfig), "HOME": "/nonexistent"}
+    done = subprocess.run(
+        ["bash", "-euc", script], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+    # Then they are gone.
+    assert done.returncode == 0, done.stderr
+    assert not any(cluster.admin.exists(f"{group}/{plural}/left") for plural in specs)
 
 
 def test_an_upgrade_brings_new_definitions_and_an_end_leaves_them_with_all_resources(
