@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from tests.integration import chart
-from tests.integration.chart import FULLNAME, ROOT, Cluster, Object, is_refused, of, render
+from tests.integration.chart import FULLNAME, Cluster, Object, is_refused, of, render
 from tests.integration.test_chart import ALL_OF_IT, WITH_JOBS, WITHOUT_CLUSTER_RIGHTS
 
-from pointsman.cluster import resources
 from pointsman.controlplane import admin
 
 pytestmark = [
@@ -336,79 +330,3 @@ def test_namespaces_that_the_release_does_not_look_after_are_left_alone(cluster:
     path = APPROVALS.replace("/search/", "/elsewhere/")
 
     assert is_refused(cluster, "POST", f"{path}?dryRun=All", approval("any", approvedBy="ana")) == ""
-
-
-# Upgrades and the end.
-
-
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not there, which the way out is written for")
-def test_the_way_out_of_the_docs_lets_go_what_nobody_is_there_to_let_go(cluster: Cluster, installed: str) -> None:
-    # Given resources that an operator looked after, which is gone.
-    group = "/apis/pointsman.dev/v1alpha1/namespaces/search"
-    version = {"name": "v7", "model": {"wordllama": {"dimensions": 64}}}
-    source = {"files": {"uri": "file:///corpus/a.jsonl", "format": "jsonl"}, "idField": "id"}
-    specs = {
-        "embeddingdatasets": ("EmbeddingDataset", {"source": source, "versions": [version]}),
-        "indexdeployments": (
-            "IndexDeployment",
-            {"datasetRef": {"name": "left"}, "version": "v7", "backend": {"memory": {}}},
-        ),
-    }
-    for plural, (kind, spec) in specs.items():
-        meta = {"name": "left", "finalizers": [resources.FINALIZER]}
-        body = {"apiVersion": "pointsman.dev/v1alpha1", "kind": kind, "metadata": meta, "spec": spec}
-        cluster.admin.create(f"{group}/{plural}", body)
-        cluster.admin.delete(f"{group}/{plural}/left")
-    assert all(cluster.admin.exists(f"{group}/{plural}/left") for plural in specs)
-
-    # When what the page says is done.
-    page = (ROOT / "docs" / "install.md").read_text()
-    script = page.split("Otherwise** take the finalizers off")[1].split("```sh\n")[1].split("```")[0]
-    environment = {"PATH": os.environ["PATH"], "KUBECONFIG": str(cluster.plane.kubeconfig), "HOME": "/nonexistent"}
-    done = subprocess.run(
-        ["bash", "-euc", script], env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
-
-    # Then they are gone.
-    assert done.returncode == 0, done.stderr
-    assert not any(cluster.admin.exists(f"{group}/{plural}/left") for plural in specs)
-
-
-def test_an_upgrade_brings_new_definitions_and_an_end_leaves_them_with_all_resources(
-    cluster: Cluster, installed: str, tmp_path: Path
-) -> None:
-    # Given a release of a chart whose definitions have one field more.
-    newer = tmp_path / "pointsman"
-    shutil.copytree(chart.CHART, newer)
-    path = newer / "files" / "crds" / "approvals.pointsman.dev.yaml"
-    definition = yaml.safe_load(path.read_text())
-    spec = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
-    spec["properties"]["ticket"] = {"type": "string", "maxLength": 63}
-    path.write_text(yaml.safe_dump(definition))
-    cluster.admin.create(APPROVALS, approval("before"))
-    uid = cluster.admin.get(f"{APPROVALS}/before")["metadata"]["uid"]
-
-    # When it is upgraded to.
-    given = ("--set-json", 'namespaces=["search","shop"]')
-    found = chart.helm("upgrade", "pm", str(newer), "-n", installed, *given, kubeconfig=cluster.plane.kubeconfig)
-    assert found.returncode == 0, found.stderr
-
-    # Then the field is there, and what was there is too.
-    chart.wait(lambda: _has_ticket(cluster), "the new definition is served")
-    assert cluster.admin.get(f"{APPROVALS}/before")["metadata"]["uid"] == uid
-
-    # And when the release is removed, definitions, resources and the store stay.
-    cluster.uninstall(installed)
-    assert cluster.admin.get(f"{APPROVALS}/before")["metadata"]["uid"] == uid
-    claims = cluster.admin.get(f"/api/v1/namespaces/{installed}/persistentvolumeclaims")["items"]
-    assert [claim["metadata"]["name"] for claim in claims] == [f"{FULLNAME}-store"]
-
-    # And a release of the same name takes them over again.
-    cluster.install(installed, 'namespaces=["search","shop"]')
-    assert cluster.admin.get(f"{APPROVALS}/before")["metadata"]["uid"] == uid
-
-
-def _has_ticket(cluster: Cluster) -> bool:
-    body = approval("ticketed", ticket="4711")
-    made = cluster.admin.request("POST", f"{APPROVALS}?dryRun=All", json.dumps(body).encode(), "application/json")
-    return bool(json.loads(made)["spec"].get("ticket") == "4711")
