@@ -224,7 +224,15 @@ class Stage:
     def copy(self, folder: Path) -> Stage:
         shutil.copytree(self.folder, folder, symlinks=True)
         gateways = copy.deepcopy(self.gateways)
-        return Stage(folder, _twin(self.cluster), _twin(self.database), _twin(self.batch), dict(self.documents), self.time, gateways)
+        return Stage(
+            folder,
+            _twin(self.cluster),
+            _twin(self.database),
+            _twin(self.batch),
+            dict(self.documents),
+            self.time,
+            gateways,
+        )
 
     def now(self) -> datetime:
         return self.time
