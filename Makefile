@@ -24,7 +24,7 @@ QUICK := not controlplane and not server and not helm
 # How many processes share all tests. Much of the time is waiting, so one more than there are cores pays off; each may
 # start a control plane and a database of its own. A part of them (ARGS) is run by one, file after file.
 PROCESSES ?= 3
-SHARED = $(if $(ARGS),,-n $(PROCESSES) --dist loadgroup --no-loadscope-reorder)
+SHARED = $(if $(ARGS),,-n $(PROCESSES) --dist loadfile --no-loadscope-reorder)
 
 .PHONY: help demo test quick verify fmt check generate bench e2e e2e-down image sbom clean control-plane lock chart alerts
 

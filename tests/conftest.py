@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -50,20 +51,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what uses the control plane, so that `-m "not controlplane"` never starts one.
 
-    Where several processes share the tests, keep those of a file together, as they share what it started, and begin
-    with the longest.
+    Where several processes share the tests, begin with the longest.
     """
     for item in items:
         if "control_plane" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.controlplane)
-    if not hasattr(config, "workerinput"):
+    if "PYTEST_XDIST_WORKER" not in os.environ:
         return
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
     rank = {name: position for position, name in enumerate(LONGEST)}
     # What starts servers waits more than the rest, which fills the gaps at the end.
     items.sort(key=lambda item: (rank.get(item.path.stem, len(rank)), "integration" not in item.path.parts))

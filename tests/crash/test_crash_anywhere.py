@@ -116,7 +116,7 @@ def _serves_all_the_time(stage: Stage, tripwire: Tripwire, may_be_lost: bool) ->
     tripwire.observers.append(check)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in STORIES])
+@pytest.mark.parametrize("name", STORIES)
 def test_every_story_ends_the_same_wherever_it_is_killed(name: str, settings: Settings, tmp_path: Path) -> None:
     story, setting = STORIES[name], settings[name]
     wanted = setting.copy(tmp_path / "reference")
