@@ -7,7 +7,7 @@ ARG BASE=python:3.13-slim-bookworm
 # The same with pip and venv, where the base has none of them.
 ARG BUILDER=${BASE}
 
-FROM ${BUILDER} AS builder
+FROM ${BUILDER} AS packages
 WORKDIR /build
 COPY requirements-image.lock .
 # An index of one's own; `--build-arg PIP_INDEX_URL` passes on what the environment says. It stays in this stage.
@@ -26,26 +26,23 @@ RUN /opt/pointsman/bin/python -m pip uninstall --quiet --yes --disable-pip-versi
       /opt/pointsman/lib/python3*/site-packages/pyarrow/*flight* \
  && find /opt/pointsman -type f \( -name '*.pyi' -o -name '*.pxd' -o -name '*.h' -o -name '*.hpp' \) -delete \
  && /opt/pointsman/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/pointsman/lib
-COPY operator/pointsman /build/pointsman
-RUN packages=$(/opt/pointsman/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
- && mv /build/pointsman "$packages/pointsman" \
- && /opt/pointsman/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash "$packages/pointsman" \
+# Where the program itself will be: a layer of its own, since it changes every day and its packages do not.
+RUN echo /opt/pointsman/program \
+      > "$(/opt/pointsman/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pointsman.pth" \
  && printf '#!/opt/pointsman/bin/python\nimport sys\n\nfrom pointsman.cli.main import main\n\nsys.exit(main())\n' \
       > /opt/pointsman/bin/pointsman \
  && chmod 0755 /opt/pointsman/bin/pointsman \
  && ln -s pointsman /opt/pointsman/bin/kubectl-pointsman
 
+FROM packages AS program
+COPY operator/pointsman /opt/pointsman/program/pointsman
+RUN /opt/pointsman/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/pointsman/program
+
 FROM ${BASE}
-ARG VERSION=0.0.0
-ARG REVISION=unknown
-LABEL org.opencontainers.image.title="pointsman" \
-      org.opencontainers.image.description="A Kubernetes operator for the lifecycle of vector indexes" \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
 # The base's own pip, where it has one: nothing can be installed in a container.
 RUN rm -rf /usr/local/lib/python3*/site-packages/pip* /usr/local/lib/python3*/ensurepip /usr/local/bin/pip*
-COPY --from=builder /opt/pointsman /opt/pointsman
+COPY --from=packages /opt/pointsman /opt/pointsman
+COPY --from=program /opt/pointsman/program /opt/pointsman/program
 COPY LICENSE /usr/share/doc/pointsman/LICENSE
 # Everything that is ever written goes to /tmp, where a read-only container has a volume of its own.
 ENV PATH=/opt/pointsman/bin:/usr/local/bin:/usr/bin:/bin \
@@ -55,4 +52,11 @@ ENV PATH=/opt/pointsman/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONUNBUFFERED=1
 WORKDIR /tmp
 USER 65532:65532
+ARG VERSION=0.0.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="pointsman" \
+      org.opencontainers.image.description="A Kubernetes operator for the lifecycle of vector indexes" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
 ENTRYPOINT ["/opt/pointsman/bin/pointsman"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from e2e import stage
 from e2e.stage import Stage
 
 
@@ -13,6 +14,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.e2e)
         item.add_marker(pytest.mark.timeout(1200))
+
+
+@pytest.fixture(scope="session")
+def here(pytestconfig: pytest.Config) -> Stage:
+    """The cluster, with all that Pointsman needs and does not bring."""
+    found = pytestconfig.stash.get(stage.KEY, None)
+    if found is None:
+        pytest.skip("stories are told on a cluster that `make e2e` brings up")
+    return found
 
 
 @pytest.fixture(scope="session")

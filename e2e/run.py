@@ -36,10 +36,9 @@ class Plugin:
     def __init__(self, here: stage.Stage) -> None:
         self._here = here
 
-    @pytest.fixture(scope="session")
-    def here(self) -> stage.Stage:
-        """The cluster, with all that Pointsman needs and does not bring."""
-        return self._here
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """Put it where `conftest` finds it."""
+        config.stash[stage.KEY] = self._here
 
 
 def main(arguments: list[str]) -> int:

@@ -62,7 +62,6 @@ def secrets_for(keys: Keys) -> Sequence[Object]:
         "aws_region": "us-east-1",
         "aws_access_key_id": keys.access,
         "aws_secret_access_key": keys.secret,
-        "aws_allow_http": "true",
         "allow_http": "true",
     }
     return [
@@ -146,6 +145,7 @@ def asker(image: str, queries: Path, rate: float) -> Sequence[Object]:
         "image": image,
         "command": ["python", "/asker/traffic.py", url, "/asker/queries.jsonl", "/tmp/answers.jsonl"],
         "args": ["--rate", str(rate), "--token-file", "/run/token/token", "--retries", "4"],
+        "readinessProbe": {"exec": {"command": ["test", "-s", "/tmp/answers.jsonl"]}, "periodSeconds": 1},
         "volumeMounts": [
             {"name": "files", "mountPath": "/asker"},
             {"name": "answers", "mountPath": "/tmp"},

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import botocore.session
+import pytest
 import yaml
 from e2e import stack
 from e2e.cluster import programs
@@ -87,7 +88,7 @@ class Stage:
             [*stack.secrets_for(self.keys), *stack.database(database), *stack.object_store(object_store)],
         )
         for name in (stack.DATABASE, stack.STORE):
-            self.wait(functools.partial(self.kube.is_available, stack.NAMESPACE, name), f"{name} to be there")
+            self.wait(functools.partial(self.kube.is_available, stack.NAMESPACE, name), f"{name} to be there", 120)
         with self.object_store() as client:
             for bucket in (stack.CORPUS_BUCKET, stack.STORE_BUCKET):
                 client.create_bucket(Bucket=bucket)
@@ -99,7 +100,7 @@ class Stage:
         values = self.folder / "values.yaml"
         values.write_text(yaml.safe_dump(dict(stack.chart_values(self.image))))
         command = [str(programs.helm()), "upgrade", "--install", stack.RELEASE, str(ROOT / "charts" / "pointsman")]
-        flags = ["--namespace", stack.NAMESPACE, "--values", str(values), "--wait", "--timeout", "5m", *more]
+        flags = ["--namespace", stack.NAMESPACE, "--values", str(values), "--wait", "--timeout", "3m", *more]
         self.kube.command([*command, *flags])
 
     # What a user does.
@@ -242,6 +243,9 @@ class Stage:
             },
         )
 
+
+KEY = pytest.StashKey[Stage]()
+"""Where pytest keeps the stage for the stories."""
 
 STEPS: Sequence[Mapping[str, Any]] = (
     {"shadow": {"percent": 100, "for": "5s"}},

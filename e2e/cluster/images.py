@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 _FOLDER = ROOT / "e2e" / "images"
 SUITE = "bookworm"
 TAG = "e2e"
+# In a mount namespace of its own, whatever is mounted meanwhile is gone with the program, killed or not.
+_APART = ("unshare", "--mount", "--propagation=private")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class Builder:
                 _said("Putting Debian together") as line,
             ):
                 packages = "--include=python3,ca-certificates"
-                programs.run(["debootstrap", "--variant=minbase", packages, SUITE, f"{folder}/root"], line)
+                programs.run([*_APART, "debootstrap", "--variant=minbase", packages, SUITE, f"{folder}/root"], line)
                 for left in (
                     "var/cache/apt",
                     "var/lib/apt/lists",
@@ -144,7 +146,7 @@ class Builder:
         return done.stdout
 
     def _command(self) -> list[str]:
-        return ["buildah", f"--root={self.home / 'images'}", f"--runroot={self.home / 'images-run'}"]
+        return [*_APART, "buildah", f"--root={self.home / 'images'}", f"--runroot={self.home / 'images-run'}"]
 
 
 @contextlib.contextmanager
