@@ -99,8 +99,8 @@ class Store(base.Model):
     uri: Annotated[
         str,
         base.patterned(
-            r"^s3://[a-z0-9][a-z0-9.-]*[a-z0-9](/[-_.=a-zA-Z0-9]+)*$",
-            "must be s3://bucket/prefix, of letters, digits and - _ . = alone",
+            r"^s3://[a-z0-9][a-z0-9.-]*[a-z0-9](/[-_=a-zA-Z0-9]+([.][-_=a-zA-Z0-9]+)*)*$",
+            "must be s3://bucket/prefix, of letters, digits, - _ = and single dots between them",
         ),
         Field(min_length=8, max_length=512),
     ]
