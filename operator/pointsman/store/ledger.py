@@ -9,7 +9,6 @@ from lying about for ever.
 from __future__ import annotations
 
 import dataclasses
-import io
 import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,7 +45,7 @@ class Run:
     """How many documents are to be embedded: all, or those that changed since the base."""
     per_portion: int
     is_whole: bool
-    """Whether those are all documents; where they are not, their positions in the corpus are beside this record."""
+    """Whether those are all documents; where they are not, the positions of each portion's are beside this record."""
 
     @property
     def portions(self) -> int:
@@ -98,24 +97,22 @@ class Ledger:
 
         `offsets` are the positions of its documents in the corpus, ascending; None where it has all of them.
         """
-        if offsets is not None:
-            buffer = io.BytesIO()
-            np.save(buffer, offsets.astype(np.int64), allow_pickle=False)
-            self._objects.create(f"{self._root}/offsets.npy", buffer.getvalue())
+        for portion in range(0 if offsets is None else run.portions):
+            # Each apart: no shard has to read those of all others.
+            part = offsets[portion * run.per_portion :][: run.per_portion] if offsets is not None else None
+            self._objects.create(f"{self._root}/offsets/{portion:06d}", np.asarray(part, dtype="<i8").tobytes())
         self._put("run.json", dataclasses.asdict(run))
         return self.run() or run
 
     def offsets(self, run: Run, portion: int) -> Offsets:
         """Return the positions in the corpus of a portion's documents, ascending."""
         first = portion * run.per_portion
-        last = min(first + run.per_portion, run.documents)
         if run.is_whole:
-            return np.arange(first, last, dtype=np.int64)
-        content = self._objects.get(f"{self._root}/offsets.npy")
+            return np.arange(first, min(first + run.per_portion, run.documents), dtype=np.int64)
+        content = self._objects.get(f"{self._root}/offsets/{portion:06d}")
         if content is None:
             raise self._forgotten()
-        found: Offsets = np.load(io.BytesIO(content), allow_pickle=False)
-        return found[first:last]
+        return np.frombuffer(content, dtype="<i8").astype(np.int64)
 
     def attempt(self, number: int | None = None) -> Attempt | None:
         """Return an attempt, or the newest one; None where there is none."""
@@ -212,9 +209,8 @@ class Ledger:
 
     def forget(self) -> None:
         """Remove the ledger: how the run is divided last, so that one who is interrupted is sent again."""
-        for part in ("spills", "keys", "failures", "closed", "attempts", "portions"):
+        for part in ("offsets", "spills", "keys", "failures", "closed", "attempts", "portions"):
             self._objects.delete_tree(f"{self._root}/{part}")
-        self._objects.delete(f"{self._root}/offsets.npy")
         self._objects.delete(f"{self._root}/run.json")
         self._objects.delete_tree(self._root)
 

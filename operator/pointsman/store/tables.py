@@ -36,6 +36,8 @@ from pointsman.store.views import View as View
 _MANY_FRAGMENTS = 32
 # An append grows slower with every fragment there is: 7 ms of processor with 250, 36 with 2,000.
 _MOST_FRAGMENTS = 512
+# What has so many rows is left alone: gathering it again would be copying it, for one process to do.
+_WHOLE_ROWS = 100_000
 _MANY_DELETED = 0.5
 
 Part = Mapping[str, Any]
@@ -115,7 +117,7 @@ class Table:
             made = lance.write_dataset(
                 pa.Table.from_batches([batch.cast(self._schema)]), target, mode=mode, storage_options=self._options
             )
-            if len(made.get_fragments()) > _MOST_FRAGMENTS:
+            if _small(made.get_fragments()) > _MOST_FRAGMENTS:
                 _compact(made)
         return View(made, self._name)
 
@@ -316,7 +318,11 @@ def _fragments(parts: Sequence[Part]) -> list[FragmentMetadata]:
 
 
 def _compact(data: lance.LanceDataset) -> None:
-    data.optimize.compact_files(num_threads=1, batch_size=1024)
+    data.optimize.compact_files(target_rows_per_fragment=_WHOLE_ROWS, num_threads=1, batch_size=1024)
+
+
+def _small(fragments: Sequence[lance.LanceFragment]) -> int:
+    return sum(fragment.physical_rows < _WHOLE_ROWS for fragment in fragments)
 
 
 def _tidied(data: lance.LanceDataset) -> lance.LanceDataset:
@@ -324,7 +330,7 @@ def _tidied(data: lance.LanceDataset) -> lance.LanceDataset:
     fragments = data.get_fragments()
     rows = sum(fragment.physical_rows for fragment in fragments)
     deleted = sum(fragment.num_deletions for fragment in fragments)
-    if len(fragments) > _MANY_FRAGMENTS or deleted > _MANY_DELETED * rows:
+    if _small(fragments) > _MANY_FRAGMENTS or deleted > _MANY_DELETED * rows:
         _compact(data)
     return data
 

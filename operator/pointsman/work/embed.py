@@ -48,17 +48,18 @@ def embed(
         raise Terminal(Reason.SNAPSHOT_NOT_FOUND, f"snapshot {number} does not exist or was cleaned up")
     cutter = cutting.Cutter(recipe)
     check_model(dataset, recipe, embedder)
-    before, difference = difference_of(dataset, recipe, snapshot)
+    base, difference = difference_of(dataset, recipe, snapshot)
     chunks = dataset.chunks(recipe.key)
     vectors = pipeline.Vectors(dataset.vectors(recipe.space.document_side, recipe.space.dimensions))
     total = len(difference.added) + len(difference.edited)
-    changed = pa.concat_arrays([difference.added, difference.edited]) if before else None
+    changed = pa.concat_arrays([difference.added, difference.edited]) if base else None
 
     def produce(offer: Callable[[pipeline.Wanted], None]) -> int:
         corpus = dataset.corpus.read(snapshot.corpus_version, changed)
-        base = before.chunks_version if before else None
         # Edited documents are replaced by having new chunks.
-        return chunks.write(base, difference.deleted, offered(cutter.cut(corpus), offer))
+        return chunks.write(
+            base.chunks_version if base else None, difference.deleted, offered(cutter.cut(corpus), offer)
+        )
 
     def offered(
         cut: Iterator[tuple[int, pa.RecordBatch]], offer: Callable[[pipeline.Wanted], None]
@@ -84,7 +85,7 @@ def embed(
         embedding.finish()
         chunks_version = supply.result()
     report(seen_rows, seen_rows)
-    record = record_of(dataset, version, recipe, snapshot, before, chunks_version, embedder.identity())
+    record = record_of(dataset, version, recipe, snapshot, base, chunks_version, embedder.identity())
     record = dataclasses.replace(
         record,
         embedded=embedding.embedded,
@@ -131,12 +132,15 @@ def difference_of(
     dataset: DatasetStore, recipe: Recipe, snapshot: Snapshot
 ) -> tuple[EmbeddedSnapshot | None, changes.DocumentChanges]:
     """Return the nearest earlier record of the recipe, or None, and what changed in the documents since."""
-    new = dataset.corpus.keys(snapshot.corpus_version)
-    for record in reversed(dataset.embedded(recipe.key)):
-        old = dataset.snapshot(record.snapshot) if record.snapshot < snapshot.number else None
-        if old is not None:
-            return record, changes.documents(dataset.corpus.keys(old.corpus_version), new)
-    return None, changes.documents(None, new)
+    record, new = before(dataset, recipe, snapshot), dataset.corpus.keys(snapshot.corpus_version)
+    old = None if record is None else dataset.snapshot(record.snapshot)
+    return record, changes.documents(None if old is None else dataset.corpus.keys(old.corpus_version), new)
+
+
+def before(dataset: DatasetStore, recipe: Recipe, snapshot: Snapshot) -> EmbeddedSnapshot | None:
+    """Return the record of the nearest earlier snapshot that is kept and embedded by the recipe, or None."""
+    found = (record for record in reversed(dataset.embedded(recipe.key)) if record.snapshot < snapshot.number)
+    return next((record for record in found if dataset.snapshot(record.snapshot) is not None), None)
 
 
 def record_of(
@@ -144,7 +148,7 @@ def record_of(
     version: str,
     recipe: Recipe,
     snapshot: Snapshot,
-    before: EmbeddedSnapshot | None,
+    base: EmbeddedSnapshot | None,
     chunks_version: int,
     identity: ports.Identity,
 ) -> EmbeddedSnapshot:
@@ -160,7 +164,7 @@ def record_of(
             f"the store holds rows of {documents:,} documents and lacks {missing:,} vectors, "
             f"wanted {snapshot.documents:,} and none; writing them again",
         )
-    old = chunks.keys(before.chunks_version) if before else None
+    old = chunks.keys(base.chunks_version) if base else None
     return EmbeddedSnapshot(
         version=version,
         recipe=recipe.key,

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 
+import numpy as np
 import pyarrow as pa
 
 from pointsman.api.conditions import Reason
@@ -21,7 +22,7 @@ from pointsman.store import tables
 from pointsman.store.dataset import GRACE, DatasetStore
 from pointsman.store.ledger import Ledger, Portion, Run
 from pointsman.store.records import EmbeddedSnapshot, Snapshot
-from pointsman.store.tables import Part
+from pointsman.store.tables import Offsets, Part
 from pointsman.work import cutting, embed
 
 PORTION_ROWS = 16_384
@@ -48,20 +49,23 @@ def begin(dataset: DatasetStore, recipe: Recipe, number: int, shards: int) -> Ru
     cutting.Cutter(recipe)
     snapshot = _snapshot(dataset, number)
     abandon(dataset, recipe)
-    before, difference = embed.difference_of(dataset, recipe, snapshot)
-    changed = pa.concat_arrays([difference.added, difference.edited])
-    offsets = None if before is None else dataset.corpus.positions(snapshot.corpus_version, changed)
+    before, offsets = embed.before(dataset, recipe, snapshot), None
+    if before is not None:
+        difference = embed.difference_of(dataset, recipe, snapshot)[1]
+        changed = pa.concat_arrays([difference.added, difference.edited])
+        offsets = dataset.corpus.positions(snapshot.corpus_version, changed)
+    documents = snapshot.documents if offsets is None else len(offsets)
+    sample = np.arange(min(_SAMPLE, documents)) if offsets is None else offsets[:_SAMPLE]
     run = Run(
         snapshot=number,
         sequence=snapshot.sequence,
         corpus_version=snapshot.corpus_version,
         base=None if before is None else before.snapshot,
-        documents=len(changed),
-        per_portion=1,
-        is_whole=before is None,
+        documents=documents,
+        per_portion=_per_portion(dataset, recipe, snapshot, sample, documents, shards),
+        is_whole=offsets is None,
     )
-    per_portion = _per_portion(dataset, recipe, snapshot, changed.slice(0, _SAMPLE), len(changed), shards)
-    return ledger.begin(dataclasses.replace(run, per_portion=per_portion), offsets)
+    return ledger.begin(run, offsets)
 
 
 def finish(
@@ -198,10 +202,10 @@ def _snapshot(dataset: DatasetStore, number: int) -> Snapshot:
 
 
 def _per_portion(
-    dataset: DatasetStore, recipe: Recipe, snapshot: Snapshot, sample: pa.Array, documents: int, shards: int
+    dataset: DatasetStore, recipe: Recipe, snapshot: Snapshot, sample: Offsets, documents: int, shards: int
 ) -> int:
     """Return how many documents a portion has, by the length of some of them."""
-    batches = list(dataset.corpus.read(snapshot.corpus_version, sample)) if len(sample) else []
+    batches = list(dataset.corpus.read_at(snapshot.corpus_version, sample))
     characters = sum(len(text) for batch in batches for text in batch.column("fields").to_pylist())
     pieces = max(1.0, characters / max(1, len(sample)) / (recipe.chunker.max_tokens * _CHARACTERS))
     by_rows = int(PORTION_ROWS / pieces)
