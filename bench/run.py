@@ -24,6 +24,7 @@ MEASURES = {
     "embed": ("bench/embed.py",),
     "endpoint": ("bench/endpoint.py",),
     "load": ("bench/load.py", "30000"),
+    "jobs": ("bench/jobs.py",),
     "diff": ("bench/diff.py",),
     "refresh": ("bench/refresh.py", "1000000"),
     "rollback": ("bench/rollback.py",),

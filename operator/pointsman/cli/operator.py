@@ -25,9 +25,11 @@ from pointsman.backends.memory import Memory
 from pointsman.cli.reach import access_of as access_of
 from pointsman.cli.worker import doors
 from pointsman.cluster import kube
+from pointsman.cluster.batch import Batch
 from pointsman.cluster.job_objects import Pods
 from pointsman.cluster.jobs import InPods, Means
 from pointsman.cluster.kube_batch import KubeBatch
+from pointsman.cluster.memory_batch import MemoryBatch
 from pointsman.cluster.resources import PLURALS, Cluster
 from pointsman.controller import gateways, handlers, lease, listener
 from pointsman.controller.exposition import Parts
@@ -137,7 +139,9 @@ def _operate(
     access = access_of(chosen, [cluster.address, *cluster.endpoints()], os.environ)
     open_backend = functools.partial(backends.open_backend, shared_memory=Memory())
     here = InProcess(dataclasses.replace(doors(), backend=open_backend), _now)
-    means = Means(KubeBatch(cluster.call), cluster, _pods(chosen), Store, _now, fenced)
+    # Where no pods may be made, nobody has the right to ask for Jobs.
+    batch: Batch = KubeBatch(cluster.call) if chosen.job_image else MemoryBatch()
+    means = Means(batch, cluster, _pods(chosen), Store, _now, fenced)
     carrier = InPods(Either(workers, here), means, chosen.workers)
     runner = PooledRunner(carrier, _now, lambda key: queue.add(key), chosen.workers)
     databases = Databases(open_backend, access)
