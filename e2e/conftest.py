@@ -16,6 +16,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.timeout(1200))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what became of the queries, story by story."""
+    here = config.stash.get(stage.KEY, None)
+    for story, answers in here.told.items() if here is not None else ():
+        by = ", ".join(f"{count:,} by {version}" for version, count in sorted(answers.versions.items()))
+        failed = sum(answers.failed.values())
+        asked = (
+            f"{answers.count:,} queries, {failed} failed, {answers.lost} asked again, {answers.slowest:.1f} s at most"
+        )
+        terminalreporter.write_line(f"{story.split('_')[1]}: {asked}; {by}")
+
+
 @pytest.fixture(scope="session")
 def here(pytestconfig: pytest.Config) -> Stage:
     """The cluster, with all that Pointsman needs and does not bring."""
@@ -36,10 +48,11 @@ def served(here: Stage) -> Stage:
 
 
 @pytest.fixture
-def live(served: Stage) -> Iterator[Stage]:
+def live(served: Stage, request: pytest.FixtureRequest) -> Iterator[Stage]:
     """The same at rest, for one story; every query that was asked meanwhile has to be answered."""
     served.answers()
     yield served
     answers = served.answers()
     assert answers.count > 0, "nobody asked anything"
+    served.told[request.node.name] = answers
     assert not answers.failed, f"of {answers.count} queries some failed: {dict(answers.failed)}"

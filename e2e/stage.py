@@ -74,6 +74,8 @@ class Stage:
     node: Node | None = None
     """Where the cluster is this machine's own node: faults of the machine itself can be made."""
     keys: stack.Keys = field(default_factory=stack.Keys.make)
+    told: dict[str, Answers] = field(default_factory=dict)
+    """What became of the queries, by story."""
     _offset: int = 0
 
     # What a platform team does.
@@ -172,6 +174,11 @@ class Stage:
             if not state.get("ready")
         ]
         return "; ".join([*said, *pods]) or "nothing is said"
+
+    def holder(self) -> str:
+        """Return which operator has the Lease; empty while none has it."""
+        found = self.kube.get("lease", f"{stack.RELEASE}-operator", stack.NAMESPACE)
+        return str(found.get("spec", {}).get("holderIdentity") or "")
 
     def pods(self, component: str) -> list[dict[str, Any]]:
         """Return the pods of operator or gateway that are not on their way out."""

@@ -76,8 +76,9 @@ class Kube:
         found = self.get("deployment", deployment, namespace)
         status, wanted = found.get("status", {}), found.get("spec", {}).get("replicas", 1)
         is_seen: bool = status.get("observedGeneration") == found.get("metadata", {}).get("generation", 0)
-        are_there: bool = status.get("updatedReplicas", 0) == status.get("availableReplicas", 0) == wanted
-        return is_seen and are_there
+        # Old ones that are still there count as available too.
+        counts = {status.get(name, 0) for name in ("replicas", "updatedReplicas", "availableReplicas")}
+        return is_seen and counts == {wanted}
 
     def wait(self, is_done: Callable[[], object], what: str, within: float, explain: Callable[[], str] = str) -> None:
         """Wait until something is so. Raises NodeError with what `explain` says where it takes longer."""

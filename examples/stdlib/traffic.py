@@ -32,6 +32,8 @@ class Traffic:
         self, url: str, queries: list[dict[str, str]], log: Path, sessions: int, token: Path | None, retries: int
     ) -> None:
         self._url, self._queries, self._sessions, self._token, self._retries = url, queries, sessions, token, retries
+        # Behind a Service a connection stays with one gateway: where another one may answer, each query has its own.
+        self._keeps_connections = retries == 0
         self._log = log.open("w", buffering=1)
         self._stopped = asyncio.Event()
         self._seed = random.Random(7)
@@ -43,7 +45,10 @@ class Traffic:
     async def run(self, rate: float) -> None:
         """Send `rate` queries a second until stopped."""
         # No limit on connections: a query that waits for one would not be sent when its time has come.
-        options = {"connector": aiohttp.TCPConnector(limit=0), "timeout": aiohttp.ClientTimeout(30)}
+        options = {
+            "connector": aiohttp.TCPConnector(limit=0, force_close=not self._keeps_connections),
+            "timeout": aiohttp.ClientTimeout(30),
+        }
         async with aiohttp.ClientSession(**options) as client:
             begun, under_way = time.monotonic(), set[asyncio.Task[None]]()
             number = 0
