@@ -295,7 +295,9 @@ def world(stage: Stage, tripwire: Tripwire) -> World:
     access = Access()
 
     def wired_store(uri: str, options: Mapping[str, str]) -> Any:
-        return Wired(Store(uri, options), tripwire, (), PARTS)
+        # Buckets are folders beside what the operator keeps, so that a copy of a stage has them too.
+        where = str(stage.folder / "buckets" / uri.removeprefix("s3://")) if uri.startswith("s3://") else uri
+        return Wired(Store(where, options), tripwire, (), PARTS)
 
     def wired_backend(*_: Any) -> Any:
         return Wired(stage.database, tripwire, BACKEND_EFFECTS, {})
@@ -324,6 +326,7 @@ def world(stage: Stage, tripwire: Tripwire) -> World:
         store_options={},
         runner=OneLookLater(doors, stage.now, InPods(InProcess(doors, stage.now), means)),
         batch=batch,  # type: ignore[arg-type]
+        open_store=wired_store,
         databases=Databases(wired_backend, access),
         access=access,
         wake=lambda key: None,

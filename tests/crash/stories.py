@@ -70,6 +70,21 @@ def by_pods(suspend: bool = False) -> Callable[[Stage], None]:
     return tell
 
 
+def in_a_bucket(stage: Stage) -> None:
+    """Declare a dataset with a store of its own."""
+    values = {"accessKeyID": "ana", "secretAccessKey": "sesame"}
+    stage.cluster.put_secret(NAMESPACE, "store", values, {"pointsman.dev/allowed-hosts": "s3.amazonaws.com"})
+    declare(stage)
+    store = {"uri": "s3://vectors/papers", "credentialsRef": {"name": "store"}}
+    edit(stage, DATASET, lambda r: r["spec"].update(store=store))
+
+
+def lose_dataset(stage: Stage) -> None:
+    """Lose a dataset behind our back, finalizer and all, while a deployment relies on it."""
+    stage.cluster.delete(DATASET, NAMESPACE, "papers", stage.now())
+    stage.cluster.patch(DATASET, NAMESPACE, "papers", {"metadata": {"finalizers": []}})
+
+
 def without_pods(stage: Stage) -> None:
     """Have the operator embed what pods were to embed."""
     edit(stage, DATASET, lambda r: r["spec"].update(work={"mode": "InProcess"}))
@@ -258,6 +273,8 @@ STORIES: dict[str, Story] = {
     "refresh by pods": Story((by_pods(),), (change_source,)),
     "want pods no more": Story((by_pods(suspend=True),), (without_pods,)),
     "delete while pods wait": Story((by_pods(suspend=True),), (delete_deployment, delete_dataset)),
+    "build from a bucket": Story((), (in_a_bucket,)),
+    "delete what is in a bucket": Story((in_a_bucket,), (delete_deployment, delete_dataset)),
     "migrate": Story((declare,), (declare_v8, serve("v8"))),
     "refresh": Story(MIGRATED, (change_source,)),
     "roll back": Story(MIGRATED, (serve("v7"),)),
