@@ -22,10 +22,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for story, answers in here.told.items() if here is not None else ():
         by = ", ".join(f"{count:,} by {version}" for version, count in sorted(answers.versions.items()))
         failed = sum(answers.failed.values())
-        asked = (
-            f"{answers.count:,} queries, {failed} failed, {answers.lost} asked again, {answers.slowest:.1f} s at most"
-        )
-        terminalreporter.write_line(f"{story.split('_')[1]}: {asked}; {by}")
+        asked = f"{answers.count:,} queries, {failed} failed, {answers.lost} asked again"
+        terminalreporter.write_line(f"{story.split('_')[1]}: {asked}, {answers.slowest:.1f} s at most; {by}")
 
 
 @pytest.fixture(scope="session")
