@@ -45,10 +45,8 @@ class Traffic:
     async def run(self, rate: float) -> None:
         """Send `rate` queries a second until stopped."""
         # No limit on connections: a query that waits for one would not be sent when its time has come.
-        options = {
-            "connector": aiohttp.TCPConnector(limit=0, force_close=not self._keeps_connections),
-            "timeout": aiohttp.ClientTimeout(30),
-        }
+        connector = aiohttp.TCPConnector(limit=0, force_close=not self._keeps_connections)
+        options = {"connector": connector, "timeout": aiohttp.ClientTimeout(30)}
         async with aiohttp.ClientSession(**options) as client:
             begun, under_way = time.monotonic(), set[asyncio.Task[None]]()
             number = 0
