@@ -81,6 +81,8 @@ class Database:
         self.backend = backend
         self._threads = Threads(at_once, "search")
         self._turns = asyncio.Semaphore(at_once)
+        self.aside = asyncio.Semaphore(max(1, at_once // 2))
+        """Half of the calls, for whoever searches beside the queries that people wait for."""
         self._sends = backend if arrivals is not None and isinstance(backend, ports.Sends) else None
         self._arrivals = arrivals
 

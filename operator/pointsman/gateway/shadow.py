@@ -1,8 +1,9 @@
 """The same query asked of the candidate too, after it was answered: how would its answer have differed?
 
 Off the path of every request: samples wait in a bounded queue for each deployment, and what does not fit is dropped and
-counted. A deployment takes neither another's places nor another's turns. Only which documents were found, in which
-order, is compared: scores of two spaces have nothing to do with each other.
+counted. A deployment takes neither another's places nor another's turns, and all of them together no more than a share
+of what a database may be asked at once. Only which documents were found, in which order, is compared: scores of two
+spaces have nothing to do with each other.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
-from pointsman import logs
+from pointsman import logs, ports
 from pointsman.core import rankings
 from pointsman.errors import PointsmanError
 from pointsman.gateway.directory import Deployment
 from pointsman.gateway.searching import COMPARED, Sample
+from pointsman.gateway.serving import Serving
 
 MOST_WAITING: Final = 1_000
 """Samples of a deployment that is alone; several have each their share of these places."""
@@ -105,25 +107,24 @@ class Shadow:
                 sample.adopted.leave()
 
     async def _ask(self, sample: Sample) -> None:
-        ledger, index, asked = sample.deployment.ledger, sample.entry.index, sample.search
+        ledger, index = sample.deployment.ledger, sample.entry.index
         if not _is_wanted(sample):
             return
-        counts, began = ledger.shadow(index), time.perf_counter()
+        counts = ledger.shadow(index)
         try:
             async with asyncio.timeout(self._seconds):
                 held = await sample.adopted.hold(index)
                 try:
-                    serving = held.serving
-                    (vector,) = await serving.embed([sample.text], asked.side)
-                    if not serving.is_paired(serving.model.key):
-                        ledger.mispaired += 1
-                        ledger.fail(index, is_shadow=True)
-                        return
-                    hits = await serving.search(vector, asked.top_k, asked.where, asked.of_documents)
+                    async with held.serving.database.aside:
+                        # What was waited for is no latency of the index.
+                        began = time.perf_counter()
+                        hits = await _search(held.serving, sample)
                 finally:
                     held.close()
         except (PointsmanError, TimeoutError):
             ledger.fail(index, is_shadow=True)
+            return
+        if hits is None:
             return
         seconds = time.perf_counter() - began
         ledger.answer(index, seconds, not hits, hits[0].score if hits else None, is_shadow=True)
@@ -136,6 +137,17 @@ class Shadow:
         if correlation is not None:
             counts.correlated += 1
             counts.correlation += correlation
+
+
+async def _search(serving: Serving, sample: Sample) -> list[ports.Hit] | None:
+    """Return what is found; None, and counted, where its model is not that of the index."""
+    asked, ledger = sample.search, sample.deployment.ledger
+    (vector,) = await serving.embed([sample.text], asked.side)
+    if not serving.is_paired(serving.model.key):
+        ledger.mispaired += 1
+        ledger.fail(serving.index, is_shadow=True)
+        return None
+    return await serving.search(vector, asked.top_k, asked.where, asked.of_documents)
 
 
 def _is_wanted(sample: Sample) -> bool:

@@ -237,7 +237,7 @@ async def running(
 
     executor = ThreadPoolExecutor(8)
     allowed = Access(allow_loopback=True, allow_memory_backend=True)
-    doors = Doors(cluster, allowed, opened, embedder or embedded, executor, 4, seconds, 100)
+    doors = Doors(cluster, allowed, opened, embedder or embedded, executor, 8, seconds, 100)
     directory, state = Directory(doors, time.time), State("gateway-1", time.time())
     shadow = Shadow(seconds, waiting)
     gateway = Gateway(directory, guard or access.Open(), shadow, state, limits or requests.Limits(), at_once, seconds)

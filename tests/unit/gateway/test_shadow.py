@@ -142,14 +142,20 @@ def test_what_waited_while_the_shadow_ended_is_not_asked_any_more() -> None:
 
 
 class Stuck(Memory):
-    """A database that answers searches of v8 when it is told to."""
+    """A database that answers searches of some indexes when it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, *names: str) -> None:
         super().__init__()
+        self._names = names
         self.may_answer = threading.Event()
+        self._lock = threading.Lock()
+        self.stuck = 0
+        """Searches that have come to wait."""
 
     def search(self, name: str, *more: Any) -> list[ports.Hit]:
-        if name == "v8":
+        if name in self._names and not self.may_answer.is_set():
+            with self._lock:
+                self.stuck += 1
             self.may_answer.wait(20)
         return super().search(name, *more)
 
@@ -199,7 +205,7 @@ def test_a_deployment_that_has_taken_all_places_leaves_another_its_share() -> No
 
 def test_a_shadow_that_hangs_keeps_no_other_deployment_waiting() -> None:
     async def story() -> None:
-        database = Stuck()
+        database = Stuck("v8")
         async with stage.running(database) as found:
             await serve_two(found)
             for number in range(3):
@@ -215,5 +221,28 @@ def test_a_shadow_that_hangs_keeps_no_other_deployment_waiting() -> None:
             database.may_answer.set()
             await found.shadow.idle()
             assert (await found.report())["shadow"]["compared"] == 3
+
+    asyncio.run(story())
+
+
+def test_shadows_that_hang_leave_people_half_of_what_a_database_may_be_asked() -> None:
+    async def story() -> None:
+        database = Stuck("v8", "n8")
+        async with stage.running(database) as found:
+            await serve_two(found)
+            for number in range(6):
+                await found.search(query=f"steam engine {number}")
+                await ask_notes(found)
+            await stage.until(lambda: database.stuck == 4)
+
+            # Eight calls may be made at once; all that people send finds one of the other four.
+            for number in range(6):
+                await found.search(query=f"gauge {number}")
+                await ask_notes(found)
+
+            assert database.stuck == 4
+            database.may_answer.set()
+            await found.shadow.idle()
+            assert (await found.report())["shadow"]["compared"] == 12
 
     asyncio.run(story())
