@@ -14,13 +14,14 @@ from typing import Any
 
 from e2e.cluster.kube import Object
 
-NAMESPACE = "pointsman-e2e"
+NAMESPACE, TENANT = "pointsman-e2e", "tenant"
 RELEASE = "pointsman"
 NAME = "stdlib"
 """Of the dataset, the deployment and the query set."""
 DATABASE, STORE, ASKER = "postgres", "s3", "asker"
 CORPUS_BUCKET, STORE_BUCKET = "corpus", "store"
 S3_PORT = 7070
+SEARCH = f"http://{RELEASE}-gateway.{NAMESPACE}.svc:8080/v1/namespaces/{NAMESPACE}/indexes/{NAME}/search"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +138,12 @@ def asker(image: str, queries: Path, rate: float) -> Sequence[Object]:
 
     It has a token of its own, and the right to search this one deployment.
     """
-    url = f"http://{RELEASE}-gateway.{NAMESPACE}.svc:8080/v1/namespaces/{NAMESPACE}/indexes/{NAME}/search"
     script = Path(__file__).resolve().parents[1] / "examples" / "stdlib" / "traffic.py"
     files = {"traffic.py": script.read_text(), "queries.jsonl": queries.read_text()}
     container = {
         "name": ASKER,
         "image": image,
-        "command": ["python", "/asker/traffic.py", url, "/asker/queries.jsonl", "/tmp/answers.jsonl"],
+        "command": ["python", "/asker/traffic.py", SEARCH, "/asker/queries.jsonl", "/tmp/answers.jsonl"],
         "args": ["--rate", str(rate), "--token-file", "/run/token/token", "--retries", "4"],
         "readinessProbe": {"exec": {"command": ["test", "-s", "/tmp/answers.jsonl"]}, "periodSeconds": 1},
         "volumeMounts": [
@@ -181,6 +181,32 @@ def asker(image: str, queries: Path, rate: float) -> Sequence[Object]:
     ]
 
 
+def attempts() -> Sequence[Object]:
+    """Return what a tenant of a namespace of its own might try, to get at what is in the other one."""
+    host_of_api = "kubernetes.default.svc.cluster.local"
+    own = _secret(
+        "own", {"accessKeyID": "a", "secretAccessKey": "b", "endpoint": f"https://{host_of_api}"}, host_of_api
+    )
+    own["metadata"]["namespace"] = TENANT
+
+    def dataset(name: str, **reference: Any) -> Object:
+        files = {"uri": f"s3://{CORPUS_BUCKET}/documents.jsonl", "format": "jsonl", **reference}
+        version = {"name": "v1", "model": {"wordllama": {"dimensions": 64}}, "text": {"template": "{text}"}}
+        spec = {"source": {"files": files, "idField": "id"}, "versions": [version]}
+        return _tried("EmbeddingDataset", name, spec)
+
+    database = {"host": host(DATABASE), "database": "postgres", "tls": "Disable"}
+    backend = {"pgvector": {**database, "credentialsRef": {"name": "database"}}}
+    deployment = {"datasetRef": {"name": NAME}, "version": "v8", "backend": backend}
+    return [
+        own,
+        dataset("with-anothers-secret", credentialsRef={"name": "corpus"}),
+        dataset("with-none"),
+        dataset("by-the-api-server", credentialsRef={"name": "own"}),
+        _tried("IndexDeployment", "of-anothers-dataset", deployment),
+    ]
+
+
 def chart_values(image: str) -> Mapping[str, Any]:
     """Return the values with which a platform team would install the chart here."""
     repository, _, tag = image.rpartition(":")
@@ -188,6 +214,7 @@ def chart_values(image: str) -> Mapping[str, Any]:
         "image": {"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent"},
         "store": {"s3": {"uri": f"s3://{STORE_BUCKET}/e2e", "existingSecret": "store"}},
         "access": {"allowedHosts": [host(DATABASE), host(STORE)]},
+        "jobs": {"enabled": True},
         "operator": {"resyncSeconds": 20, "resources": {"requests": {"cpu": "50m", "memory": "256Mi"}}},
         "gateway": {"resources": {"requests": {"cpu": "50m", "memory": "256Mi"}}},
         "networkPolicy": {
@@ -198,6 +225,11 @@ def chart_values(image: str) -> Mapping[str, Any]:
     }
 
 
+def _tried(kind: str, name: str, spec: Mapping[str, Any]) -> Object:
+    metadata = {"name": name, "namespace": TENANT}
+    return {"apiVersion": "pointsman.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": dict(spec)}
+
+
 def _to(name: str, port: int) -> Mapping[str, Any]:
     return {"to": [{"podSelector": {"matchLabels": {"app": name}}}], "ports": [{"port": port, "protocol": "TCP"}]}
 
@@ -206,7 +238,7 @@ def _named(name: str) -> Mapping[str, Any]:
     return {"name": name, "namespace": NAMESPACE, "labels": {"app": name}}
 
 
-def _secret(name: str, content: Mapping[str, str], allowed: str = "") -> Object:
+def _secret(name: str, content: Mapping[str, str], allowed: str = "") -> dict[str, Any]:
     annotations = {"pointsman.dev/allowed-hosts": allowed} if allowed else {}
     metadata = {**_named(name), "annotations": annotations}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": dict(content)}

@@ -50,6 +50,18 @@ print(json.dumps({"offset": offset, "count": count, "failed": failed,
 """
 
 
+# Asks one query with one token, and says the status of the answer.
+_SEARCH = """
+import sys, urllib.error, urllib.request
+headers = {"Authorization": f"Bearer {sys.argv[2]}"}
+try:
+    asked = urllib.request.Request(sys.argv[1], b'{"query": "signal boxes"}', headers)
+    print(urllib.request.urlopen(asked, timeout=20).status)
+except urllib.error.HTTPError as error:
+    print(error.code)
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Answers:
     """What became of the live queries over a stretch of time."""
@@ -105,6 +117,11 @@ class Stage:
         flags = ["--namespace", stack.NAMESPACE, "--values", str(values), "--wait", "--timeout", "3m", *more]
         self.kube.command([*command, *flags])
 
+    def admit(self, tenant: str) -> None:
+        """Have another namespace looked after."""
+        self.kube.apply([stack.namespace(tenant)])
+        self.install("--set", f"namespaces={{{stack.NAMESPACE},{tenant}}}")
+
     # What a user does.
 
     def declare(self) -> None:
@@ -126,6 +143,45 @@ class Stage:
     def patch(self, kind: str, patch: Mapping[str, Any]) -> None:
         """Merge a patch into one of the example's resources."""
         self.kube.patch(kind, stack.NAME, stack.NAMESPACE, patch)
+
+    def multiply(self, times: int) -> None:
+        """Put a source of many documents beside the texts: each several times, under other ids and in other words."""
+        rows = [json.loads(line) for line in (self.folder / "corpus" / "documents.jsonl").open()]
+        many = (
+            json.dumps({**row, "id": f"{row['id']}/{copy}", "text": f"{row['text']} This is copy {copy} of {times}."})
+            for copy in range(times)
+            for row in rows
+        )
+        with self.object_store() as client:
+            client.put_object(Bucket=stack.CORPUS_BUCKET, Key="many.jsonl", Body="\n".join(many).encode())
+
+    def embed_many(self, name: str, work: Mapping[str, Any]) -> None:
+        """Declare a dataset of the many documents, with a store of its own."""
+        files = {**_files("many"), "credentialsRef": {"name": "corpus"}}
+        store = {"uri": f"s3://{stack.STORE_BUCKET}/{name}", "credentialsRef": {"name": "corpus"}}
+        spec = {
+            "source": {"files": files, "idField": "id"},
+            "versions": [version("v1", 64)],
+            "store": store,
+            "work": work,
+        }
+        self.kube.apply([_resource("EmbeddingDataset", spec, name)])
+
+    def dataset(self, name: str) -> dict[str, Any]:
+        """Return what a dataset says of itself."""
+        found: dict[str, Any] = self.kube.get(DATASET, name, stack.NAMESPACE).get("status", {})
+        return found
+
+    def pods_of_jobs(self, name: str) -> list[dict[str, Any]]:
+        """Return the running pods of a dataset's Jobs."""
+        jobs = {str(job.get("name", "")) for job in self.dataset(name).get("jobs", ())}
+        return [
+            pod
+            for pod in self.kube.list("pods", stack.NAMESPACE, "batch.kubernetes.io/job-name")
+            if pod["metadata"]["labels"]["batch.kubernetes.io/job-name"] in jobs
+            and pod["status"]["phase"] == "Running"
+            and "deletionTimestamp" not in pod["metadata"]
+        ]
 
     def ask(self, rate: float = RATE) -> None:
         """Have the judged queries asked from now on."""
@@ -174,6 +230,16 @@ class Stage:
             if not state.get("ready")
         ]
         return "; ".join([*said, *pods]) or "nothing is said"
+
+    def reason(self, kind: str, name: str, namespace: str) -> str:
+        """Return why a resource is not Ready; empty as long as nothing is said, or it is."""
+        found = self.kube.condition(kind, name, "Ready", namespace)
+        return str(found.get("reason", "")) if found.get("status") == "False" else ""
+
+    def search_as(self, token: str) -> int:
+        """Ask the gateway with a token, from within the cluster, and return the status of its answer."""
+        command = ["exec", f"deployment/{stack.ASKER}", "-n", stack.NAMESPACE, "--", "python", "-c", _SEARCH]
+        return int(self.kube.run(*command, stack.SEARCH, token))
 
     def holder(self) -> str:
         """Return which operator has the Lease; empty while none has it."""
@@ -280,8 +346,10 @@ def _files(name: str) -> dict[str, Any]:
     return {"uri": f"s3://{stack.CORPUS_BUCKET}/{name}.jsonl", "format": "jsonl"}
 
 
-def _resource(kind: str, spec: Mapping[str, Any]) -> Mapping[str, Any]:
-    metadata = {"name": stack.NAME, "namespace": stack.NAMESPACE}
+def _resource(
+    kind: str, spec: Mapping[str, Any], name: str = stack.NAME, namespace: str = stack.NAMESPACE
+) -> Mapping[str, Any]:
+    metadata = {"name": name, "namespace": namespace}
     return {"apiVersion": "pointsman.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": dict(spec)}
 
 

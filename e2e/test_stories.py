@@ -8,7 +8,8 @@ import time
 
 import pytest
 from e2e import stack, stage
-from e2e.stage import DEPLOYMENT, Stage
+from e2e.cluster import programs
+from e2e.stage import DATASET, DEPLOYMENT, Stage
 
 
 def test_1_the_chart_is_installed_and_the_example_becomes_ready(live: Stage) -> None:
@@ -108,6 +109,29 @@ def test_7_while_the_database_restarts_queries_get_a_clear_answer_and_afterwards
     served.wait(lambda: served.is_ready("v8"), "v8 to be Ready")
 
 
+def test_8_pods_that_embed_are_killed_and_evicted_and_the_digest_is_that_of_a_run_in_the_operator(live: Stage) -> None:
+    live.multiply(10)
+    live.embed_many("parts", {"mode": "Job", "job": {"shards": 3, "parallelism": 2}})
+    live.wait(lambda: live.pods_of_jobs("parts"), "a pod that embeds")
+    killed = live.pods_of_jobs("parts")[0]["metadata"]["name"]
+
+    live.kube.run("delete", "pod", killed, "-n", stack.NAMESPACE, "--grace-period=0", "--force")
+
+    live.wait(lambda: [pod for pod in live.pods_of_jobs("parts") if pod["metadata"]["name"] != killed], "another pod")
+    evicted = next(pod["metadata"]["name"] for pod in live.pods_of_jobs("parts") if pod["metadata"]["name"] != killed)
+    eviction = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": evicted, "namespace": stack.NAMESPACE},
+    }
+    path = f"/api/v1/namespaces/{stack.NAMESPACE}/pods/{evicted}/eviction"
+    live.kube.run("create", "--raw", path, "-f", "-", given=json.dumps(eviction))
+    live.wait(lambda: _digest(live, "parts"), "the pods' snapshot")
+    live.embed_many("whole", {"mode": "InProcess"})
+    live.wait(lambda: _digest(live, "whole"), "the operator's snapshot")
+    assert _digest(live, "parts") == _digest(live, "whole")
+
+
 def test_9_queries_are_answered_while_the_api_server_is_down_and_the_operator_goes_on_afterwards(live: Stage) -> None:
     if live.node is None:
         pytest.skip("only the API server of a node of one's own can be stopped")
@@ -147,8 +171,52 @@ def test_nobody_reads_a_secret_or_a_text_in_what_was_logged_or_said(served: Stag
     assert not found
 
 
+def test_12_a_tenant_neither_reads_nor_names_nor_reaches_what_is_anothers(live: Stage) -> None:
+    live.admit(stack.TENANT)
+    live.kube.apply(stack.attempts())
+
+    tried = {
+        "with-anothers-secret": DATASET,
+        "with-none": DATASET,
+        "by-the-api-server": DATASET,
+        "of-anothers-dataset": DEPLOYMENT,
+    }
+    live.wait(lambda: all(live.reason(kind, name, stack.TENANT) for name, kind in tried.items()), "an answer to each")
+    said = {name: live.reason(kind, name, stack.TENANT) for name, kind in tried.items()}
+    assert said == {
+        "with-anothers-secret": "SecretNotFound",
+        "with-none": "CredentialsRequired",
+        "by-the-api-server": "EndpointNotAllowed",
+        "of-anothers-dataset": "DatasetNotFound",
+    }
+    token = live.kube.run("create", "token", "default", "-n", stack.TENANT).strip()
+    assert live.search_as(token) == 403
+    assert live.search_as("not-a-token") == 401
+
+
+def test_11_a_namespace_is_deleted_after_the_operator_and_the_documented_way_out_works(served: Stage) -> None:
+    helm = [str(programs.helm()), "uninstall", stack.RELEASE, "-n", stack.NAMESPACE, "--wait"]
+    served.kube.run("delete", "deployment", stack.ASKER, "-n", stack.NAMESPACE)
+    served.kube.command(helm)
+    served.kube.run("delete", "namespace", stack.NAMESPACE, "--wait=false")
+    served.wait(lambda: served.kube.condition("namespace", stack.NAMESPACE, "NamespaceFinalizersRemaining"), "the wait")
+    assert served.kube.is_true("namespace", stack.NAMESPACE, "NamespaceFinalizersRemaining")
+
+    # As docs/install.md has it.
+    for kind in (DEPLOYMENT, DATASET):
+        for name in served.kube.run("get", kind, "-n", stack.NAMESPACE, "-o", "name").split():
+            patch = '{"metadata": {"finalizers": null}}'
+            served.kube.run("patch", name, "-n", stack.NAMESPACE, "--type=merge", "-p", patch)
+
+    served.wait(lambda: not served.kube.get("namespace", stack.NAMESPACE), "the namespace to go")
+
+
 def _all_are_answered(served: Stage) -> bool:
     answers = served.answers()
     # Nothing else fails in this story: an outage of the database is said as one.
     assert all(failed.startswith("503 ") and "database" in failed for failed in answers.failed), answers.failed
     return answers.count > 0 and not answers.failed
+
+
+def _digest(live: Stage, name: str) -> str:
+    return next((str(each.get("digest", "")) for each in live.dataset(name).get("versions", ())), "")
