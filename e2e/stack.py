@@ -66,10 +66,10 @@ def secrets_for(keys: Keys) -> Sequence[Object]:
         "allow_http": "true",
     }
     return [
-        _secret("database", {"username": "pointsman", "password": keys.database}, host(DATABASE)),
-        _secret("corpus", {**pair, "endpoint": ENDPOINT, "region": "us-east-1"}, host(STORE)),
-        _secret("store", {"options": json.dumps(options)}),
-        _secret("s3-root", pair),
+        secret("database", {"username": "pointsman", "password": keys.database}, host(DATABASE)),
+        secret("corpus", {**pair, "endpoint": ENDPOINT, "region": "us-east-1"}, host(STORE)),
+        secret("store", {"options": json.dumps(options)}),
+        secret("s3-root", pair),
     ]
 
 
@@ -181,32 +181,6 @@ def asker(image: str, queries: Path, rate: float) -> Sequence[Object]:
     ]
 
 
-def attempts() -> Sequence[Object]:
-    """Return what a tenant of a namespace of its own might try, to get at what is in the other one."""
-    host_of_api = "kubernetes.default.svc.cluster.local"
-    own = _secret(
-        "own", {"accessKeyID": "a", "secretAccessKey": "b", "endpoint": f"https://{host_of_api}"}, host_of_api
-    )
-    own["metadata"]["namespace"] = TENANT
-
-    def dataset(name: str, **reference: Any) -> Object:
-        files = {"uri": f"s3://{CORPUS_BUCKET}/documents.jsonl", "format": "jsonl", **reference}
-        version = {"name": "v1", "model": {"wordllama": {"dimensions": 64}}, "text": {"template": "{text}"}}
-        spec = {"source": {"files": files, "idField": "id"}, "versions": [version]}
-        return _tried("EmbeddingDataset", name, spec)
-
-    database = {"host": host(DATABASE), "database": "postgres", "tls": "Disable"}
-    backend = {"pgvector": {**database, "credentialsRef": {"name": "database"}}}
-    deployment = {"datasetRef": {"name": NAME}, "version": "v8", "backend": backend}
-    return [
-        own,
-        dataset("with-anothers-secret", credentialsRef={"name": "corpus"}),
-        dataset("with-none"),
-        dataset("by-the-api-server", credentialsRef={"name": "own"}),
-        _tried("IndexDeployment", "of-anothers-dataset", deployment),
-    ]
-
-
 def chart_values(image: str) -> Mapping[str, Any]:
     """Return the values with which a platform team would install the chart here."""
     repository, _, tag = image.rpartition(":")
@@ -225,11 +199,6 @@ def chart_values(image: str) -> Mapping[str, Any]:
     }
 
 
-def _tried(kind: str, name: str, spec: Mapping[str, Any]) -> Object:
-    metadata = {"name": name, "namespace": TENANT}
-    return {"apiVersion": "pointsman.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": dict(spec)}
-
-
 def _to(name: str, port: int) -> Mapping[str, Any]:
     return {"to": [{"podSelector": {"matchLabels": {"app": name}}}], "ports": [{"port": port, "protocol": "TCP"}]}
 
@@ -238,7 +207,7 @@ def _named(name: str) -> Mapping[str, Any]:
     return {"name": name, "namespace": NAMESPACE, "labels": {"app": name}}
 
 
-def _secret(name: str, content: Mapping[str, str], allowed: str = "") -> dict[str, Any]:
+def secret(name: str, content: Mapping[str, str], allowed: str = "") -> dict[str, Any]:
     annotations = {"pointsman.dev/allowed-hosts": allowed} if allowed else {}
     metadata = {**_named(name), "annotations": annotations}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": dict(content)}

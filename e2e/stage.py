@@ -16,7 +16,7 @@ from typing import Any
 import botocore.session
 import pytest
 import yaml
-from e2e import stack
+from e2e import example, stack
 from e2e.cluster import programs
 from e2e.cluster.images import ROOT
 from e2e.cluster.kube import Kube
@@ -126,12 +126,12 @@ class Stage:
 
     def declare(self) -> None:
         """Apply the example: a dataset, a query set, and a deployment that serves its first version."""
-        self.kube.apply([self._dataset("v7"), self._query_set(), self._deployment()])
+        self.kube.apply(example.resources())
 
     def add_version(self, name: str, dimensions: int, template: str = "{name}. {text}", tokens: int = 4096) -> None:
         """Add a version to the dataset."""
         found = self.kube.get(DATASET, stack.NAME, stack.NAMESPACE)
-        versions = [*found["spec"]["versions"], version(name, dimensions, template, tokens)]
+        versions = [*found["spec"]["versions"], example.version(name, dimensions, template, tokens)]
         self.patch(DATASET, {"spec": {"versions": versions}})
 
     def serve(self, wanted: str, steps: Sequence[Mapping[str, Any]] | None = None) -> float:
@@ -157,15 +157,7 @@ class Stage:
 
     def embed_many(self, name: str, work: Mapping[str, Any]) -> None:
         """Declare a dataset of the many documents, with a store of its own."""
-        files = {**_files("many"), "credentialsRef": {"name": "corpus"}}
-        store = {"uri": f"s3://{stack.STORE_BUCKET}/{name}", "credentialsRef": {"name": "corpus"}}
-        spec = {
-            "source": {"files": files, "idField": "id"},
-            "versions": [version("v1", 64)],
-            "store": store,
-            "work": work,
-        }
-        self.kube.apply([_resource("EmbeddingDataset", spec, name)])
+        self.kube.apply([example.many(name, work)])
 
     def dataset(self, name: str) -> dict[str, Any]:
         """Return what a dataset says of itself."""
@@ -288,69 +280,9 @@ class Stage:
             process.terminate()
             process.wait()
 
-    def _dataset(self, first: str) -> Mapping[str, Any]:
-        files = {**_files("documents"), "credentialsRef": {"name": "corpus"}}
-        source = {"files": files, "idField": "id"}
-        return _resource("EmbeddingDataset", {"source": source, "versions": [version(first, 64)]})
-
-    def _query_set(self) -> Mapping[str, Any]:
-        reference = {"credentialsRef": {"name": "corpus"}}
-        queries, judgements = ({**_files(name), **reference} for name in ("queries", "judgements"))
-        return _resource(
-            "QuerySet", {"queries": {"files": queries}, "judgements": {"files": judgements, "kind": "Complete"}}
-        )
-
-    def _deployment(self) -> Mapping[str, Any]:
-        database = {"host": stack.host(stack.DATABASE), "database": "postgres", "tls": "Disable"}
-        return _resource(
-            "IndexDeployment",
-            {
-                "datasetRef": {"name": stack.NAME},
-                "version": "v7",
-                "backend": {"pgvector": {**database, "credentialsRef": {"name": "database"}}},
-                "strategy": {"steps": STEPS},
-                "gates": {
-                    "evaluation": {"querySetRef": {"name": stack.NAME}, "metric": "nDCG@10", "notWorseBy": "0.02"}
-                },
-                "burnIn": {"for": "5s"},
-            },
-        )
-
 
 KEY = pytest.StashKey[Stage]()
 """Where pytest keeps the stage for the stories."""
-
-STEPS: Sequence[Mapping[str, Any]] = (
-    {"shadow": {"percent": 100, "for": "5s"}},
-    {"weight": 10},
-    {"pause": {"for": "3s"}},
-    {"weight": 50},
-    {"pause": {"for": "3s"}},
-    {"weight": 100},
-)
-HALF_WAY: Sequence[Mapping[str, Any]] = ({"weight": 50}, {"pause": {"for": "30m"}}, {"weight": 100})
-"""Half of the queries go to the candidate, and stay there until somebody edits something."""
-
-
-def version(name: str, dimensions: int, template: str = "{name}. {text}", tokens: int = 4096) -> dict[str, Any]:
-    """Return a version of the example's dataset."""
-    return {
-        "name": name,
-        "model": {"wordllama": {"dimensions": dimensions}},
-        "text": {"template": template, "metadataFields": ["module", "kind"]},
-        "chunking": {"maxTokens": tokens},
-    }
-
-
-def _files(name: str) -> dict[str, Any]:
-    return {"uri": f"s3://{stack.CORPUS_BUCKET}/{name}.jsonl", "format": "jsonl"}
-
-
-def _resource(
-    kind: str, spec: Mapping[str, Any], name: str = stack.NAME, namespace: str = stack.NAMESPACE
-) -> Mapping[str, Any]:
-    metadata = {"name": name, "namespace": namespace}
-    return {"apiVersion": "pointsman.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": dict(spec)}
 
 
 def folder() -> Path:

@@ -7,7 +7,7 @@ import signal
 import time
 
 import pytest
-from e2e import stack, stage
+from e2e import example, stack, stage
 from e2e.cluster import programs
 from e2e.stage import DATASET, DEPLOYMENT, Stage
 
@@ -25,7 +25,7 @@ def test_1_the_chart_is_installed_and_the_example_becomes_ready(live: Stage) -> 
 def test_2_a_better_version_takes_over_by_steps(live: Stage) -> None:
     live.add_version("v8", 256)
 
-    live.serve("v8", stage.STEPS)
+    live.serve("v8", example.STEPS)
 
     live.wait(lambda: live.is_ready("v8"), "v8 to serve")
     live.wait(lambda: live.status().get("step", {}).get("name", "") == "", "v8 to have burnt in")
@@ -48,7 +48,7 @@ def test_3_a_worse_version_is_rejected_and_nobody_gets_its_answers(live: Stage) 
 
 def test_4_a_rollback_in_mid_canary_takes_all_queries_back(live: Stage) -> None:
     live.add_version("v10", 256, template="{name}: {text}")
-    live.serve("v10", stage.HALF_WAY)
+    live.serve("v10", example.HALF_WAY)
     live.wait(lambda: live.weight("v10") == 50, "v10 to get half of the queries")
     live.wait(lambda: live.answers(keep=False).versions.get("v10", 0) >= 20, "v10 to answer")
 
@@ -63,7 +63,7 @@ def test_4_a_rollback_in_mid_canary_takes_all_queries_back(live: Stage) -> None:
 
 
 def test_5_an_operator_that_is_killed_or_frozen_in_mid_canary_is_followed_by_one_that_goes_on(live: Stage) -> None:
-    live.serve("v10", stage.HALF_WAY)
+    live.serve("v10", example.HALF_WAY)
     live.wait(lambda: live.weight("v10") == 50, "v10 to get half of the queries")
     (operator,) = live.pods("operator")
     killed = live.holder()
@@ -141,7 +141,7 @@ def test_9_queries_are_answered_while_the_api_server_is_down_and_the_operator_go
 
     live.wait(lambda: live.answers(keep=False).count >= 60 * stage.RATE * 0.9, "what was asked meanwhile")
     live.add_version("v11", 256, template="{name} {text}")
-    live.serve("v11", stage.STEPS)
+    live.serve("v11", example.STEPS)
     live.wait(lambda: live.is_ready("v11"), "v11 to serve")
 
 
@@ -173,7 +173,7 @@ def test_nobody_reads_a_secret_or_a_text_in_what_was_logged_or_said(served: Stag
 
 def test_12_a_tenant_neither_reads_nor_names_nor_reaches_what_is_anothers(live: Stage) -> None:
     live.admit(stack.TENANT)
-    live.kube.apply(stack.attempts())
+    live.kube.apply(example.attempts())
 
     tried = {
         "with-anothers-secret": DATASET,
