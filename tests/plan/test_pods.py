@@ -20,9 +20,7 @@ SECONDS = timedelta(seconds=1)
 
 
 def job(recipe: str = b.V8.key, number: int = 12, **changes: Any) -> PodJob:
-    return PodJob(
-        **{"name": "j", "recipe": recipe, "snapshot": number, "is_ended": False, "is_going": False, **changes}
-    )
+    return PodJob(**{"name": "j", "recipe": recipe, "snapshot": number, "is_ended": False, **changes})
 
 
 def two(**changes: Any) -> Dataset:
@@ -96,7 +94,14 @@ CASES: dict[str, tuple[Dataset, list[str]]] = {
         two(**PODS_AT_WORK, spec=b.dataset_spec("v7", "v8")),
         ["CancelWork", "DeleteJob"],
     ),
-    "nobody embeds beside pods that are ending": (two(jobs=(job(is_going=True),), spec=b.dataset_spec("v7", "v8")), []),
+    "nobody embeds beside pods that are ending": (
+        two(jobs=(job(going_since=b.NOW),), spec=b.dataset_spec("v7", "v8")),
+        [],
+    ),
+    "pods that have not ended for long are waited for no more": (
+        two(jobs=(job(going_since=b.NOW - b.HOUR),), spec=b.dataset_spec("v7", "v8")),
+        ["Embed v8@12"],
+    ),
     "pods that have ended are in nobody's way": (
         two(jobs=(job(is_ended=True),), spec=b.dataset_spec("v7", "v8")),
         ["Embed v8@12"],
@@ -110,7 +115,7 @@ CASES: dict[str, tuple[Dataset, list[str]]] = {
         two(jobs=(job(),), deleting_since=b.NOW),
         ["DeleteJob"],
     ),
-    "deleted, and the pods are ending": (two(jobs=(job(is_going=True),), deleting_since=b.NOW), []),
+    "deleted, and the pods are ending": (two(jobs=(job(going_since=b.NOW),), deleting_since=b.NOW), []),
     "deleted, and the pods are gone": (two(deleting_since=b.NOW), ["DropStore"]),
 }
 

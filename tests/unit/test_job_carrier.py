@@ -317,6 +317,37 @@ def test_pods_that_cannot_run_are_told_of_and_given_up_in_the_end(
     assert room.published()
 
 
+def test_pods_that_never_end_are_waited_for_and_then_left_to_themselves(tmp_path: Path) -> None:
+    room = Room(tmp_path, startDeadline="1m", queueName="gpus")
+    room.batch.lingers = True
+
+    with pytest.raises(Retryable) as found:
+        room.carry_out(looks=400)
+
+    assert found.value.reason is Reason.JOB_NOT_ADMITTED
+    (job,) = room.batch.created
+    assert any(f"the pods of Job {job} are ending, at the latest " in wait.message for wait in room.said if wait)
+    # Ten minutes and one: so long was waited for what never came.
+    assert room.now - job_objects.created_at(room.batch.all()[0]) < timedelta(minutes=12)
+
+
+def test_whoever_takes_over_gives_pods_that_have_run_their_time_anew(tmp_path: Path) -> None:
+    room = Room(tmp_path, startDeadline="1m")
+    pending = [{"metadata": {"name": "p"}, "status": UNSCHEDULED}]
+    with pytest.raises(Enough):
+        room.carry_out(looks=1)
+    room.now += timedelta(hours=3)
+    # A third of the pods was there, and all are evicted just now.
+    room.batch.report("default", room.batch.created[0], {"succeeded": 1}, pending)
+    room.each = []
+    with pytest.raises(Enough):
+        room.carry_out(looks=5)
+
+    assert len(room.batch.all()) == 1
+    wait = room.said[-1]
+    assert wait is not None and wait.reason is Reason.JOB_UNSCHEDULABLE
+
+
 def test_a_secret_that_is_missing_is_named(tmp_path: Path) -> None:
     room = Room(tmp_path, startDeadline="1m")
     stuck = {"phase": "Pending", "startTime": "2020-01-01T00:00:00Z"}

@@ -197,9 +197,10 @@ def is_ended(job: Resource, kind: str = "") -> bool:
     return any(condition["type"] in kinds and condition["status"] == "True" for condition in found)
 
 
-def is_going(job: Resource) -> bool:
-    """Return whether a Job is being deleted."""
-    return bool(job["metadata"].get("deletionTimestamp"))
+def going_since(job: Resource) -> datetime | None:
+    """Return since when a Job is being deleted; None where it is not."""
+    found = job["metadata"].get("deletionTimestamp")
+    return None if found is None else datetime.fromisoformat(found)
 
 
 def why_failed(job: Resource) -> str:

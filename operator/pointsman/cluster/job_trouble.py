@@ -37,6 +37,18 @@ def trouble(job: Resource, pods: Sequence[Resource], now: datetime) -> Wait | No
     return None
 
 
+def idle_since(job: Resource) -> datetime:
+    """Return since when a Job could have had pods at work: its creation, or when it was last let go on."""
+    started = job.get("status", {}).get("startTime")
+    return max(job_objects.created_at(job), _time(started)) if started else job_objects.created_at(job)
+
+
+def has_run(job: Resource) -> bool:
+    """Return whether a pod of a Job has run, as far as the Job tells."""
+    status = job.get("status", {})
+    return any(status.get(count) for count in ("ready", "succeeded", "failed"))
+
+
 def is_any_running(pods: Sequence[Resource]) -> bool:
     """Return whether some pod runs or has come to its end."""
     return any(pod.get("status", {}).get("phase") in ("Running", "Succeeded") for pod in pods)

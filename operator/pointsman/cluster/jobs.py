@@ -22,6 +22,7 @@ from pointsman.cluster.job_objects import Pods
 from pointsman.cluster.resources import DATASET, Cluster, Resource
 from pointsman.core.recipes import Recipe
 from pointsman.errors import Retryable, Terminal
+from pointsman.plan.embedding import ENDING
 from pointsman.plan.tasks import Embed, Wait
 from pointsman.store.ledger import Attempt, Ledger
 from pointsman.store.root import Store
@@ -172,7 +173,7 @@ class _Embedding:
         if attempt is not None and not self._ledger.is_closed(attempt.number):
             name = job_objects.name_of(self._task, self._job.uid, attempt.number)
             found = self._means.batch.job(self._namespace, name)
-            if found is not None and not job_objects.is_going(found):
+            if found is not None and job_objects.going_since(found) is None:
                 return attempt, name
             self._wait_until_gone(name)
         attempt = self._ledger.deal(self._wanted.shards)
@@ -185,7 +186,7 @@ class _Embedding:
 
     def _watch(self, attempt: Attempt, name: str, recipe: Recipe) -> None:
         """Look at a Job until it is over; raises why, where it is over too early."""
-        moved_at: datetime | None = None
+        ran_at: datetime | None = None
         while True:
             self._tell()
             try:
@@ -197,21 +198,23 @@ class _Embedding:
                 job = self._suspended_as_wanted(attempt, job)
                 if job is None:
                     return None
-                pods = self._means.batch.pods(self._namespace, name)
+                pods, now = self._means.batch.pods(self._namespace, name), self._means.now()
+                is_going = job_objects.going_since(job) is not None
+                wait = None if is_going else self._named(job_trouble.trouble(job, pods, now), recipe)
             except Retryable as error:
                 if error.reason is not Reason.CLUSTER_UNREACHABLE:
                     raise
                 # The pods go on without the API, and so does what they write down.
                 self._sleep()
                 continue
-            now = self._means.now()
-            if moved_at is None or job_trouble.is_any_running(pods):
-                moved_at = now if job_trouble.is_any_running(pods) else job_objects.created_at(job)
-            wait = None if job_objects.is_going(job) else job_trouble.trouble(job, pods, now)
-            self._judge(attempt, name, recipe, self._named(wait, recipe), moved_at)
+            # One that has just come to look does not know when a pod ran last, only whether one did.
+            if job_trouble.is_any_running(pods) or (ran_at is None and job_trouble.has_run(job)):
+                ran_at = now
+            since = job_trouble.idle_since(job)
+            self._judge(attempt, name, wait, since if ran_at is None else max(since, ran_at))
             self._sleep()
 
-    def _judge(self, attempt: Attempt, name: str, recipe: Recipe, wait: Wait | None, moved_at: datetime) -> None:
+    def _judge(self, attempt: Attempt, name: str, wait: Wait | None, moved_at: datetime) -> None:
         """Say what is waited for and until when; give a Job up that has waited for too long."""
         if wait is None or wait.reason is Reason.SUSPENDED:
             self._waits(wait)
@@ -249,7 +252,7 @@ class _Embedding:
         name, is_suspended = job["metadata"]["name"], bool(job["spec"].get("suspend"))
         is_queued = job_objects.QUEUE in job["metadata"].get("labels", {})
         wanted = self._is_suspended()
-        if wanted == is_suspended or (is_queued and is_suspended) or job_objects.is_going(job):
+        if wanted == is_suspended or (is_queued and is_suspended) or job_objects.going_since(job) is not None:
             return job
         self._means.fence.check()
         if is_queued:
@@ -287,9 +290,15 @@ class _Embedding:
         self._wait_until_gone(name)
 
     def _wait_until_gone(self, name: str) -> None:
-        """Return once a Job that is being deleted is gone, and its pods with it: they could work beside the next."""
-        while self._means.batch.job(self._namespace, name) is not None:
-            self._waits(Wait(Reason.JOB_FAILED, f"the pods of Job {name} are ending"))
+        """Return once a Job that is being deleted is gone, and its pods with it, or has been given time enough.
+
+        Pods of a node that fell silent never end. Beside the next ones they cost what both embed, and harm nothing.
+        """
+        while (job := self._means.batch.job(self._namespace, name)) is not None:
+            until = (job_objects.going_since(job) or self._means.now()) + ENDING
+            if self._means.now() >= until:
+                return
+            self._waits(Wait(Reason.JOB_FAILED, f"the pods of Job {name} are ending, at the latest {until:%H:%MZ}"))
             self._sleep()
 
     def _tell(self) -> None:

@@ -24,6 +24,8 @@ class MemoryBatch:
         self._pods: dict[tuple[str, str], list[Resource]] = {}
         self.refusal = ""
         """What the cluster says to whoever creates a Job; empty where it takes all."""
+        self.lingers = False
+        """Whether the pods of a deleted Job do not end, as on a node that fell silent."""
         self.created: list[str] = []
 
     def job(self, namespace: str, name: str) -> Resource | None:
@@ -58,6 +60,10 @@ class MemoryBatch:
     def delete(self, namespace: str, name: str) -> None:
         """Delete a Job with its pods."""
         with self._lock:
+            if self.lingers:
+                found = self._jobs.get((namespace, name), {"metadata": {}})
+                found["metadata"].setdefault("deletionTimestamp", self._now().isoformat())
+                return
             self._jobs.pop((namespace, name), None)
             self._pods.pop((namespace, name), None)
 

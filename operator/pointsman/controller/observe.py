@@ -79,7 +79,7 @@ def _jobs(resource: Resource, spec: dataset_api.Spec, world: World) -> tuple[obs
     found = world.batch.jobs(resource["metadata"]["namespace"], resource["metadata"]["uid"])
     return tuple(
         observed.PodJob(
-            job["metadata"]["name"], *job_objects.of(job), job_objects.is_ended(job), job_objects.is_going(job)
+            job["metadata"]["name"], *job_objects.of(job), job_objects.is_ended(job), job_objects.going_since(job)
         )
         for job in found
     )

@@ -7,6 +7,8 @@ bring about, the answer comes from a hash join instead: slower, and right.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -42,6 +44,17 @@ def repeated(keys: pa.Array | pa.ChunkedArray) -> Mask:
     again = np.zeros(len(order), dtype=bool)
     again[order[1:]] = (found[order[1:]] == found[order[:-1]]).all(axis=1)
     return again
+
+
+def any_repeated(parts: Sequence[pa.Array]) -> bool:
+    """Return whether a key stands in them twice; looks at a sixteenth of them at a time, as sorting takes memory."""
+    whole = [words(part) for part in parts]
+    for share in range(16):
+        found = np.concatenate([part[(part[:, 0] & np.uint64(15)) == share] for part in whole])
+        found = found[np.lexsort((found[:, 1], found[:, 0]))]
+        if (found[1:] == found[:-1]).all(axis=1).any():
+            return True
+    return False
 
 
 class KeyIndex:

@@ -55,7 +55,7 @@ def _next_task(seen: Dataset, now: datetime) -> DatasetTask | None:
     running = {work.task.subject for work in seen.work if work.phase is Phase.RUNNING}
     if (running and not embedding.by_pods(seen)) or seen.spec.suspend:
         return None
-    is_ending = embedding.is_ending(seen)
+    is_ending = embedding.is_ending(seen, now)
     may = (task for task in _tasks(seen, now) if not (running and isinstance(task, Clean)))
     may = (task for task in may if not (is_ending and isinstance(task, Embed)))
     return next((task for task in may if task.subject not in running and _may_start(task, seen, now)), None)
@@ -341,7 +341,7 @@ def _look_again(seen: Dataset, starting: DatasetTask | None, now: datetime) -> t
     if starting is None and embedding.by_pods(seen) and any(not job.is_ended for job in seen.jobs):
         # Whoever looks at the pods wakes us where there is news.
         return _PODS
-    if starting is not None or embedding.is_ending(seen) or any(work.phase is Phase.RUNNING for work in seen.work):
+    if starting is not None or embedding.is_ending(seen, now) or any(work.phase is Phase.RUNNING for work in seen.work):
         return words.SOON
     waits = [work.failure.retry_at - now for work in seen.work if work.failure is not None]
     last = _refreshed_at(seen)
@@ -378,7 +378,7 @@ def _delete(seen: Dataset, since: datetime, now: datetime) -> Plan[api.DatasetSt
         )
         return Plan((), _status(seen, state, now), min(remaining, timedelta(seconds=10)))
     pods = [job for job in seen.jobs if not job.is_ended]
-    stop = (*stop, *(actions.DeleteJob(seen.key, job.name) for job in pods if not job.is_going))
+    stop = (*stop, *(actions.DeleteJob(seen.key, job.name) for job in pods if job.going_since is None))
     if pods or any(work.phase is Phase.RUNNING for work in seen.work):
         # What is still at work could write beside what is removed.
         return Plan(stop, status, min(remaining, words.SOON))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 
 from pointsman.core.recipes import Recipe
 from pointsman.plan import actions
 from pointsman.plan.observed import Dataset, PodJob
 from pointsman.plan.tasks import Embed, Phase, Work
+
+ENDING = timedelta(minutes=10)
+"""How long the pods of a deleted Job are waited for."""
 
 
 def wanted(seen: Dataset) -> Iterator[tuple[str, Recipe]]:
@@ -29,7 +33,7 @@ def embeds(seen: Dataset) -> Iterator[Embed]:
     newest = seen.snapshots[-1].number
     # What pods are at is finished first, though the source was read again since.
     for job in seen.jobs:
-        if not job.is_ended and not job.is_going and is_wanted(seen, job):
+        if not job.is_ended and job.going_since is None and is_wanted(seen, job):
             name = next(name for name, recipe in wanted(seen) if recipe.key == job.recipe)
             yield Embed(seen.key, name, job.recipe, job.snapshot)
     there = {snapshot.number for snapshot in seen.snapshots}
@@ -53,7 +57,7 @@ def stops(seen: Dataset) -> Iterator[actions.Action]:
             if job is not None and not is_wanted(seen, job):
                 yield actions.CancelWork(seen.key, work.task.subject)
     for job in seen.jobs:
-        if not job.is_ended and not job.is_going and not is_wanted(seen, job):
+        if not job.is_ended and job.going_since is None and not is_wanted(seen, job):
             yield actions.DeleteJob(seen.key, job.name)
 
 
@@ -74,9 +78,12 @@ def by_pods(seen: Dataset) -> bool:
     return seen.spec.work.mode == "Job" and all(isinstance(task, Embed) for task in running)
 
 
-def is_ending(seen: Dataset) -> bool:
-    """Return whether pods are at work, or ending, that nobody wants."""
-    return any(not job.is_ended and not is_wanted(seen, job) for job in seen.jobs)
+def is_ending(seen: Dataset, now: datetime) -> bool:
+    """Return whether pods that nobody wants are at work, or ending; not for ever: a node that fell silent ends none."""
+    return any(
+        not job.is_ended and not is_wanted(seen, job) and (job.going_since is None or now - job.going_since < ENDING)
+        for job in seen.jobs
+    )
 
 
 def of(seen: Dataset, recipe: Recipe) -> Work | None:

@@ -82,8 +82,8 @@ class PodJob:
     recipe: str
     snapshot: int
     is_ended: bool
-    is_going: bool
-    """Whether it is being deleted."""
+    going_since: datetime | None = None
+    """Since when it is being deleted; None where it is not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,17 @@ import pyarrow.compute as pc
 
 from pointsman import ports
 from pointsman.api.conditions import Reason
-from pointsman.core import changes, chunking, digests, drift
+from pointsman.api.dataset import Cause
+from pointsman.core import changes, chunking, digests, drift, rows
 from pointsman.core.recipes import Recipe
 from pointsman.errors import Retryable, Terminal
 from pointsman.store.dataset import GRACE, DatasetStore
 from pointsman.store.records import EmbeddedSnapshot, Snapshot
 from pointsman.work import cutting, pipeline
 from pointsman.work.progress import Report
+
+_KEY_COLUMNS = [name for name in rows.CHUNKS.names if name not in ("text", "metadata", "sequence")]
+_KEY_ROWS = 65_536
 
 
 def embed(
@@ -154,17 +158,28 @@ def record_of(
 ) -> EmbeddedSnapshot:
     """Return the record of what is stored, read back; raises Retryable where a row lacks its document or vector."""
     chunks = dataset.chunks(recipe.key)
-    keys = chunks.keys(chunks_version)
     vectors = dataset.vectors(recipe.space.document_side, recipe.space.dimensions)
-    missing = len(vectors.missing(keys["content_key"].combine_chunks()))
-    documents = pc.sum(pc.equal(keys["ordinal"], 0)).as_py() or 0
+    digest, count, documents, missing, firsts = digests.Digest(), 0, 0, 0, list[pa.RecordBatch]()
+    # A part at a time: all keys of a large snapshot at once would need more memory than all else here.
+    for batch in chunks.read(chunks_version, columns=_KEY_COLUMNS, batch_rows=_KEY_ROWS):
+        digest += digests.Digest.of(batch)
+        missing += len(vectors.missing(batch.column("content_key")))
+        first = _firsts(batch)
+        documents += first.num_rows
+        count += batch.num_rows
+        if base is not None:
+            firsts.append(first)
     if missing or documents != snapshot.documents:
         raise Retryable(
             Reason.STORE_UNREACHABLE,
             f"the store holds rows of {documents:,} documents and lacks {missing:,} vectors, "
             f"wanted {snapshot.documents:,} and none; writing them again",
         )
-    old = chunks.keys(base.chunks_version) if base else None
+    counts = {cause: documents if cause is Cause.ADDED else 0 for cause in Cause}
+    if base is not None:
+        read = chunks.read(base.chunks_version, columns=_KEY_COLUMNS, batch_rows=_KEY_ROWS)
+        old = _table([_firsts(batch) for batch in read])
+        counts = changes.chunks(old, _table(firsts), same_space=True).counts
     return EmbeddedSnapshot(
         version=version,
         recipe=recipe.key,
@@ -173,9 +188,9 @@ def record_of(
         sequence=snapshot.sequence,
         chunks_version=chunks_version,
         documents=documents,
-        rows=keys.num_rows,
-        digest=digests.Digest.of(keys).hex(recipe.key),
-        changes={str(cause): count for cause, count in changes.chunks(old, keys, same_space=True).counts.items()},
+        rows=count,
+        digest=digest.hex(recipe.key),
+        changes={str(cause): changed for cause, changed in counts.items()},
         embedded=0,
         reused=0,
         tokens=0,
@@ -183,3 +198,12 @@ def record_of(
         revision=identity.revision,
         created_at=snapshot.created_at,
     )
+
+
+def _firsts(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the rows that stand for their documents: the first chunk of each."""
+    return batch.filter(pc.equal(batch.column("ordinal"), 0))
+
+
+def _table(batches: list[pa.RecordBatch]) -> pa.Table:
+    return pa.Table.from_batches(batches, schema=pa.schema([rows.CHUNKS.field(name) for name in _KEY_COLUMNS]))

@@ -178,7 +178,7 @@ def _take_in(dataset: DatasetStore, recipe: Recipe, ledger: Ledger, finished: Ma
     there = vectors.files()
     is_there = {number: tables.files(parts) <= there for number, parts in wanted.items()}
     vectors.take_in([part for number, parts in wanted.items() if is_there[number] for part in parts])
-    if not is_once or keys.repeated(pa.concat_arrays(new)).any():
+    if not is_once or keys.any_repeated(new):
         vectors.keep_first()
     _require(ledger, wanted, there)
 
