@@ -148,13 +148,13 @@ class Stuck(Memory):
         super().__init__()
         self._names = names
         self.may_answer = threading.Event()
-        self._lock = threading.Lock()
+        self._counting = threading.Lock()
         self.stuck = 0
         """Searches that have come to wait."""
 
     def search(self, name: str, *more: Any) -> list[ports.Hit]:
         if name in self._names and not self.may_answer.is_set():
-            with self._lock:
+            with self._counting:
                 self.stuck += 1
             self.may_answer.wait(20)
         return super().search(name, *more)
