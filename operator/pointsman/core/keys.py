@@ -48,7 +48,7 @@ def repeated(keys: pa.Array | pa.ChunkedArray) -> Mask:
 
 def any_repeated(parts: Sequence[pa.Array]) -> bool:
     """Return whether a key stands in them twice; looks at a sixteenth of them at a time, as sorting takes memory."""
-    whole = [words(part) for part in parts]
+    whole = [np.empty((0, 2), dtype=np.uint64), *map(words, parts)]
     for share in range(16):
         found = np.concatenate([part[(part[:, 0] & np.uint64(15)) == share] for part in whole])
         found = found[np.lexsort((found[:, 1], found[:, 0]))]
