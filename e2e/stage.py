@@ -45,7 +45,7 @@ with open(path) as log:
             slowest = max(slowest, row["done"] - row["due"])
         else:
             failed[f"{row['status']} {row['error'][:200]}"] += 1
-print(json.dumps({"offset": offset, "count": count, "failed": failed,
+print(json.dumps({"until": offset, "count": count, "failed": failed,
                   "versions": versions, "lost": lost, "slowest": slowest}))
 """
 
@@ -66,6 +66,8 @@ except urllib.error.HTTPError as error:
 class Answers:
     """What became of the live queries over a stretch of time."""
 
+    until: int
+    """A mark: what is answered later is behind it."""
     count: int
     failed: Mapping[str, int]
     """How many failed with which status and message."""
@@ -88,7 +90,8 @@ class Stage:
     keys: stack.Keys = field(default_factory=stack.Keys.make)
     told: dict[str, Answers] = field(default_factory=dict)
     """What became of the queries, by story."""
-    _offset: int = 0
+    begun: int = 0
+    """The `until` of the answers with which the story began."""
 
     # What a platform team does.
 
@@ -179,16 +182,12 @@ class Stage:
         """Have the judged queries asked from now on."""
         self.kube.apply(stack.asker(self.image, self.folder / "corpus" / "queries.jsonl", rate))
         self.wait(lambda: self.kube.is_available(stack.NAMESPACE, stack.ASKER), "somebody who asks")
-        self.wait(lambda: self.answers(keep=False).versions, "the first answer")
+        self.wait(lambda: self.answers().versions, "the first answer")
 
-    def answers(self, keep: bool = True) -> Answers:
-        """Return what was answered since this was asked last; with `keep` false it will be told again."""
+    def answers(self, since: int | None = None) -> Answers:
+        """Return what was answered since an earlier `until`; by default since the story began."""
         command = ["exec", f"deployment/{stack.ASKER}", "-n", stack.NAMESPACE, "--", "python", "-c", _COUNT]
-        said = json.loads(self.kube.run(*command, str(self._offset)))
-        offset = said.pop("offset")
-        if keep:
-            self._offset = offset
-        return Answers(**said)
+        return Answers(**json.loads(self.kube.run(*command, str(self.begun if since is None else since))))
 
     # What everybody sees.
 
