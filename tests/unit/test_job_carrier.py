@@ -221,6 +221,34 @@ def test_a_job_that_is_deleted_is_dealt_out_anew_to_as_many_shards_as_are_wanted
     assert ledger_is_gone and room.published()
 
 
+def test_a_job_that_somebody_deletes_is_told_of_and_what_its_pods_said_with_it(room: Room) -> None:
+    def delete() -> None:
+        room.batch.delete("default", room.batch.created[-1])
+
+    room.each = [room.kubelet.step, delete]
+    error = room.fails(Retryable)
+    assert error.reason is Reason.JOB_FAILED
+    assert error.message == (
+        f"Job {room.batch.created[0]} was deleted with 4 of 7 portions left; what is left is dealt out anew"
+    )
+    room.model.refuses = "17 two three four five."
+    assert room.fails(Terminal).reason is Reason.MODEL_REJECTED
+
+
+def test_a_job_that_runs_out_of_time_is_dealt_out_anew(room: Room) -> None:
+    late = {"conditions": [{"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}]}
+    room.each = [room.kubelet.step, lambda: room.batch.report("default", room.batch.created[-1], late)]
+
+    error = room.fails(Retryable)
+
+    assert error.reason is Reason.JOB_FAILED
+    assert "ended (DeadlineExceeded) with 4 of 7 portions left" in error.message
+    room.each = [room.kubelet.step]
+    room.carry_out()
+    assert room.published()
+    assert max(room.model.asked.values()) == 1
+
+
 def test_a_broken_document_is_named_and_is_not_tried_for_ever(room: Room) -> None:
     room.model.refuses = "17 two three four five."
 

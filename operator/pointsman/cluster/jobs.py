@@ -191,10 +191,8 @@ class _Embedding:
             self._tell()
             try:
                 job = self._means.batch.job(self._namespace, name)
-                if job is None:
-                    return self._lost(attempt, name)
-                if job_objects.is_ended(job):
-                    return self._ended(attempt, job)
+                if job is None or job_objects.is_ended(job):
+                    return self._over(attempt, name, job)
                 job = self._suspended_as_wanted(attempt, job)
                 if job is None:
                     return None
@@ -262,26 +260,21 @@ class _Embedding:
         self._means.batch.suspend(self._namespace, name, wanted)
         return {**job, "spec": {**job["spec"], "suspend": wanted}}
 
-    def _ended(self, attempt: Attempt, job: Resource) -> None:
-        """Close an attempt; raise why something is left, if it is."""
-        name, left = job["metadata"]["name"], self._left()
+    def _over(self, attempt: Attempt, name: str, job: Resource | None) -> None:
+        """Close an attempt whose Job has ended, or is gone for None; raise why something is left, if it is."""
+        left = self._left()
         self._ledger.close(attempt.number)
         if not left:
             return
         said = self._ledger.failures(attempt.number)
         if said and isinstance(said[0], Terminal):
             raise said[0]
-        why = f", the last said: {said[-1].message}" if said else f" ({job_objects.why_failed(job)})"
+        how = "was deleted" if job is None else f"ended ({job_objects.why_failed(job) or 'Complete'})"
+        why = f", the last said: {said[-1].message}" if said else ""
         run = self._ledger.run()
         portions = 0 if run is None else run.portions
-        message = f"Job {name} ended with {left:,} of {portions:,} portions left{why}; what is left is dealt out anew"
+        message = f"Job {name} {how} with {left:,} of {portions:,} portions left{why}; what is left is dealt out anew"
         raise Retryable(Reason.JOB_FAILED, message)
-
-    def _lost(self, attempt: Attempt, name: str) -> None:
-        """Close an attempt whose Job is gone: deleted, or ended and removed since."""
-        self._ledger.close(attempt.number)
-        if self._left():
-            raise Retryable(Reason.JOB_FAILED, f"Job {name} was deleted; what is left is dealt out anew")
 
     def _delete(self, name: str) -> None:
         self._means.fence.check()
