@@ -13,7 +13,7 @@ from pointsman.api import dataset as api
 from pointsman.api.conditions import ConditionType, Reason, get
 from pointsman.plan import actions, dataset
 from pointsman.plan.observed import Dataset, PodJob
-from pointsman.plan.tasks import Clean, Phase, Wait, Work
+from pointsman.plan.tasks import Clean, Failure, Phase, Wait, Work
 
 JOB = {"mode": "Job"}
 SECONDS = timedelta(seconds=1)
@@ -36,6 +36,11 @@ def two(**changes: Any) -> Dataset:
 
 def under_way(number: int = 12, wait: Wait | None = None) -> Work:
     return Work(b.embed("v8", number, b.V8), 1, Phase.RUNNING, wait=wait)
+
+
+def refused(number: int, reason: Reason = Reason.MODEL_REJECTED) -> Work:
+    failure = Failure(reason, "no", True, attempts=1, retry_at=b.NOW + b.HOUR)
+    return Work(b.embed("v8", number, b.V8), 1, Phase.FAILED, failure=failure)
 
 
 def done(seen: Dataset) -> list[str]:
@@ -109,6 +114,18 @@ CASES: dict[str, tuple[Dataset, list[str]]] = {
     "pods of a snapshot that was published meanwhile are stopped": (
         two(jobs=(job(number=11),), embedded={b.V7.key: b.embedded(12), b.V8.key: b.embedded(11, 12)}),
         ["DeleteJob"],
+    ),
+    "what was wrong with documents is tried at once with others": (
+        two(work=(refused(11),), embedded={b.V7.key: b.embedded(12), b.V8.key: ()}),
+        ["Embed v8@12"],
+    ),
+    "what was wrong with documents waits while they are the same": (
+        two(work=(refused(12),), embedded={b.V7.key: b.embedded(12), b.V8.key: ()}),
+        [],
+    ),
+    "what was wrong with the model waits, whatever the documents are": (
+        two(work=(refused(11, Reason.MODEL_UNAUTHORIZED),), embedded={b.V7.key: b.embedded(12), b.V8.key: ()}),
+        [],
     ),
     "suspended: pods are not begun": (two(spec=b.dataset_spec("v7", "v8", work=JOB, suspend=True)), []),
     "deleted: pods go before what is stored": (

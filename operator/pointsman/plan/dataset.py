@@ -20,6 +20,8 @@ from pointsman.plan.observed import Dataset, Embedded, Plan, Problem
 from pointsman.plan.tasks import Clean, DatasetTask, Embed, Failure, Phase, Refresh, Work
 
 _PODS = timedelta(seconds=5)
+_OF_DOCUMENTS = (Reason.SOURCE_INVALID, Reason.MODEL_REJECTED)
+"""What is wrong with documents, which those of another snapshot may not have."""
 State = tuple[ConditionType, Reason, str]
 
 
@@ -130,8 +132,14 @@ def _may_start(task: DatasetTask, seen: Dataset, now: datetime) -> bool:
     for work in seen.work:
         if work.failure is not None and _alike(work.task, task):
             is_edited = work.generation != seen.generation or _asked(work.task) != _asked(task)
+            is_edited |= work.failure.reason in _OF_DOCUMENTS and _number(work.task) != _number(task)
             return is_edited or now >= work.failure.retry_at
     return True
+
+
+def _number(task: object) -> int:
+    """Return the snapshot that an embedding is of; 0 for any other task."""
+    return task.snapshot if isinstance(task, Embed) else 0
 
 
 def _asked(task: object) -> str:

@@ -237,7 +237,9 @@ class PooledRunner:
                 running.work, phase=Phase.DONE, failure=None, finished_at=self._now(), wait=None
             )
         else:
-            failure = failed(error, before, self._now(), timedelta(seconds=took))
+            # What pods have finished is not lost, however long they took.
+            lost = timedelta(0) if jobs.is_for_pods(job) else timedelta(seconds=took)
+            failure = failed(error, before, self._now(), lost)
             ended = dataclasses.replace(running.work, phase=Phase.FAILED, failure=failure, wait=None)
         with self._lock:
             del self._running[key]
