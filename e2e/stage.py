@@ -132,10 +132,11 @@ class Stage:
         self.kube.apply(example.resources())
 
     def add_version(self, name: str, dimensions: int, template: str = "{name}. {text}", tokens: int = 4096) -> None:
-        """Add a version to the dataset."""
-        found = self.kube.get(DATASET, stack.NAME, stack.NAMESPACE)
-        versions = [*found["spec"]["versions"], example.version(name, dimensions, template, tokens)]
-        self.patch(DATASET, {"spec": {"versions": versions}})
+        """Add a version to the dataset, unless an earlier story did."""
+        found = self.kube.get(DATASET, stack.NAME, stack.NAMESPACE)["spec"]["versions"]
+        if name not in {each["name"] for each in found}:
+            versions = [*found, example.version(name, dimensions, template, tokens)]
+            self.patch(DATASET, {"spec": {"versions": versions}})
 
     def serve(self, wanted: str, steps: Sequence[Mapping[str, Any]] | None = None) -> float:
         """Change the one line, and the steps with it where they are given; return when that was accepted."""
@@ -195,6 +196,10 @@ class Stage:
         """Return all that the deployment says of itself."""
         found: dict[str, Any] = self.kube.get(DEPLOYMENT, stack.NAME, stack.NAMESPACE).get("status", {})
         return found
+
+    def serving(self) -> str:
+        """Return the version that serves."""
+        return str(self.status()["servingVersion"])
 
     def is_ready(self, wanted: str) -> bool:
         """Whether the deployment says Ready of a version, at its newest generation."""
