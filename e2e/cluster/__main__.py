@@ -22,7 +22,9 @@ def main() -> int:
     try:
         if sys.argv[1] == "down":
             here.down()
-            return _say_left(leftovers.Machine(*(frozenset() for _ in range(8))), leftovers.look(here.files.folder))
+            left = [path for path in (*leftovers.groups(), here.files.folder) if path.exists()]
+            print("\n".join(["left on this machine:", *map(str, left)]) if left else "nothing is left", file=sys.stderr)
+            return 1 if left else 0
         here.up(images.Builder(home))
         here.stay()
         print(here.kubeconfig)
@@ -33,12 +35,6 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
-
-
-def _say_left(before: leftovers.Machine, after: leftovers.Machine) -> int:
-    left = [line for line in leftovers.new(before, after) if line.startswith(("groups", "folders: /root"))]
-    print("\n".join(left) or "nothing is left", file=sys.stderr)
-    return 1 if left else 0
 
 
 if __name__ == "__main__":
