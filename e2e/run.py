@@ -54,7 +54,10 @@ def main(arguments: list[str]) -> int:
     try:
         if given:
             return _tell(_stage(Kube(Path(given)), folder, builder, None), arguments)
-        return _on_this_machine(home, folder, builder, arguments)
+        if not node.is_possible():
+            raise NodeError("a node needs Linux and root: name a cluster with E2E_KUBECONFIG instead")
+        with node.alone(home):
+            return _on_this_machine(home, folder, builder, arguments)
     except NodeError as error:
         print(error, file=sys.stderr)
         return 1
@@ -64,10 +67,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _on_this_machine(home: Path, folder: Path, builder: images.Builder, arguments: list[str]) -> int:
-    if not node.is_possible():
-        raise NodeError("a node needs Linux and root: name a cluster with E2E_KUBECONFIG instead")
     here = node.Node(home)
-    # What a killed run left is no part of how this machine was.
+    # What a killed run left, or one with KEEP=1, is no part of how this machine was.
     here.down()
     before = leftovers.look(here.files.folder)
     status, is_kept = 1, False

@@ -20,21 +20,29 @@ def main() -> int:
     home.mkdir(parents=True, exist_ok=True)
     here = node.Node(home)
     try:
-        if sys.argv[1] == "down":
-            here.down()
-            left = [path for path in (*leftovers.groups(), here.files.folder) if path.exists()]
-            print("\n".join(["left on this machine:", *map(str, left)]) if left else "nothing is left", file=sys.stderr)
-            return 1 if left else 0
-        here.up(images.Builder(home))
-        here.stay()
-        print(here.kubeconfig)
-    except BaseException as error:
-        here.down()
-        if not isinstance(error, NodeError):
-            raise
+        with node.alone(home):
+            return _up(here) if sys.argv[1] == "up" else _down(here)
+    except NodeError as error:
         print(error, file=sys.stderr)
         return 1
+
+
+def _up(here: node.Node) -> int:
+    try:
+        here.up(images.Builder(here.home))
+        here.stay()
+    except BaseException:
+        here.down()
+        raise
+    print(here.kubeconfig)
     return 0
+
+
+def _down(here: node.Node) -> int:
+    here.down()
+    left = [path for path in (*leftovers.groups(), here.files.folder) if path.exists()]
+    print("\n".join(["left on this machine:", *map(str, left)]) if left else "nothing is left", file=sys.stderr)
+    return 1 if left else 0
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ left.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from e2e.cluster import configuration, images, leftovers, objects, programs
@@ -162,6 +163,17 @@ class Node:
                 raise NodeError(f"waited {_WITHIN_SECONDS:.0f} s for {what}; the logs end:\n{tails}")
             line.tick(what)
             time.sleep(_LOOK_EVERY_SECONDS)
+
+
+@contextlib.contextmanager
+def alone(home: Path) -> Iterator[None]:
+    """Have this machine's node to oneself. Raises NodeError where another run has it."""
+    with (home / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise NodeError("another run has the node of this machine: wait for its end") from None
+        yield
 
 
 def home() -> Path:
