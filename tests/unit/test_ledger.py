@@ -139,6 +139,24 @@ def test_nothing_is_left_of_a_run_that_is_forgotten(ledger: Ledger, tmp_path: Pa
         ledger.deal(2)
 
 
+def test_a_run_of_another_release_is_left_to_it(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.begin(RUN, None)
+    (record,) = tmp_path.rglob("run.json")
+    record.write_bytes(record.read_bytes().replace(b'"format":1', b'"format":9'))
+
+    with pytest.raises(Terminal, match="has format 9, this release reads 1; install the release that wrote it"):
+        ledger.run()
+
+
+def test_a_damaged_record_is_named(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.begin(RUN, None)
+    (record,) = tmp_path.rglob("run.json")
+    record.write_bytes(b"")
+
+    with pytest.raises(Terminal, match=r"run\.json in the store is damaged or of a later release"):
+        ledger.run()
+
+
 def test_runs_are_listed_by_recipe_and_snapshot(tmp_path: Path) -> None:
     dataset = Store(str(tmp_path)).dataset("search", "papers")
     assert dataset.runs() == []

@@ -226,6 +226,7 @@ class Ledger:
         return self._objects.create(f"{self._root}/{name}", content)
 
     def _made(self, kind: type[T], where: str, value: Mapping[str, Any]) -> T:
+        records.require_format(value, where)
         known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
         with records.reading(where):
             return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in value.items() if name in known})

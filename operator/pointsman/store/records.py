@@ -80,17 +80,21 @@ def decoded(kind: type[R], content: bytes, where: str) -> R:
     """
     with reading(where):
         value: dict[str, Any] = orjson.loads(content)
-        found = value.pop("format", None)
-        if found != FORMAT:
-            raise Terminal(
-                Reason.STORE_UNREACHABLE,
-                f"{where} in the store has format {found}, this release reads {FORMAT}; "
-                "install the release that wrote it",
-            )
+        require_format(value, where)
         known = {field.name for field in dataclasses.fields(kind)}
         value = {name: part for name, part in value.items() if name in known}
         value["created_at"] = datetime.fromisoformat(value["created_at"])
         return kind(**value)
+
+
+def require_format(value: Mapping[str, Any], where: str) -> None:
+    """Raise Terminal(STORE_UNREACHABLE) for a record of a format that this release does not know."""
+    found = value.get("format")
+    if found != FORMAT:
+        raise Terminal(
+            Reason.STORE_UNREACHABLE,
+            f"{where} in the store has format {found}, this release reads {FORMAT}; install the release that wrote it",
+        )
 
 
 @contextmanager
