@@ -27,7 +27,7 @@ _FOLDER = ROOT / "e2e" / "images"
 SUITE = "bookworm"
 TAG = "e2e"
 # In a mount namespace of its own, whatever is mounted meanwhile is gone with the program, killed or not.
-_APART = ("unshare", "--mount", "--propagation=private")
+_APART = ("unshare", "--mount", "--propagation=private") if os.geteuid() == 0 else ()
 
 
 @dataclass(frozen=True, slots=True)
