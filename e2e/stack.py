@@ -21,6 +21,7 @@ NAME = "stdlib"
 DATABASE, STORE, ASKER = "postgres", "s3", "asker"
 CORPUS_BUCKET, STORE_BUCKET = "corpus", "store"
 S3_PORT = 7070
+_RESOURCES = {"requests": {"cpu": "200m", "memory": "128Mi"}}
 SEARCH = f"http://{RELEASE}-gateway.{NAMESPACE}.svc:8080/v1/namespaces/{NAMESPACE}/indexes/{NAME}/search"
 
 
@@ -190,7 +191,7 @@ def chart_values(image: str) -> Mapping[str, Any]:
         "access": {"allowedHosts": [host(DATABASE), host(STORE)]},
         "jobs": {"enabled": True},
         "operator": {"resyncSeconds": 20, "resources": {"requests": {"cpu": "50m", "memory": "256Mi"}}},
-        "gateway": {"resources": {"requests": {"cpu": "50m", "memory": "256Mi"}}},
+        "gateway": {"resources": {"requests": {"cpu": "250m", "memory": "256Mi"}}},
         "networkPolicy": {
             "databases": [_to(DATABASE, 5432)],
             "sources": [_to(STORE, S3_PORT)],
@@ -243,7 +244,10 @@ def _deployment(
             "fsGroup": 65532,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [{**container, "imagePullPolicy": "IfNotPresent", "securityContext": security}],
+        # Whoever asks for nothing gets next to nothing while others compute, and would measure that.
+        "containers": [
+            {"resources": _RESOURCES, **container, "imagePullPolicy": "IfNotPresent", "securityContext": security}
+        ],
         "volumes": list(volumes),
     }
     spec = {

@@ -87,7 +87,7 @@ class Stage:
     image: str
     node: Node | None = None
     """Where the cluster is this machine's own node: faults of the machine itself can be made."""
-    keys: stack.Keys = field(default_factory=stack.Keys.make)
+    keys: stack.Keys = field(default_factory=stack.Keys.make, repr=False)
     told: dict[str, Answers] = field(default_factory=dict)
     """What became of the queries, by story."""
     begun: int = 0
@@ -170,7 +170,7 @@ class Stage:
 
     def pods_of_jobs(self, name: str) -> list[dict[str, Any]]:
         """Return the running pods of a dataset's Jobs."""
-        jobs = {str(job.get("name", "")) for job in self.dataset(name).get("jobs", ())}
+        jobs = set(self.dataset(name).get("jobs", ()))
         return [
             pod
             for pod in self.kube.list("pods", stack.NAMESPACE, "batch.kubernetes.io/job-name")
@@ -253,9 +253,15 @@ class Stage:
             "logs", "-n", stack.NAMESPACE, "-l", f"app.kubernetes.io/component={component}", "--tail=-1"
         )
 
-    def wait(self, is_done: Callable[[], object], what: str, within: float = PATIENCE) -> None:
+    def wait(
+        self,
+        is_done: Callable[[], object],
+        what: str,
+        within: float = PATIENCE,
+        explain: Callable[[], str] | None = None,
+    ) -> None:
         """Wait until something is so; say what is seen where it takes too long."""
-        self.kube.wait(is_done, what, within, self.sentence)
+        self.kube.wait(is_done, what, within, explain or self.sentence)
 
     @contextlib.contextmanager
     def object_store(self) -> Iterator[Any]:
