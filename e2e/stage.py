@@ -19,7 +19,7 @@ import yaml
 from e2e import example, stack
 from e2e.cluster import programs
 from e2e.cluster.images import ROOT
-from e2e.cluster.kube import Kube
+from e2e.cluster.kube import Kube, T
 from e2e.cluster.node import Node
 from examples.stdlib import corpus
 
@@ -168,16 +168,15 @@ class Stage:
         found: dict[str, Any] = self.kube.get(DATASET, name, stack.NAMESPACE).get("status", {})
         return found
 
-    def pods_of_jobs(self, name: str) -> list[dict[str, Any]]:
-        """Return the running pods of a dataset's Jobs."""
+    def pod_of_jobs(self, name: str, but: str = "") -> str:
+        """Return the name of a running pod of a dataset's Jobs that is not a certain one; empty where there is none."""
         jobs = set(self.dataset(name).get("jobs", ()))
-        return [
-            pod
-            for pod in self.kube.list("pods", stack.NAMESPACE, "batch.kubernetes.io/job-name")
-            if pod["metadata"]["labels"]["batch.kubernetes.io/job-name"] in jobs
-            and pod["status"]["phase"] == "Running"
-            and "deletionTimestamp" not in pod["metadata"]
-        ]
+        for pod in self.kube.list("pods", stack.NAMESPACE, "batch.kubernetes.io/job-name"):
+            metadata = pod["metadata"]
+            is_its = metadata["labels"]["batch.kubernetes.io/job-name"] in jobs and metadata["name"] != but
+            if is_its and pod["status"]["phase"] == "Running" and "deletionTimestamp" not in metadata:
+                return str(metadata["name"])
+        return ""
 
     def ask(self, rate: float = RATE) -> None:
         """Have the judged queries asked from now on."""
@@ -254,14 +253,10 @@ class Stage:
         )
 
     def wait(
-        self,
-        is_done: Callable[[], object],
-        what: str,
-        within: float = PATIENCE,
-        explain: Callable[[], str] | None = None,
-    ) -> None:
-        """Wait until something is so; say what is seen where it takes too long."""
-        self.kube.wait(is_done, what, within, explain or self.sentence)
+        self, look: Callable[[], T], what: str, within: float = PATIENCE, explain: Callable[[], str] | None = None
+    ) -> T:
+        """Look until there is something to see, and return it; say how things are where it takes too long."""
+        return self.kube.wait(look, what, within, explain or self.sentence)
 
     @contextlib.contextmanager
     def object_store(self) -> Iterator[Any]:

@@ -120,18 +120,13 @@ def test_7_while_the_database_restarts_queries_get_a_clear_answer_and_afterwards
 def test_8_pods_that_embed_are_killed_and_evicted_and_the_digest_is_that_of_a_run_in_the_operator(live: Stage) -> None:
     live.multiply(10)
     live.embed_many("parts", {"mode": "Job", "job": {"shards": 3, "parallelism": 2, "resources": SMALL}})
-    live.wait(lambda: live.pods_of_jobs("parts"), "a pod that embeds")
-    killed = live.pods_of_jobs("parts")[0]["metadata"]["name"]
+    killed = live.wait(lambda: live.pod_of_jobs("parts"), "a pod that embeds")
 
     live.kube.run("delete", "pod", killed, "-n", stack.NAMESPACE, "--grace-period=0", "--force")
 
-    live.wait(lambda: [pod for pod in live.pods_of_jobs("parts") if pod["metadata"]["name"] != killed], "another pod")
-    evicted = next(pod["metadata"]["name"] for pod in live.pods_of_jobs("parts") if pod["metadata"]["name"] != killed)
-    eviction = {
-        "apiVersion": "policy/v1",
-        "kind": "Eviction",
-        "metadata": {"name": evicted, "namespace": stack.NAMESPACE},
-    }
+    evicted = live.wait(lambda: live.pod_of_jobs("parts", but=killed), "another pod that embeds")
+    metadata = {"name": evicted, "namespace": stack.NAMESPACE}
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata}
     path = f"/api/v1/namespaces/{stack.NAMESPACE}/pods/{evicted}/eviction"
     live.kube.run("create", "--raw", path, "-f", "-", given=json.dumps(eviction))
     live.wait(lambda: _digest(live, "parts"), "the pods' snapshot")

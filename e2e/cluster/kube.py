@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from e2e.cluster.namespaces import NodeError
 
+T = TypeVar("T")
 Object = Mapping[str, Any]
 """One object of Kubernetes, as JSON has it."""
 
@@ -80,10 +81,11 @@ class Kube:
         counts = {status.get(name, 0) for name in ("replicas", "updatedReplicas", "availableReplicas")}
         return is_seen and counts == {wanted}
 
-    def wait(self, is_done: Callable[[], object], what: str, within: float, explain: Callable[[], str] = str) -> None:
-        """Wait until something is so. Raises NodeError with what `explain` says where it takes longer."""
+    def wait(self, look: Callable[[], T], what: str, within: float, explain: Callable[[], str] = str) -> T:
+        """Look until there is something to see, and return it. Raises NodeError with what `explain` says."""
         deadline = time.monotonic() + within
-        while not is_done():
+        while not (seen := look()):
             if time.monotonic() > deadline:
                 raise NodeError(f"waited {within:.0f} s for {what}; {explain()}")
             time.sleep(_LOOK_EVERY_SECONDS)
+        return seen
