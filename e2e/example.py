@@ -69,7 +69,7 @@ def attempts() -> Sequence[Object]:
         dataset("with-anothers-secret", credentialsRef={"name": "corpus"}),
         dataset("with-none"),
         dataset("by-the-api-server", credentialsRef={"name": "own"}),
-        _resource("IndexDeployment", "of-anothers-dataset", deployment, stack.TENANT),
+        _resource("IndexDeployment", "with-anothers-database", deployment, stack.TENANT),
     ]
 
 

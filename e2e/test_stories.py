@@ -183,7 +183,7 @@ def test_12_a_tenant_neither_reads_nor_names_nor_reaches_what_is_anothers(live: 
         "with-anothers-secret": (DATASET, "SecretNotFound"),
         "with-none": (DATASET, "CredentialsRequired"),
         "by-the-api-server": (DATASET, "EndpointNotAllowed"),
-        "of-anothers-dataset": (DEPLOYMENT, "DatasetNotFound"),
+        "with-anothers-database": (DEPLOYMENT, "SecretNotFound"),
     }
 
     def said() -> dict[str, tuple[str, str]]:
