@@ -15,7 +15,7 @@ from typing import Final
 from pointsman.controller.queue import Queue
 
 MOST_WAITED: Final = 300.0
-"""Seconds for which a resource may be due while no thread takes it."""
+"""Seconds for which a resource may be due while no look at another one ends; a long queue that moves is well."""
 
 
 class Part(StrEnum):
@@ -36,6 +36,7 @@ class Health:
         self._beats: dict[Part, tuple[float, float]] = {}
         self._queue: Queue | None = None
         self._epoch, self._is_synced = 0, False
+        self._looks, self._moved = 0, float("-inf")
 
     def lead(self, epoch: int) -> None:
         """Note that this process holds the Lease, under an epoch above 0."""
@@ -75,11 +76,17 @@ class Health:
         with self._lock:
             return self._is_synced
 
-    def problem(self) -> str:
-        """Return what does not go on, as a clause; empty where all does."""
+    def problem(self, looks: int = 0) -> str:
+        """Return what does not go on, as a clause; empty where all does.
+
+        So many looks at resources have ended by now.
+        """
         now = self._clock()
         with self._lock:
             beats, queue = dict(self._beats), self._queue
+            if looks != self._looks:
+                self._looks, self._moved = looks, now
+            since = now - self._moved
         for part, (at, within) in beats.items():
             if now - at > within:
                 return f"{part}: nothing heard for {now - at:.0f} s, wanted every {within:.0f} s"
@@ -88,7 +95,8 @@ class Health:
         load = queue.load()
         if load.threads == 0:
             return "loop: none of its threads lives"
-        if load.waited > MOST_WAITED:
+        # A database that thousands wait for, each its time, makes the queue long: anew it would only be longer.
+        if load.waited > MOST_WAITED and since > MOST_WAITED:
             return f"loop: a resource has been due for {load.waited:.0f} s, and no thread takes it"
         return ""
 

@@ -70,7 +70,7 @@ def pages(parts: Parts) -> Mapping[str, Callable[[], Page]]:
     known = exposition.registry(parts)
     return {
         "/metrics": lambda: Page(HTTPStatus.OK, exposition.CONTENT_TYPE, exposition.text(known)),
-        "/healthz": lambda: _probe(parts.health.problem()),
+        "/healthz": lambda: _probe(parts.health.problem(parts.metrics.looks())),
         "/readyz": lambda: _probe(parts.health.waits()),
     }
 

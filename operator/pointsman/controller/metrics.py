@@ -113,6 +113,12 @@ class Metrics:
         with self._lock:
             _observe(self._histograms, families.RECONCILE_SECONDS, (kind,), seconds)
 
+    def looks(self) -> int:
+        """Return how many looks at resources have ended, however."""
+        with self._lock:
+            found = [each for (family, _), each in self._histograms.items() if family is families.RECONCILE_SECONDS]
+            return sum(sum(each.counts) for each in found)
+
     def numbers(self) -> dict[Family, dict[Labels, float]]:
         """Return all gauges and counters, with the names of their resources in front of their labels."""
         found: dict[Family, dict[Labels, float]] = {}
