@@ -37,6 +37,12 @@ def asked(operator: Operator, path: str) -> tuple[int, str]:
     return answer.status_code, answer.text
 
 
+def is_ready(operator: Operator) -> bool:
+    """Return whether an operator says that it is; fail with its log where it has ended."""
+    assert operator.is_running(), operator.log[-3000:]
+    return asked(operator, "/readyz") == (200, "ok")
+
+
 def test_an_operator_that_acts_tells_of_what_it_acts_on_and_one_that_stands_by_of_itself(stage: Stage) -> None:
     stage.declare("papers", stage.write(papers(8)), wordllama("v7", 64))
     stage.deploy("papers", {"memory": {}})
@@ -47,7 +53,7 @@ def test_an_operator_that_acts_tells_of_what_it_acts_on_and_one_that_stands_by_o
     second = Operator(folder, stage.operator.environment)
     second.start()
     try:
-        stage.wait(lambda: asked(second, "/readyz") == (200, "ok"), "the second to stand by")
+        stage.wait(lambda: is_ready(second), "the second to stand by")
 
         status, text = asked(stage.operator, "/metrics")
         of_second = asked(second, "/metrics")[1]
