@@ -41,7 +41,7 @@ class Shadow:
     """The samples that wait, and the tasks that ask them. For one event loop."""
 
     def __init__(self, seconds: float, most_waiting: int = MOST_WAITING) -> None:
-        """Each sample is given up after so many seconds."""
+        """Each sample is given up so many seconds after its turn has come."""
         self._seconds, self._most = seconds, most_waiting
         self._lanes: dict[Deployment, _Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -114,13 +114,16 @@ class Shadow:
         try:
             async with asyncio.timeout(self._seconds):
                 held = await sample.adopted.hold(index)
-                try:
-                    async with held.serving.database.aside:
-                        # What was waited for is no latency of the index.
-                        began = time.perf_counter()
+            try:
+                async with held.serving.database.aside:
+                    if not _is_wanted(sample):
+                        return
+                    # What was waited for is no latency of the index, and no failure either: others had their turn.
+                    began = time.perf_counter()
+                    async with asyncio.timeout(self._seconds):
                         hits = await _search(held.serving, sample)
-                finally:
-                    held.close()
+            finally:
+                held.close()
         except (PointsmanError, TimeoutError):
             ledger.fail(index, is_shadow=True)
             return

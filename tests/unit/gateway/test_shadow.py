@@ -246,3 +246,52 @@ def test_shadows_that_hang_leave_people_half_of_what_a_database_may_be_asked() -
             assert (await found.report())["shadow"]["compared"] == 12
 
     asyncio.run(story())
+
+
+def test_a_shadow_that_others_keep_waiting_has_not_failed_and_has_its_whole_time_once_it_is_its_turn() -> None:
+    async def story() -> None:
+        async with stage.running(seconds=1.0) as found:
+            await serve_two(found)
+            notes = found.directory.find("search", "notes")
+            assert notes is not None and notes.adopted is not None
+            held = await notes.adopted.hold("n8")
+            aside = held.serving.database.aside
+            for _ in range(4):
+                await aside.acquire()
+            await ask_notes(found)
+
+            # Longer than a search may take.
+            await asyncio.sleep(1.1)
+            for _ in range(4):
+                aside.release()
+            await found.shadow.idle()
+            held.close()
+
+            report = (await found.admin.get("/report")).json()["deployments"]["search/notes"]
+            assert [minute["errors"] for minute in report["minutes"] if minute["shadow"]] == [0]
+            assert await shadow_of_notes(found) == (1, 0, 1)
+
+    asyncio.run(story())
+
+
+def test_a_shadow_whose_rollout_ended_while_it_waited_is_not_asked() -> None:
+    async def story() -> None:
+        async with stage.running() as found:
+            await serve(found)
+            assert found.deployment.adopted is not None
+            held = await found.deployment.adopted.hold("v8")
+            aside = held.serving.database.aside
+            for _ in range(4):
+                await aside.acquire()
+            await found.search(query="steam engines")
+            found.route(entry("v8", 0, LARGE), entry("v7", 100, SMALL), revision=2)
+            await found.served(2)
+
+            for _ in range(4):
+                aside.release()
+            await found.shadow.idle()
+            held.close()
+
+            assert [minute for minute in (await found.report())["minutes"] if minute["shadow"]] == []
+
+    asyncio.run(story())
