@@ -150,7 +150,7 @@ class Stage:
 
     def multiply(self, times: int) -> None:
         """Put a source of many documents beside the texts: each several times, under other ids and in other words."""
-        rows = [json.loads(line) for line in (self.folder / "corpus" / "documents.jsonl").open()]
+        rows = [json.loads(line) for line in (self.folder / "corpus" / "documents.jsonl").read_text().splitlines()]
         many = (
             json.dumps({**row, "id": f"{row['id']}/{copy}", "text": f"{row['text']} This is copy {copy} of {times}."})
             for copy in range(times)
@@ -262,28 +262,30 @@ class Stage:
     def object_store(self) -> Iterator[Any]:
         """Return a client of the object store, by a port of this machine's loopback."""
         with self.forwarded(stack.STORE, stack.S3_PORT) as port:
-            yield botocore.session.get_session().create_client(
+            client = botocore.session.get_session().create_client(
                 "s3",
                 endpoint_url=f"http://127.0.0.1:{port}",
                 region_name="us-east-1",
                 aws_access_key_id=self.keys.access,
                 aws_secret_access_key=self.keys.secret,
             )
+            try:
+                yield client
+            finally:
+                client.close()
 
     @contextlib.contextmanager
     def forwarded(self, service: str, port: int) -> Iterator[int]:
         """Forward a free port of loopback to a Service."""
         command = ["kubectl", f"--kubeconfig={self.kube.kubeconfig}", "port-forward", "-n", stack.NAMESPACE]
-        process = subprocess.Popen(
-            [*command, f"service/{service}", f":{port}"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        try:
-            assert process.stdout is not None
-            # Forwarding from 127.0.0.1:41234 -> 7070
-            yield int(process.stdout.readline().split(" -> ")[0].rpartition(":")[2])
-        finally:
-            process.terminate()
-            process.wait()
+        command += [f"service/{service}", f":{port}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+            try:
+                assert process.stdout is not None
+                # Forwarding from 127.0.0.1:41234 -> 7070
+                yield int(process.stdout.readline().split(" -> ")[0].rpartition(":")[2])
+            finally:
+                process.terminate()
 
 
 KEY = pytest.StashKey[Stage]()
