@@ -186,7 +186,7 @@ def test_a_database_that_is_gone_is_said_to_be_and_found_again(stage: Stage, dat
         wait(lambda: stage.search(gateway, query="steam").status_code == 200, "the database is found again")
 
     assert before.status_code == 200
-    assert (down.status_code, down.json()["error"]["code"]) == (502, "database_failed")
+    assert (down.status_code, down.json()["error"]["code"]) == (503, "database_failed")
     assert f"127.0.0.1:{way.port} cannot be reached" in down.json()["error"]["message"]
     assert problem
     assert SECRET not in gateway.log + problem
@@ -216,7 +216,7 @@ def test_a_model_that_fails_is_said_to_and_is_asked_again_by_the_next_query(stag
 
     assert good.json()["results"][0]["document"] == "engines"
     assert (failed.status_code, failed.json()["error"]["message"]) == (
-        502,
+        503,
         "the model of v7 failed: the endpoint fails with HTTP 500",
     )
     assert problem == f"{index}: the endpoint fails with HTTP 500"

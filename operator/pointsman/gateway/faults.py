@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pointsman.errors import PointsmanError
+from pointsman.errors import PointsmanError, Retryable
 
 
 class Fault(Exception):
@@ -48,18 +48,17 @@ def not_ready(message: str) -> Fault:
 
 def model_failed(version: str, error: PointsmanError) -> Fault:
     """Return what is said of a model that failed."""
-    after = error.retry_after
-    return Fault(502, "model_failed", f"the model of {version} failed: {error.message}", retry_after=after)
+    return _failed("model_failed", f"the model of {version} failed: {error.message}", error)
 
 
 def database_failed(index: str, error: PointsmanError) -> Fault:
     """Return what is said of a database that failed."""
-    return Fault(502, "database_failed", f"the database of {index} failed: {error.message}")
+    return _failed("database_failed", f"the database of {index} failed: {error.message}", error)
 
 
 def not_open(index: str, error: PointsmanError) -> Fault:
     """Return what is said of an index that could not be opened yet."""
-    return Fault(502, "index_not_open", f"{index} could not be opened: {error.message}", retry_after=1)
+    return _failed("index_not_open", f"{index} could not be opened: {error.message}", error)
 
 
 def mispaired(index: str) -> Fault:
@@ -70,3 +69,10 @@ def mispaired(index: str) -> Fault:
 def timed_out(seconds: float) -> Fault:
     """Return what is said of a request that took too long."""
     return Fault(503, "timeout", f"not answered within {seconds:g} s", retry_after=1)
+
+
+def _failed(code: str, message: str, error: PointsmanError) -> Fault:
+    """Return 503, and when to come again, where it may mend itself; 502 where somebody has to mend it."""
+    if isinstance(error, Retryable):
+        return Fault(503, code, message, retry_after=error.retry_after or 1)
+    return Fault(502, code, message)

@@ -16,8 +16,8 @@ _REFUSALS = {
     "404": "There is no such deployment, or no such document.",
     "413": "The body, a text or a batch is larger than the settings allow.",
     "429": "Too many requests to this deployment are under way; see Retry-After.",
-    "502": "The model or the database of the version failed; the message says which.",
-    "503": "Not ready, or not answered in time; see Retry-After.",
+    "502": "The model or the database of the version refuses; the message says which, and somebody has to mend it.",
+    "503": "Not ready, not answered in time, or its model or database does not answer; see Retry-After.",
 }
 _PROVENANCE: dict[str, Any] = {
     "version": {"type": "string", "description": "The version that answered."},

@@ -146,7 +146,7 @@ async def _vectors(serving: Serving, entry: routing.Entry, asked: Search) -> tup
 
 
 async def embed(serving: Serving, entry: routing.Entry, texts: list[str], asked: Search) -> list[Vector]:
-    """Embed texts by the model of an index; raises Fault 400 for a text that the model refuses, and 502."""
+    """Embed texts by the model of an index; raises Fault 400 for a text that the model refuses, and 502 or 503."""
     try:
         return await serving.embed(texts, asked.side)
     except TextsRefused as error:

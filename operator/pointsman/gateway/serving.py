@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from pointsman.cluster import credentials
 from pointsman.cluster.resources import Cluster
 from pointsman.core import digests, filters
 from pointsman.core.recipes import Space
-from pointsman.errors import PointsmanError, Terminal, TextsRefused, unforeseen
+from pointsman.errors import PointsmanError, Retryable, Terminal, TextsRefused, unforeseen
 from pointsman.gateway import models
 from pointsman.gateway.arrivals import Arrivals
 from pointsman.gateway.models import QueryModel, Side, Vector
@@ -36,6 +37,8 @@ MOST_ORDINALS: Final = 16
 """Chunks of a document that stand for it in a search for what is like it."""
 SHORT: Final = 100
 """Hits that the event loop reads by itself, while all others wait; a fraction of a millisecond."""
+CUT_OFF: Final = 0.5
+"""Seconds within which a call on a connection that is gone fails."""
 T = TypeVar("T")
 _UNAUTHORIZED: Final = {Reason.BACKEND_UNAUTHORIZED, Reason.MODEL_UNAUTHORIZED}
 
@@ -87,24 +90,47 @@ class Database:
         self._arrivals = arrivals
 
     async def call(self, work: Callable[[], T]) -> T:
-        """Make a call in a thread."""
-        async with self._turns:
-            return await self._threads.call(work)
+        """Ask in a thread, and once more where that failed at once for want of a connection.
+
+        A database that was started anew has ended all that were open, and whoever asks next need not pay for it.
+        """
+        began = time.monotonic()
+        try:
+            return await self._once(work)
+        except Retryable as error:
+            if not _is_cut_off(error, began):
+                raise
+        return await self._once(work)
 
     async def search(self, name: str, vector: Vector, limit: int, where: filters.Filter | None) -> list[ports.Hit]:
         """Return the nearest chunks."""
         if self._sends is not None and self._arrivals is not None and limit <= SHORT:
-            async with self._turns:
-                sent = self._sends.send_search(name, vector, limit, where)
-                found = None if sent is None else await self._arrivals.answer(sent)
+            began = time.monotonic()
+            try:
+                async with self._turns:
+                    sent = self._sends.send_search(name, vector, limit, where)
+                    found = None if sent is None else await self._arrivals.answer(sent)
+            except Retryable as error:
+                if not _is_cut_off(error, began):
+                    raise
+                found = None
             if found is not None and len(found) == limit:
                 return found
         return await self.call(lambda: self.backend.search(name, vector, limit, where))
+
+    async def _once(self, work: Callable[[], T]) -> T:
+        async with self._turns:
+            return await self._threads.call(work)
 
     def close(self) -> None:
         """Close it after the calls under way."""
         self._threads.close()
         self.backend.close()
+
+
+def _is_cut_off(error: Retryable, began: float) -> bool:
+    """Return whether a call failed as one does whose connection is gone, and not one that was waited for."""
+    return error.reason is Reason.BACKEND_UNREACHABLE and time.monotonic() - began < CUT_OFF
 
 
 @dataclass(slots=True)

@@ -33,6 +33,8 @@ class Slow(Memory):
         self.may_find.set()
         self.may_search.set()
         self.is_down = False
+        self.cut = 0
+        """Searches that will find their connection gone."""
         self.searching = threading.Event()
 
     def find(self, name: str) -> ports.Marker | None:
@@ -44,6 +46,9 @@ class Slow(Memory):
         self.searching.set()
         self.may_search.wait(20)
         self._check()
+        if self.cut:
+            self.cut -= 1
+            raise Retryable(Reason.BACKEND_UNREACHABLE, "db:5432 cannot be reached")
         return super().search(*arguments)
 
     def _check(self) -> None:
@@ -261,6 +266,21 @@ def test_a_database_at_another_address_is_not_searched_in_its_place() -> None:
     play(story)
 
 
+@pytest.mark.parametrize("more", [{}, {"hits": "documents"}], ids=["chunks", "documents"])
+def test_a_search_whose_connection_was_cut_is_made_once_more(more: dict[str, str]) -> None:
+    async def story(found: Stage, database: Slow) -> None:
+        database.cut = 1
+        assert (await found.search(query="x", **more))["version"] == "v7"
+
+        database.cut = 2
+        twice = await found.post(stage.SEARCH, {"query": "x", **more})
+
+        assert twice.status_code == 503
+        assert (await found.report())["totals"] == {"v7": {"queries": 2, "errors": 1, "empty": 0}}
+
+    play(story)
+
+
 def test_a_database_that_fails_is_said_to_and_no_other_version_answers() -> None:
     async def story(found: Stage, database: Slow) -> None:
         found.route(entry("v8", 0, LARGE), OLD, revision=2)
@@ -273,9 +293,10 @@ def test_a_database_that_fails_is_said_to_and_no_other_version_answers() -> None
         answer = await found.search(query="x")
 
         assert (down.status_code, down.json()["error"]["message"]) == (
-            502,
+            503,
             "the database of v7 failed: db:5432 cannot be reached",
         )
+        assert down.headers["Retry-After"] == "1"
         assert problem == "v7: db:5432 cannot be reached"
         assert answer["version"] == "v7"
         report = await found.report()

@@ -175,7 +175,7 @@ def test_what_is_wrong_with_an_index_without_weight_is_no_reason_to_take_a_route
 
         answer = await found.post(stage.EMBEDDINGS, {"input": "steam", "model": "v8"})
 
-        assert answer.status_code == 502
+        assert answer.status_code == 503
         assert found.deployment.problem() == "v8: the endpoint fails with HTTP 500"
         assert (await found.report())["problem"] == ""
 
