@@ -98,9 +98,18 @@ def test_other_kinds_of_store_are_refused(uri: str) -> None:
         Store(uri)
 
 
-def test_an_option_that_no_object_store_knows_is_refused() -> None:
-    with pytest.raises(Terminal, match="unknown store options colour; wanted names that begin with aws_"):
-        Store("s3://bucket/prefix", {"colour": "red", "allow_http": "true"})
+UNKNOWN = {
+    "colour": "wanted those of Amazon S3, such as aws_region, or allow_http",
+    "aws_colour": "wanted those of Amazon S3, such as aws_region, or allow_http",
+    # On this one the library would end the process.
+    "aws_allow_http": "write allow_http",
+}
+
+
+@pytest.mark.parametrize(("option", "mend"), UNKNOWN.items())
+def test_an_option_that_no_object_store_knows_is_refused(option: str, mend: str) -> None:
+    with pytest.raises(Terminal, match=f"unknown store options {option}; {mend}"):
+        Store("s3://bucket/prefix", {option: "true", "allow_http": "true", "aws_region": "us-east-1"})
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "../x", ".hidden", "a b"])

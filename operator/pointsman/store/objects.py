@@ -26,6 +26,40 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # What Lance reads from the same options but obstore wants apart from the credentials.
 _CLIENT_OPTIONS = ("allow_http", "allow_invalid_certificates", "connect_timeout", "proxy_url", "timeout")
+_AWS_OPTIONS = frozenset(
+    f"aws_{name}"
+    for name in (
+        "access_key_id",
+        "checksum_algorithm",
+        "conditional_put",
+        "container_authorization_token_file",
+        "container_credentials_full_uri",
+        "container_credentials_relative_uri",
+        "default_region",
+        "disable_tagging",
+        "endpoint",
+        "endpoint_url",
+        "endpoint_url_sts",
+        "imdsv1_fallback",
+        "metadata_endpoint",
+        "region",
+        "request_payer",
+        "role_arn",
+        "role_session_name",
+        "s3_express",
+        "secret_access_key",
+        "server_side_encryption",
+        "session_token",
+        "skip_signature",
+        "sse_bucket_key_enabled",
+        "sse_customer_key_base64",
+        "sse_kms_key_id",
+        "unsigned_payload",
+        "virtual_hosted_style_request",
+        "web_identity_token_file",
+    )
+)
+"""What obstore knows of Amazon's; it aborts on some others instead of raising."""
 
 
 def path(*names: str) -> str:
@@ -158,12 +192,11 @@ def _local(uri: str) -> Path | None:
 def _remote(uri: str, options: Mapping[str, str]) -> stores.ObjectStore:
     client = {name: value for name, value in options.items() if name in _CLIENT_OPTIONS}
     config = {name: value for name, value in options.items() if name not in _CLIENT_OPTIONS}
-    foreign = sorted(name for name in config if not name.startswith("aws_"))
+    foreign = sorted(name for name in config if name not in _AWS_OPTIONS)
     if foreign:
-        # obstore would abort on them instead of raising.
-        raise Terminal(
-            Reason.INVALID_SPEC, f"unknown store options {', '.join(foreign)}; wanted names that begin with aws_"
-        )
+        meant = sorted(name.removeprefix("aws_") for name in foreign if name.removeprefix("aws_") in _CLIENT_OPTIONS)
+        mend = f"write {', '.join(meant)}" if meant else "wanted those of Amazon S3, such as aws_region, or allow_http"
+        raise Terminal(Reason.INVALID_SPEC, f"unknown store options {', '.join(foreign)}; {mend}")
     typed = {name: value == "true" if name.startswith("allow_") else value for name, value in client.items()}
     # A worker that waits backs off by itself; three tries bridge a hiccup.
     retry: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
