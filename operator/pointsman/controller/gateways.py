@@ -7,6 +7,7 @@ what. What has changed for a deployment wakes it.
 from __future__ import annotations
 
 import concurrent.futures
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -73,10 +74,10 @@ class Report:
     is_ready: bool = False
     namespaces: frozenset[str] = frozenset()
     """What it watches, all where there are none: of deployments elsewhere it knows nothing, and need not."""
-    said: Mapping[str, Any] = field(default_factory=dict)
-    """What it said of each deployment, as it came."""
+    said: Mapping[str, bytes] = field(default_factory=dict)
+    """A digest of what it said of each deployment: of thousands, most say what they said before."""
     deployments: Mapping[str, Gateway] = field(default_factory=dict)
-    """The same as it was read."""
+    """What it said of each, as it was read."""
 
     def of(self, deployment: Key) -> Gateway | None:
         """Return what it said of a deployment; None where that is none of its business."""
@@ -258,16 +259,17 @@ def _read(address: Address, said: Any, before: Report | None) -> Report:
     """Read a report; what it says of most deployments is what it said before, and was read then."""
     process, deployments = str(said["gateway"]), dict(said["deployments"])
     known = before if before is not None and before.gateway == process else None
+    digests = {name: hashlib.sha256(orjson.dumps(each)).digest() for name, each in deployments.items()}
     found = {}
     for name, each in deployments.items():
-        is_same = known is not None and name in known.deployments and known.said[name] == each
+        is_same = known is not None and known.said.get(name) == digests[name]
         found[name] = known.deployments[name] if known is not None and is_same else _seen(process, each)
     return Report(
         address,
         gateway=process,
         is_ready=bool(said["ready"]) and not said.get("draining"),
         namespaces=frozenset(map(str, said.get("namespaces") or ())),
-        said=deployments,
+        said=digests,
         deployments=found,
     )
 
