@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from tests.integration.operator_process import (
     DATASET,
     DEPLOYMENT,
+    PATIENCE,
     Operator,
     Stage,
     papers,
@@ -37,10 +39,12 @@ def asked(operator: Operator, path: str) -> tuple[int, str]:
     return answer.status_code, answer.text
 
 
-def is_ready(operator: Operator) -> bool:
-    """Return whether an operator says that it is; fail with its log where it has ended."""
-    assert operator.is_running(), operator.log[-3000:]
-    return asked(operator, "/readyz") == (200, "ok")
+def wait_until_ready(operator: Operator) -> None:
+    """Wait until an operator says that it is; fail with its own log where it does not, or has ended."""
+    deadline = time.monotonic() + PATIENCE
+    while asked(operator, "/readyz") != (200, "ok"):
+        assert operator.is_running() and time.monotonic() < deadline, f"not ready:\n{operator.log[-3000:]}"
+        time.sleep(0.1)
 
 
 def test_an_operator_that_acts_tells_of_what_it_acts_on_and_one_that_stands_by_of_itself(stage: Stage) -> None:
@@ -53,7 +57,7 @@ def test_an_operator_that_acts_tells_of_what_it_acts_on_and_one_that_stands_by_o
     second = Operator(folder, stage.operator.environment)
     second.start()
     try:
-        stage.wait(lambda: is_ready(second), "the second to stand by")
+        wait_until_ready(second)
 
         status, text = asked(stage.operator, "/metrics")
         of_second = asked(second, "/metrics")[1]
