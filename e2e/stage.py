@@ -253,7 +253,11 @@ class Stage:
         )
 
     def wait(
-        self, look: Callable[[], T], what: str, within: float = PATIENCE, explain: Callable[[], str] | None = None
+        self,
+        look: Callable[[], T | None],
+        what: str,
+        within: float = PATIENCE,
+        explain: Callable[[], str] | None = None,
     ) -> T:
         """Look until there is something to see, and return it; say how things are where it takes too long."""
         return self.kube.wait(look, what, within, explain or self.sentence)

@@ -133,7 +133,7 @@ def test_8_pods_that_embed_are_killed_and_evicted_and_the_digest_is_that_of_a_ru
     live.embed_many("whole", {"mode": "InProcess"})
     whole = live.wait(lambda: _embedded(live, "whole"), "the operator's snapshot")
     # As many texts too: what was embedded before the end of a pod was not embedded again.
-    assert parts == whole
+    assert parts == whole and parts[1] > 0
 
 
 def test_9_queries_are_answered_while_the_api_server_is_down_and_the_operator_goes_on_afterwards(live: Stage) -> None:
@@ -223,5 +223,5 @@ def _half_way(live: Stage) -> str:
 
 def _embedded(live: Stage, name: str) -> tuple[str, int] | None:
     """Return the digest of a dataset's one version, and how many texts were embedded for it; None until it is there."""
-    found = next((each for each in live.dataset(name).get("versions", ()) if "digest" in each), None)
+    found = next((each for each in live.dataset(name).get("versions", ()) if each.get("digest")), None)
     return found and (found["digest"], found["embedded"])

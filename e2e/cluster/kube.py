@@ -81,7 +81,7 @@ class Kube:
         counts = {status.get(name, 0) for name in ("replicas", "updatedReplicas", "availableReplicas")}
         return is_seen and counts == {wanted}
 
-    def wait(self, look: Callable[[], T], what: str, within: float, explain: Callable[[], str] = str) -> T:
+    def wait(self, look: Callable[[], T | None], what: str, within: float, explain: Callable[[], str] = str) -> T:
         """Look until there is something to see, and return it. Raises NodeError with what `explain` says."""
         deadline = time.monotonic() + within
         while not (seen := look()):
