@@ -27,6 +27,7 @@ from tests.servers.openai_server import MODEL, OpenAIServer
 
 from pointsman import errors
 from pointsman.controlplane import plane
+from pointsman.core import digests
 
 pytestmark = pytest.mark.server
 
@@ -146,33 +147,65 @@ def declare(stage: Stage, url: str, count: int, **job: Any) -> None:
     )
 
 
+def kept(stage: Stage, asked: Model) -> set[str]:
+    """Return the texts whose vectors the ledger has by now."""
+    dataset = stage.store().dataset(stage.namespace, "papers")
+    (recipe,) = dataset.pins().values()
+    ledger, side = dataset.ledger(recipe.key, 1), recipe.space.document_side
+    found = {key for number in ledger.finished() for key in ledger.keys(number).to_pylist()}
+    for number in ledger.spilled():
+        found |= {key for batch in ledger.spills(number) for key in batch.column("content_key").to_pylist()}
+    return {text for text in asked.documents() if digests.content_key(side, text) in found}
+
+
 def test_pods_that_are_killed_at_random_embed_what_one_process_would(
-    stage: Stage, kubelet: Kubelet, model: tuple[Model, str], tmp_path: Path
+    stage: Stage, kubelet: Kubelet, model: tuple[Model, str]
 ) -> None:
     asked, url = model
-    answered, killed = 0, 0
+    kills: list[tuple[int, set[str]]] = []
 
-    def kills() -> bool:
-        nonlocal answered, killed
-        if killed < 4 and len(asked.documents()) > answered + 60:
-            answered, killed = len(asked.documents()), killed + 1
+    def is_time() -> bool:
+        documents = len(asked.documents())
+        if len(kills) < 4 and documents > 80 * (1 + len(kills)):
+            # In this order: what is asked for in between is then not taken for asked again.
+            texts = kept(stage, asked)
+            kills.append((len(asked.sent), texts))
             return True
         return False
 
-    kubelet.kills = kills
+    kubelet.kills = is_time
     declare(stage, url, 600)
     stage.wait(lambda: stage.is_ready(DATASET, "papers"), "the dataset is ready")
 
     ((_, _, rows, digest),) = stage.embedded("papers")
     assert rows == 600
-    assert len(kubelet.started) > 3, "no pod was killed, so that nothing was proved"
-    # What the model was asked and had not answered, or had answered a moment ago, may be asked once more.
-    again = sum(count - 1 for count in Counter(asked.documents()).values())
-    assert again <= killed * 64 * 8
+    assert len(kills) == 4 and len(kubelet.started) > 3
+    # What was kept when a pod was killed is never asked for again; what was under way is, of one portion at most.
+    for position, texts in kills:
+        assert texts.isdisjoint(asked.sent[position:])
+    assert any(texts for _, texts in kills)
+    assert len(asked.documents()) - 600 <= 4 * 50
     stage.declare("alone", stage.write(papers(600), "alone"), VERSION, endpoints=[{"name": "main", "baseURL": url}])
     stage.wait(lambda: stage.is_ready(DATASET, "alone"), "the other dataset is ready")
     assert stage.embedded("alone")[0][3] == digest
     assert stage.get(DATASET, "papers")["status"].get("jobs", []) == []
+
+
+def test_suspending_ends_the_pods_and_going_on_loses_nothing(
+    stage: Stage, kubelet: Kubelet, model: tuple[Model, str]
+) -> None:
+    asked, url = model
+    declare(stage, url, 400)
+    stage.wait(lambda: len(asked.documents()) > 50, "pods embed")
+    stage.edit(DATASET, "papers", suspend=True)
+    stage.wait(lambda: not kubelet.pods and stage.said(DATASET, "papers")[0] == "Suspended", "the pods have ended")
+    position, texts = len(asked.sent), kept(stage, asked)
+    stage.edit(DATASET, "papers", suspend=False)
+    stage.wait(lambda: stage.is_ready(DATASET, "papers"), "the dataset is ready")
+
+    assert texts and texts.isdisjoint(asked.sent[position:])
+    (job,) = stage.admin.get(f"/apis/batch/v1/namespaces/{stage.namespace}/jobs")["items"]
+    assert job["spec"]["suspend"] is False
 
 
 def test_an_operator_that_takes_over_adopts_the_job(stage: Stage, kubelet: Kubelet, model: tuple[Model, str]) -> None:
