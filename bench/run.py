@@ -31,6 +31,7 @@ MEASURES = {
     "shift": ("bench/shift.py",),
     "gateway": ("bench/gateway.py",),
     "rest": ("bench/rest.py",),
+    "scale": ("bench/scale.py", "1000"),
     "evaluation": ("bench/operating.py", "evaluation"),
     "looks": ("bench/operating.py", "looks"),
     "guards": ("bench/operating.py", "guards"),

@@ -180,6 +180,16 @@ def test_all_are_listed_however_many_there_are(bench: Bench) -> None:
     assert bench.cluster.list(DATASET, bench.namespace) == []
 
 
+def test_all_come_by_pages_as_they_are_listed(bench: Bench) -> None:
+    for name in ("a", "b", "c"):
+        bench.queries(name)
+
+    pages = list(bench.cluster.pages(QUERY_SET, bench.namespace))
+
+    assert sorted(r["metadata"]["name"] for page in pages for r in page) == ["a", "b", "c"]
+    assert {r["kind"] for page in pages for r in page} == {QUERY_SET}
+
+
 def test_a_config_map_of_ours_is_written_again_and_again_and_removed(bench: Bench) -> None:
     owners = {name: bench.put_owner(name) for name in ("papers", "restored")}
     name = "papers-serving"

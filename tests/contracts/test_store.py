@@ -273,6 +273,31 @@ def test_a_look_that_finds_nothing_new_asks_an_object_store_once() -> None:
         assert server.asked == asked + 1
 
 
+def test_a_second_shelf_asks_an_object_store_for_the_listing_alone_and_for_what_is_new() -> None:
+    with s3.start_s3() as server:
+        options = {
+            "aws_access_key_id": s3.ACCESS_KEY,
+            "aws_secret_access_key": "a-secret",
+            "aws_endpoint": server.endpoint,
+            "aws_region": "eu-north-1",
+            "allow_http": "true",
+        }
+        below = "bucket/prefix/deployments/shop/papers"
+        server.objects |= {f"{below}/{name}/000000000001.json": b'{"n": 1}' for name in ("facts", "answers")}
+        store = Store("s3://bucket/prefix", options)
+
+        def read() -> tuple[list[int], int]:
+            before = server.asked
+            shelf = store.shelf("deployments", "shop", "papers")
+            found = [shelf.read(name) for name in ("facts", "answers")]
+            return [each.value["n"] for each in found if each is not None], server.asked - before
+
+        assert read() == ([1, 1], 3)
+        assert read() == ([1, 1], 1)
+        server.objects[f"{below}/facts/000000000002.json"] = b'{"n": 2}'
+        assert read() == ([2, 1], 2)
+
+
 def test_a_record_that_was_removed_and_made_again_is_read_again(tmp_path: Path) -> None:
     store = Counted(str(tmp_path))
     remembered = Remembered(store)
@@ -329,6 +354,39 @@ def test_a_log_is_read_written_and_forgotten(store: Store) -> None:
     log.forget()
     assert log.read() is None
     assert store.logs("deployments", "shop") == []
+
+
+def test_a_shelf_has_the_newest_record_of_every_log_below_a_path_as_of_one_moment(store: Store) -> None:
+    for serving in range(25):
+        store.log("deployments", "shop", "papers", "facts").write({"serving": serving}, after=serving)
+    store.log("deployments", "shop", "papers", "indexes", "pm_1").write({"rows": 3}, after=0)
+    store.log("deployments", "shop", "papers-of-another", "facts").write({"serving": "else"}, after=0)
+    store.log("querysets", "shop", "asked").write({"queries": 2}, after=0)
+
+    shelf = store.shelf("deployments", "shop", "papers")
+    store.log("deployments", "shop", "papers", "indexes", "pm_2").write({"rows": 4}, after=0)
+
+    facts, index, asked = (
+        shelf.read("facts"),
+        shelf.read("indexes/pm_1"),
+        store.shelf("querysets", "shop", "asked").read(""),
+    )
+    assert facts is not None and (facts.revision, facts.value) == (25, {"serving": 24})
+    assert facts == store.log("deployments", "shop", "papers", "facts").read()
+    assert index is not None and (index.revision, index.value) == (1, {"rows": 3})
+    assert asked is not None and asked.value == {"queries": 2}
+    assert shelf.read("indexes/pm_2") is None, "it was written after the shelf was looked at"
+    assert shelf.read("answers/canaries") is None
+
+
+def test_a_record_that_has_gone_since_a_shelf_was_looked_at_is_no_absence(store: Store) -> None:
+    log = store.log("deployments", "shop", "papers", "facts")
+    log.write({"serving": "v7"}, after=0)
+    shelf = store.shelf("deployments", "shop", "papers")
+    log.forget()
+
+    with pytest.raises(Conflict, match="has gone since it was listed"):
+        shelf.read("facts")
 
 
 def test_the_second_writer_of_a_revision_loses(store: Store) -> None:

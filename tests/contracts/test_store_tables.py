@@ -330,6 +330,7 @@ def test_a_writer_killed_outright_leaves_whole_batches_and_no_lock(tmp_path: Pat
         from pointsman.store.root import Store
         dataset = Store({str(tmp_path)!r}).dataset("shop", "papers")
         vectors = dataset.vectors("side", 2)
+        vectors.missing(digests.content_keys("side", ["0"]))
         print("ready", flush=True)
         for batch in range(10_000):
             texts = [str(batch * 10 + n) for n in range(10)]

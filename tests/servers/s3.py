@@ -105,7 +105,7 @@ def _listing(objects: dict[str, bytes], bucket: str, query: dict[str, list[str]]
         if not path.startswith(f"{bucket}/") or not key.startswith(prefix):
             continue
         rest = key.removeprefix(prefix)
-        if "/" in rest:
+        if "delimiter" in query and "/" in rest:
             folders.add(prefix + rest.partition("/")[0] + "/")
             continue
         entries.append(

@@ -79,7 +79,6 @@ def test_a_connection_is_kept_until_the_address_or_the_credentials_change_or_its
     databases = Databases(lambda *_: Away(), Access(), Clock())
     first = databases.get(OWNER, SPEC, {"token": "one"})
     assert databases.get(OWNER, SPEC, {"token": "one"}) is first
-    assert databases.get(OTHER, SPEC, {"token": "one"}) is not first
     second = databases.get(OWNER, SPEC, {"token": "two"})
     assert second is not first
     databases.forget(OWNER)
@@ -116,3 +115,27 @@ def test_an_index_that_is_whole_is_counted_again_after_a_while_and_one_that_is_n
     assert counted(20, 50) == (40, 6)
     databases.forget(OWNER)
     assert counted(20, 40) == (40, 7)
+
+
+def test_deployments_of_one_address_and_the_same_credentials_share_a_connection_until_the_last_goes() -> None:
+    databases = Databases(lambda *_: Away(), Access(), Clock())
+    first = databases.get(OWNER, SPEC, {"token": "one"})
+    assert databases.get(OTHER, SPEC, {"token": "one"}) is first
+    assert databases.get(Key("IndexDeployment", "team", "third"), SPEC, {"token": "two"}) is not first
+    assert isinstance(first, Away)
+
+    second = databases.get(OWNER, SPEC, {"token": "two"})
+    assert (first.is_closed, databases.opened(OTHER), databases.opened(OWNER)) == (False, first, second)
+    databases.forget(OTHER)
+    assert first.is_closed
+    assert databases.get(OTHER, SPEC, {"token": "one"}) is not first
+
+
+def test_whoever_shares_a_database_that_does_not_answer_leaves_it_alone_too() -> None:
+    databases = Databases(lambda *_: Away(), Access(), Clock())
+    for owner in (OWNER, OTHER):
+        database = databases.get(owner, SPEC, {})
+        with pytest.raises(Retryable, match="no answer"):
+            databases.probe(owner, database)
+    assert isinstance(database, Away)
+    assert database.asked == 1

@@ -25,6 +25,7 @@ from pointsman.api.conditions import Reason
 from pointsman.cli import operator
 from pointsman.cluster.counting import Requests
 from pointsman.cluster.memory import MemoryCluster
+from pointsman.cluster.mirror import Mirror
 from pointsman.cluster.resources import Resource
 from pointsman.controller import exposition, figures, handlers, listener
 from pointsman.controller.exposition import Parts
@@ -375,16 +376,17 @@ class Listing(MemoryCluster):
 
 
 def test_everything_has_been_seen_once_every_kind_could_be_listed() -> None:
-    cluster, health, woken = Listing(), Health(), []
+    cluster, mirror, health, woken = Listing(), Mirror(), Health(), []
     cluster.apply({"kind": "QuerySet", "metadata": {"namespace": "search", "name": "a"}, "spec": {}})
     queue = Queue(woken.append, 1, on_error=lambda key, error: None)
     chosen = settings.load(namespaces=("search",))
 
-    away = operator.woken(queue, cluster, chosen, health)
+    away = operator.woken(queue, mirror, cluster, chosen, health)
+    mirror_before = mirror.is_whole
     cluster.is_away = False
-    there = operator.woken(queue, cluster, chosen, health)
+    there = operator.woken(queue, mirror, cluster, chosen, health)
 
-    assert (away, there) == (False, True)
+    assert (away, mirror_before, there, mirror.is_whole) == (False, False, True, True)
     assert queue.load().due == 1
 
 

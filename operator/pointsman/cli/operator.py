@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import uuid
+import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, NoReturn
@@ -30,6 +31,7 @@ from pointsman.cluster.job_objects import Pods
 from pointsman.cluster.jobs import InPods, Means
 from pointsman.cluster.kube_batch import KubeBatch
 from pointsman.cluster.memory_batch import MemoryBatch
+from pointsman.cluster.mirror import Mirror
 from pointsman.cluster.resources import PLURALS, Cluster
 from pointsman.controller import gateways, handlers, lease, listener
 from pointsman.controller.exposition import Parts
@@ -135,7 +137,7 @@ def _operate(
     parts: Parts,
 ) -> None:
     """Put the parts together, run them, and take them apart again in the opposite order."""
-    stop = threading.Event()
+    stop, mirror = threading.Event(), Mirror()
     access = access_of(chosen, [cluster.address, *cluster.endpoints()], os.environ)
     open_backend = functools.partial(backends.open_backend, shared_memory=Memory())
     here = InProcess(dataclasses.replace(doors(), backend=open_backend), _now)
@@ -163,9 +165,10 @@ def _operate(
         gateways=asked,
         batch=means.batch,
         metrics=parts.metrics,
+        mirror=mirror,
     )
     queue = Queue(lambda key: _timed(key, world), THREADS, on_error=functools.partial(_failed, parts.metrics))
-    resync = threading.Thread(target=_resync, args=(queue, cluster, chosen, parts.health, stop), daemon=True)
+    resync = threading.Thread(target=_resync, args=(queue, mirror, cluster, chosen, parts.health, stop), daemon=True)
     parts.queue, parts.gateways = queue, asked
     asked.start()
     queue.start()
@@ -174,7 +177,7 @@ def _operate(
     log.info(logs.Event.OPERATOR_STARTED, namespaces=list(chosen.namespaces))
     try:
         beat = functools.partial(parts.health.beat, Part.WATCHES)
-        handlers.run(handlers.registry(queue.add), chosen.namespaces, cluster.identity, beat)
+        handlers.run(handlers.registry(mirror, queue.add, queue.look), chosen.namespaces, cluster.identity, beat)
     finally:
         stop.set()
         queue.stop()
@@ -216,30 +219,37 @@ def _watch_over(health: Health, queue: Queue, term: lease.Term, chosen: settings
     health.expect(Part.RESYNC, chosen.resync_seconds + RESYNC_LATE)
 
 
-def _resync(queue: Queue, cluster: Cluster, chosen: settings.Settings, health: Health, stop: threading.Event) -> None:
+def _resync(
+    queue: Queue, mirror: Mirror, cluster: Cluster, chosen: settings.Settings, health: Health, stop: threading.Event
+) -> None:
     """Wake everything at the start and from time to time: a lost event costs one period, never more."""
     while True:
-        if woken(queue, cluster, chosen, health):
+        # At the start all is due. Later each has its own moment in the period, so that thousands do not come at once.
+        if woken(queue, mirror, cluster, chosen, health, chosen.resync_seconds if health.is_synced else 0.0):
             health.sync()
         if stop.wait(chosen.resync_seconds if health.is_synced else min(chosen.resync_seconds, UNSEEN_EVERY)):
             return
 
 
-def woken(queue: Queue, cluster: Cluster, chosen: settings.Settings, health: Health) -> bool:
-    """Wake every resource; return whether all could be listed."""
-    is_whole = True
+def woken(
+    queue: Queue, mirror: Mirror, cluster: Cluster, chosen: settings.Settings, health: Health, within: float = 0.0
+) -> bool:
+    """List every resource, and have it looked at within so many seconds; return whether all could be listed."""
+    is_whole, found = True, []
     for kind in PLURALS:
         for namespace in chosen.namespaces or (None,):
             health.beat(Part.RESYNC)
             try:
-                found = cluster.list(kind, namespace)
+                with mirror.listing(kind, namespace) as listing:
+                    for page in cluster.pages(kind, namespace):
+                        found += listing.take(page)
             except Exception as error:
                 log.warning(logs.Event.RECONCILE_FAILED, error=error)
                 is_whole = False
-                continue
-            for resource in found:
-                meta = resource["metadata"]
-                queue.add(Key(kind, meta["namespace"], meta["name"]))
+    if is_whole:
+        mirror.complete()
+    for key in found:
+        queue.look(key, timedelta(seconds=within * zlib.crc32(str(key).encode()) / 2**32))
     return is_whole
 
 

@@ -13,7 +13,8 @@ from pointsman.api import work as work_api
 from pointsman.api.base import SecretKeyReference, SecretReference
 from pointsman.api.conditions import Reason
 from pointsman.backends import registry
-from pointsman.cluster.resources import Cluster, Secret
+from pointsman.cluster.resources import Secret
+from pointsman.cluster.sight import Secrets
 from pointsman.errors import Terminal
 
 AWS = "s3.amazonaws.com"
@@ -28,7 +29,7 @@ _OPTIONS: Mapping[str, str] = {
 POSTGRES_KEYS = ("username", "password", "ca.crt")
 
 
-def of_source(cluster: Cluster, namespace: str, source: dataset_api.Source, access: Access) -> Mapping[str, str]:
+def of_source(cluster: Secrets, namespace: str, source: dataset_api.Source, access: Access) -> Mapping[str, str]:
     """Return the credentials of a source; empty where its spec names no Secret."""
     if source.postgres is not None:
         spec = source.postgres
@@ -37,7 +38,7 @@ def of_source(cluster: Cluster, namespace: str, source: dataset_api.Source, acce
 
 
 def of_files(
-    cluster: Cluster, namespace: str, files: dataset_api.FilesSource | None, access: Access
+    cluster: Secrets, namespace: str, files: dataset_api.FilesSource | None, access: Access
 ) -> Mapping[str, str]:
     """Return the credentials of files; empty where there are none or their spec names no Secret."""
     if files is None:
@@ -53,7 +54,7 @@ def of_files(
     return _texts(secret, FILES_KEYS)
 
 
-def of_store(cluster: Cluster, namespace: str, store: work_api.Store, access: Access) -> Mapping[str, str]:
+def of_store(cluster: Secrets, namespace: str, store: work_api.Store, access: Access) -> Mapping[str, str]:
     """Return the options with which a dataset's own store is opened.
 
     Raises Terminal(FILE_NOT_ALLOWED) for a place in the operator's own store, and what keeps a Secret from being sent.
@@ -77,14 +78,14 @@ def store_options(values: Mapping[str, str]) -> Mapping[str, str]:
     return options
 
 
-def of_endpoint(cluster: Cluster, namespace: str, endpoint: dataset_api.Endpoint | None, access: Access) -> str | None:
+def of_endpoint(cluster: Secrets, namespace: str, endpoint: dataset_api.Endpoint | None, access: Access) -> str | None:
     """Return the API key of a model's endpoint; None where it names no Secret."""
     if endpoint is None or endpoint.api_key_ref is None:
         return None
     return _one(cluster, namespace, endpoint.api_key_ref, _host(endpoint.base_url), access)
 
 
-def of_backend(cluster: Cluster, namespace: str, backend: engines.Backend, access: Access) -> Mapping[str, str]:
+def of_backend(cluster: Secrets, namespace: str, backend: engines.Backend, access: Access) -> Mapping[str, str]:
     """Return the credentials of a database; empty where its spec names no Secret."""
     match registry.engine(backend):
         case engines.QdrantBackend(url=url, api_key_ref=reference):
@@ -100,14 +101,14 @@ def of_backend(cluster: Cluster, namespace: str, backend: engines.Backend, acces
 
 
 def _several(
-    cluster: Cluster, namespace: str, reference: SecretReference, host: str, keys: Sequence[str], access: Access
+    cluster: Secrets, namespace: str, reference: SecretReference, host: str, keys: Sequence[str], access: Access
 ) -> Mapping[str, str]:
     secret = _secret(cluster, namespace, reference.name)
     access.check_secret(secret.name, secret.annotations, host)
     return _texts(secret, keys)
 
 
-def _one(cluster: Cluster, namespace: str, reference: SecretKeyReference, host: str, access: Access) -> str:
+def _one(cluster: Secrets, namespace: str, reference: SecretKeyReference, host: str, access: Access) -> str:
     secret = _secret(cluster, namespace, reference.name)
     access.check_secret(secret.name, secret.annotations, host)
     found = _texts(secret, [reference.key])
@@ -131,7 +132,7 @@ def _host(url: str) -> str:
     return urlsplit(url).hostname or ""
 
 
-def _secret(cluster: Cluster, namespace: str, name: str) -> Secret:
+def _secret(cluster: Secrets, namespace: str, name: str) -> Secret:
     secret = cluster.secret(namespace, name)
     if secret is None:
         raise Terminal(Reason.SECRET_NOT_FOUND, f"Secret {name} is not there")

@@ -41,8 +41,8 @@ TIMEOUT = (5, 30)
 """Seconds to connect and to read."""
 CONNECTIONS = 32
 """How many are kept open: one for each thread of the loop, and a renewal of the Lease waits for no handshake."""
-PAGE = 500
-"""How many resources are listed by one call."""
+PAGE = 100
+"""How many resources are listed by one call: 50 KB of memory each while they are read, for each thread that lists."""
 SILENCE = 15.0
 """Seconds after which a watch that should have ended is given up: what is between us and the server has died."""
 OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -178,6 +178,11 @@ class Kube:
         """Return all resources of a kind, in one namespace or in all."""
         return self._listed(kind, namespace)[0]
 
+    def pages(self, kind: str, namespace: str | None) -> Iterator[Sequence[Resource]]:
+        """Yield all resources of a kind, in one namespace or in all, as they are listed."""
+        for resources, _ in self._paged(kind, namespace):
+            yield resources
+
     def watch(self, kind: str, namespace: str | None, seconds: float) -> Iterator[Seen]:
         """Yield all resources of a kind, and then each change as it happens, until the time is up."""
         resources, version = self._listed(kind, namespace)
@@ -203,14 +208,18 @@ class Kube:
     def _listed(self, kind: str, namespace: str | None) -> tuple[builtins.list[Resource], str]:
         """Return all resources of a kind, and the version from which to watch."""
         found: builtins.list[Resource] = []
+        version = ""
+        for resources, at in self._paged(kind, namespace):
+            found, version = found + resources, at
+        return found, version
+
+    def _paged(self, kind: str, namespace: str | None) -> Iterator[tuple[builtins.list[Resource], str]]:
         token: str | None = None
-        while True:
+        while token != "":
             with _mapped():
                 page = self._list(kind, namespace, limit=self._page_size, _continue=token, _request_timeout=TIMEOUT)
-            found += page["items"]
             token = page["metadata"].get("continue", "")
-            if not token:
-                return found, page["metadata"].get("resourceVersion", "")
+            yield page["items"], page["metadata"].get("resourceVersion", "")
 
     def _list(self, kind: str, namespace: str | None, **more: Any) -> Any:
         plural = PLURALS[kind]

@@ -87,6 +87,10 @@ class MemoryCluster:
             found = (r for key, r in self._resources.items() if key.kind == kind and namespace in (None, key.namespace))
             return [copy.deepcopy(resource) for resource in found]
 
+    def pages(self, kind: str, namespace: str | None) -> Iterator[Sequence[Resource]]:
+        """Yield them, all at once: they are in memory."""
+        yield self.list(kind, namespace)
+
     def watch(self, kind: str, namespace: str | None, seconds: float) -> Iterator[Seen]:
         """Yield all resources of a kind, and then each change as it happens, until the time is up."""
         news: list[Changed | Gone] = []

@@ -135,6 +135,10 @@ class Cluster(Protocol):
         """Return all resources of a kind, in one namespace or in all."""
         ...
 
+    def pages(self, kind: str, namespace: str | None) -> Iterator[Sequence[Resource]]:
+        """Yield the same, some at a time: thousands at once would be a lot of memory."""
+        ...
+
     def watch(self, kind: str, namespace: str | None, seconds: float) -> Iterator[Seen]:
         """Yield all resources of a kind, and then each change as it happens, until the time is up.
 

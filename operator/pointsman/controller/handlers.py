@@ -1,6 +1,6 @@
 """The edge: kopf watches, and whatever it sees only wakes the loop.
 
-No handler here looks at what has changed, keeps state or waits. kopf writes nothing: there is no handler of the
+No handler here looks at what has changed, decides or waits. kopf writes nothing: there is no handler of the
 kinds that make it leave annotations or finalizers.
 """
 
@@ -13,53 +13,79 @@ from typing import Any
 import kopf
 
 from pointsman.api import base
+from pointsman.cluster import sight
+from pointsman.cluster.mirror import Mirror
 from pointsman.cluster.resources import APPROVAL, DATASET, DEPLOYMENT, PLURALS, QUERY_SET, Identity
 from pointsman.plan.tasks import Key
 
 Wake = Callable[[Key], None]
 BEAT_EVERY = 1.0
 """Seconds between two signs of life of the event loop that watches."""
+PAGE = 100
+"""How many resources are listed by one call: of a large cluster, all at once would be a lot of memory."""
 
 
-def registry(wake: Wake) -> kopf.OperatorRegistry:
-    """Return the handlers: each turns what it saw into keys and hands them over."""
+def registry(mirror: Mirror, wake: Wake, look: Wake) -> kopf.OperatorRegistry:
+    """Return the handlers: each passes on what it saw and hands over the keys of whatever that concerns.
+
+    `wake` takes the keys for which something has happened, `look` those of what was there before.
+    """
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.startup(registry=handlers)
     async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
         settings.posting.enabled = False
         settings.scanning.disabled = True
+        settings.watching.chunk_size = PAGE
         settings.watching.inactivity_timeout = 70
         settings.watching.server_timeout = 600
         settings.watching.client_timeout = 660
         settings.networking.connect_timeout = 10
         settings.networking.request_timeout = 60
         settings.persistence.finalizer = f"{base.GROUP}/kopf-unused"
+        # Each resource that was seen keeps a task and its content for so long.
+        settings.queueing.idle_timeout = 0.1
 
     @kopf.on.event(base.GROUP, base.API_VERSION, PLURALS[DATASET], registry=handlers)
-    async def dataset(namespace: str | None, name: str | None, **_: Any) -> None:
-        wake(Key(DATASET, namespace or "", name or ""))
+    async def dataset(event: kopf.RawEvent, **_: Any) -> None:
+        told(DATASET, event, mirror, wake, look)
 
     @kopf.on.event(base.GROUP, base.API_VERSION, PLURALS[DEPLOYMENT], registry=handlers)
-    async def deployment(namespace: str | None, name: str | None, spec: kopf.Spec, **_: Any) -> None:
-        wake(Key(DEPLOYMENT, namespace or "", name or ""))
-        # What a deployment wants decides what its dataset keeps and embeds first.
-        dataset = spec.get("datasetRef", {}).get("name")
-        if dataset:
-            wake(Key(DATASET, namespace or "", dataset))
+    async def deployment(event: kopf.RawEvent, **_: Any) -> None:
+        told(DEPLOYMENT, event, mirror, wake, look)
 
     @kopf.on.event(base.GROUP, base.API_VERSION, PLURALS[QUERY_SET], registry=handlers)
-    async def query_set(namespace: str | None, name: str | None, **_: Any) -> None:
-        wake(Key(QUERY_SET, namespace or "", name or ""))
+    async def query_set(event: kopf.RawEvent, **_: Any) -> None:
+        told(QUERY_SET, event, mirror, wake, look)
 
     @kopf.on.event(base.GROUP, base.API_VERSION, PLURALS[APPROVAL], registry=handlers)
-    async def approval(namespace: str | None, name: str | None, spec: kopf.Spec, **_: Any) -> None:
-        wake(Key(APPROVAL, namespace or "", name or ""))
-        target = spec.get("target", {}).get("name")
-        if target:
-            wake(Key(DEPLOYMENT, namespace or "", target))
+    async def approval(event: kopf.RawEvent, **_: Any) -> None:
+        told(APPROVAL, event, mirror, wake, look)
 
     return handlers
+
+
+def told(kind: str, event: kopf.RawEvent, mirror: Mirror, wake: Wake, look: Wake) -> None:
+    """Pass on what an event shows, and hand over the keys of whatever it concerns."""
+    resource: dict[str, Any] = {"kind": kind, **event["object"]}
+    meta, spec = resource["metadata"], resource.get("spec") or {}
+    key = Key(kind, meta.get("namespace") or "", meta.get("name") or "")
+    if event["type"] == "DELETED":
+        mirror.lost(key)
+    else:
+        mirror.saw(resource)
+    if event["type"] is None and not mirror.is_whole:
+        # Once everything was heard of everything is looked at, and then a glance will do for most.
+        return
+    hand_over = look if event["type"] is None else wake
+    hand_over(key)
+    # What a deployment wants decides what its dataset keeps and embeds first, and a decision is on what it names.
+    named = sight.names(kind, key.namespace, spec)
+    if named is not None:
+        hand_over(named)
+    # Whether a decision counts depends on what is planned.
+    for decision in mirror.keys_naming(APPROVAL, key) if kind == DEPLOYMENT else ():
+        hand_over(decision)
 
 
 def run(

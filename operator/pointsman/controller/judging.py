@@ -22,7 +22,7 @@ def approval(resource: Resource, world: World) -> observed.Decision:
     """Return all that is known of an Approval."""
     meta, key = resource["metadata"], reading.key_of(resource)
     spec = reading.valid(approval_api.Spec, resource)
-    deployment = world.cluster.get(DEPLOYMENT, key.namespace, spec.target.name)
+    deployment = world.sight.get(DEPLOYMENT, key.namespace, spec.target.name)
     facts, _ = reading.facts_of(Key(DEPLOYMENT, key.namespace, spec.target.name), world)
     return observed.Decision(
         key=key,
@@ -39,9 +39,9 @@ def approval(resource: Resource, world: World) -> observed.Decision:
 def approvals(deployment: Key, world: World) -> tuple[observed.Approval, ...]:
     """Return the decisions about a deployment that can be read; the others say of themselves that they cannot."""
     found = []
-    for resource in world.cluster.list(APPROVAL, deployment.namespace):
+    for resource in world.sight.naming(APPROVAL, deployment):
         meta = resource["metadata"]
-        if resource.get("spec", {}).get("target", {}).get("name") != deployment.name or "deletionTimestamp" in meta:
+        if "deletionTimestamp" in meta:
             continue
         with contextlib.suppress(Terminal):
             made = reading.time(meta.get("creationTimestamp")) or world.started
@@ -69,8 +69,8 @@ def named(spec: deployment_api.Spec) -> tuple[str, ...]:
 def queries(namespace: str, name: str, world: World) -> observed.QueriesView:
     """Return what a deployment needs to know of a query set."""
     key = Key(QUERY_SET, namespace, name)
-    resource = world.cluster.get(QUERY_SET, namespace, name)
-    found = world.store.log(*jobs.query_set_log(key)).read()
+    resource = world.sight.get(QUERY_SET, namespace, name)
+    found = reading.record(jobs.query_set_log(key), world)
     if resource is None:
         return observed.QueriesView(exists=False)
     try:
@@ -94,29 +94,29 @@ def source_digest(spec: queryset_api.Spec) -> str:
 
 def evaluation(deployment: Key, gate: str, world: World) -> measured.Evaluation | None:
     """Return what was measured last for a gate, if it ever was."""
-    found = world.store.log(*jobs.answers_log(deployment, gate)).read()
+    found = reading.record(jobs.answers_log(deployment, gate), world)
     return None if found is None else measured.evaluation_from_json(found.value)
 
 
 def streams(deployment: Key, world: World) -> tuple[measured.Streams, int]:
     """Return what live queries have shown, and the revision of that; nothing and 0 where it was never written down."""
-    found = world.store.log(*jobs.answers_log(deployment, "streams")).read()
+    found = reading.record(jobs.answers_log(deployment, "streams"), world)
     return (measured.Streams(), 0) if found is None else (measured.streams_from_json(found.value), found.revision)
 
 
 def scores(deployment: Key, world: World) -> tuple[tallies.Scores, int]:
     """Return how the best answers score, and the revision of that; nothing and 0 where it was never written down."""
-    found = world.store.log(*jobs.answers_log(deployment, "scores")).read()
+    found = reading.record(jobs.answers_log(deployment, "scores"), world)
     return (tallies.Scores(), 0) if found is None else (tallies.from_json(found.value), found.revision)
 
 
 def probe(deployment: Key, world: World) -> measured.Probe | None:
     """Return what came of asking the index that a rollback would lead to, if it was ever asked."""
-    found = world.store.log(*jobs.answers_log(deployment, jobs.PROBE)).read()
+    found = reading.record(jobs.answers_log(deployment, jobs.PROBE), world)
     return None if found is None else measured.probe_from_json(found.value)
 
 
 def canaries(deployment: Key, world: World) -> measured.Canaries | None:
     """Return what the canaries found last, if they were ever asked."""
-    found = world.store.log(*jobs.answers_log(deployment, "canaries")).read()
+    found = reading.record(jobs.answers_log(deployment, "canaries"), world)
     return None if found is None else measured.canaries_from_json(found.value)

@@ -140,7 +140,7 @@ def query_set(resource: Resource, world: World) -> observed.QuerySet:
     """Return all that is known of a query set."""
     key, spec = reading.key_of(resource), reading.valid(queryset_api.Spec, resource)
     work = world.runner.work(key)
-    found = world.store.log(*jobs.query_set_log(key)).read()
+    found = reading.record(jobs.query_set_log(key), world)
     return observed.QuerySet(
         key=key,
         generation=resource["metadata"]["generation"],
@@ -159,8 +159,7 @@ def config_map_name(deployment: str) -> str:
 
 def users(dataset: Key, world: World) -> list[Resource]:
     """Return the deployments that rely on a dataset: those that are deleted need nothing of it any more."""
-    found = world.cluster.list(DEPLOYMENT, dataset.namespace)
-    named = [d for d in found if d.get("spec", {}).get("datasetRef", {}).get("name") == dataset.name]
+    named = world.sight.naming(DEPLOYMENT, dataset)
     return [deployment for deployment in named if reading.deleting_since(deployment, world) is None]
 
 
@@ -223,7 +222,7 @@ def _counted(index: Index, record: IndexRecord | None, work: Sequence[Work], is_
 
 def _view(namespace: str, name: str, version: str, world: World) -> observed.DatasetView:
     """Return what a deployment of a version needs to know of its dataset."""
-    resource = world.cluster.get(DATASET, namespace, name)
+    resource = world.sight.get(DATASET, namespace, name)
     store = world.dataset(namespace, name, resource)
     work = world.runner.work(Key(DATASET, namespace, name))
     pins, snapshots = store.pins(), tuple(_snapshot(record) for record in store.snapshots())
@@ -263,13 +262,13 @@ def _stalled(resource: Resource, version: str, is_read: bool, work: Sequence[Wor
         # The same that is asked for before work is started.
         spec = reading.valid(dataset_api.Spec, resource)
         if not is_read:
-            credentials.of_source(world.cluster, namespace, spec.source, world.access)
+            credentials.of_source(world.secrets, namespace, spec.source, world.access)
         for declared in (declared for declared in spec.versions if declared.name == version):
             recipe = _recipe(spec, declared)
             if isinstance(recipe, Problem):
                 return recipe.message if recipe.is_terminal else ""
             endpoint = jobs.endpoint_of(spec, declared.model)
-            credentials.of_endpoint(world.cluster, namespace, endpoint, world.access)
+            credentials.of_endpoint(world.secrets, namespace, endpoint, world.access)
     except Terminal as error:
         return error.message
     return ""
@@ -306,7 +305,7 @@ def _user(resource: Resource, pins: Mapping[str, Recipe], world: World) -> obser
 
 
 def _record(deployment: Key, index: str, world: World) -> IndexRecord | None:
-    found = world.store.log(*jobs.index_log(deployment, index)).read()
+    found = reading.record(jobs.index_log(deployment, index), world)
     return None if found is None else plan_facts.record_from_json(found.value)
 
 

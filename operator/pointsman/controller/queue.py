@@ -1,16 +1,29 @@
-"""Which resource is looked at next: each key once, one at a time, when it is due."""
+"""Which resource is looked at next: each key once, one at a time, when it is due.
+
+Whoever has a reason is served before what is only looked at from time to time, so that an edit does not wait until
+thousands of others have been found unchanged.
+"""
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 from pointsman.plan.tasks import Key
 
 Reconcile = Callable[[Key], timedelta | None]
+
+BEHIND: Final = 30.0
+"""Seconds for which a routine look gives way to whoever has a reason, and not longer: it may be the only way to find
+out that there is one."""
+ROUTINE: Final = timedelta(minutes=1)
+"""Whoever asks to be looked at again so late expects nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +40,25 @@ class Load:
     """Those that live."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """When a key is due, and how urgently: of two that are due, the one with the smaller rank is taken."""
+
+    at: float
+    rank: float
+
+
 class Queue:
     """Keys with the time at which each is due. A key that is added while it is worked on is due again right after."""
 
     def __init__(self, reconcile: Reconcile, workers: int, on_error: Callable[[Key, BaseException], None]) -> None:
         self._reconcile, self._on_error = reconcile, on_error
         self._condition = threading.Condition()
-        self._due: dict[Key, float] = {}
+        self._due: dict[Key, _Due] = {}
+        # What is in one of the heaps and not in `_due`, or busy, is passed over: it was moved, or is put back later.
+        self._order = itertools.count()
+        self._later: list[tuple[float, int, Key, _Due]] = []
+        self._ready: list[tuple[float, int, Key, _Due]] = []
         self._busy: set[Key] = set()
         self._failures: dict[Key, int] = {}
         self._is_stopping = False
@@ -45,17 +70,20 @@ class Queue:
             thread.start()
 
     def add(self, key: Key, after: timedelta = timedelta(0)) -> None:
-        """Make a key due after a while, or keep it where it is due sooner."""
+        """Make a key due after a while, or keep it where it is due sooner: somebody has a reason to look at it."""
         at = time.monotonic() + after.total_seconds()
-        with self._condition:
-            self._due[key] = min(at, self._due.get(key, at))
-            self._condition.notify()
+        self._put(key, _Due(at, at))
+
+    def look(self, key: Key, after: timedelta = timedelta(0)) -> None:
+        """The same without a reason: it may have to let others go first."""
+        at = time.monotonic() + after.total_seconds()
+        self._put(key, _Due(at, at + BEHIND))
 
     def load(self) -> Load:
         """Return how much there is to do just now."""
         with self._condition:
             now = time.monotonic()
-            due = [at for key, at in self._due.items() if key not in self._busy and at <= now]
+            due = [due.at for key, due in self._due.items() if key not in self._busy and due.at <= now]
             threads = sum(thread.is_alive() for thread in self._threads)
             return Load(len(due), len(self._busy), now - min(due, default=now), threads)
 
@@ -79,19 +107,39 @@ class Queue:
                 again = timedelta(seconds=min(300, 2 ** min(count, 9)))
             with self._condition:
                 self._busy.discard(key)
-                self._condition.notify()
+                if key in self._due:
+                    self._push(key, self._due[key])
             if again is not None:
-                self.add(key, again)
+                (self.look if again >= ROUTINE else self.add)(key, again)
+
+    def _put(self, key: Key, due: _Due) -> None:
+        with self._condition:
+            known = self._due.get(key)
+            if known is not None:
+                due = _Due(min(known.at, due.at), min(known.rank, due.rank))
+            if due != known:
+                self._due[key] = due
+                self._push(key, due)
+
+    def _push(self, key: Key, due: _Due) -> None:
+        heapq.heappush(self._later, (due.at, next(self._order), key, due))
+        self._condition.notify()
 
     def _next(self) -> Key | None:
         with self._condition:
             while not self._is_stopping:
                 now = time.monotonic()
-                ready = [(at, key) for key, at in self._due.items() if key not in self._busy]
-                at, key = min(ready, default=(now + 60.0, None))
-                if key is not None and at <= now:
-                    del self._due[key]
-                    self._busy.add(key)
-                    return key
-                self._condition.wait(min(60.0, at - now))
+                while self._later and self._later[0][0] <= now:
+                    _, order, key, due = heapq.heappop(self._later)
+                    heapq.heappush(self._ready, (due.rank, order, key, due))
+                while self._ready:
+                    _, _, key, due = heapq.heappop(self._ready)
+                    if self._due.get(key) is due and key not in self._busy:
+                        del self._due[key]
+                        self._busy.add(key)
+                        if self._ready:
+                            # It may have been put there by this thread alone.
+                            self._condition.notify()
+                        return key
+                self._condition.wait(min(60.0, self._later[0][0] - now) if self._later else 60.0)
             return None

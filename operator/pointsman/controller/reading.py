@@ -15,6 +15,7 @@ from pointsman.errors import Terminal
 from pointsman.plan import facts as plan_facts
 from pointsman.plan.facts import Facts
 from pointsman.plan.tasks import Key
+from pointsman.store.log import Record
 from pointsman.work import jobs
 
 
@@ -58,5 +59,15 @@ def time(text: str | None) -> datetime | None:
 
 def facts_of(deployment: Key, world: World) -> tuple[Facts, int]:
     """Return a deployment's facts and their revision; empty ones and 0 where there are none."""
-    found = world.store.log(*jobs.facts_log(deployment)).read()
+    found = record(jobs.facts_log(deployment), world)
     return (Facts(), 0) if found is None else (plan_facts.from_json(found.value), found.revision)
+
+
+def record(log: tuple[str, ...], world: World) -> Record | None:
+    """Return the newest record of a log; at a glance, that of the moment at which its owner was first looked at."""
+    if world.shelves is None:
+        return world.store.log(*log).read()
+    owner, rest = log[:3], "/".join(log[3:])
+    if owner not in world.shelves:
+        world.shelves[owner] = world.store.shelf(*owner)
+    return world.shelves[owner].read(rest)

@@ -36,7 +36,14 @@ log = logs.logger()
 
 
 def reconcile(key: Key, world: World, now: datetime) -> timedelta | None:
-    """Move one resource as far as the facts allow and return when to look again; None once it is gone."""
+    """Move one resource as far as the facts allow and return when to look again; None once it is gone.
+
+    A glance shows of most that there is nothing to do. Whatever it finds to do is found again, and then done, by a
+    look at the cluster itself.
+    """
+    rest = _glanced(key, world, now)
+    if rest is not None:
+        return rest
     resource = world.cluster.get(key.kind, key.namespace, key.name)
     if resource is None:
         world.runner.cancel(key)
@@ -115,6 +122,25 @@ def _looked_after(kind: Kind, resource: Resource, world: World, now: datetime) -
     for key in kind.concerns(seen, plan, world):
         world.wake(key)
     return look_again
+
+
+def _glanced(key: Key, world: World, now: datetime) -> timedelta | None:
+    """Return when to look again at what is at rest by what was heard of it; None where it has to be looked at."""
+    near, kind = world.at_a_glance(), KINDS[key.kind]
+    resource = None if near is None else near.sight.get(key.kind, key.namespace, key.name)
+    if near is None or resource is None:
+        return None
+    try:
+        seen = kind.see(resource, near)
+        plan = kind.plan(seen, now)
+    except PointsmanError:
+        # What is wrong is looked at, and said, by whoever can.
+        return None
+    if plan.actions or plan.status != seen.status:
+        return None
+    _count(kind, key, seen, plan, world, now)
+    world.metrics.said(key, plan.status.conditions)
+    return plan.look_again
 
 
 def _note(seen: Any, world: World, now: datetime, done: actions.Action) -> None:

@@ -17,7 +17,8 @@ from pointsman.access import Access
 from pointsman.api.conditions import Reason
 from pointsman.api.work import Store as Declared
 from pointsman.cluster import credentials
-from pointsman.cluster.resources import Cluster, Resource
+from pointsman.cluster.resources import Resource
+from pointsman.cluster.sight import Secrets
 from pointsman.errors import Retryable, Terminal
 from pointsman.plan.tasks import Key
 from pointsman.store.root import Store
@@ -42,7 +43,7 @@ class Stores:
         self._lock = threading.Lock()
         self._open: dict[Key, tuple[str, Home]] = {}
 
-    def home(self, key: Key, resource: Resource | None, cluster: Cluster) -> Home | None:
+    def home(self, key: Key, resource: Resource | None, secrets: Secrets) -> Home | None:
         """Return the store of a dataset's own, None where it has none; `resource` is None where it is gone.
 
         Raises what keeps its Secret from being sent, Terminal(ENDPOINT_NOT_ALLOWED, STORE_UNSAFE), and Retryable.
@@ -53,7 +54,7 @@ class Stores:
         with self._lock:
             found = self._open.get(key)
         try:
-            options = credentials.of_store(cluster, key.namespace, declared, self._access)
+            options = credentials.of_store(secrets, key.namespace, declared, self._access)
         except Terminal as error:
             is_going = resource is None or bool(resource["metadata"].get("deletionTimestamp"))
             if found is None or not is_going or error.reason is not Reason.SECRET_NOT_FOUND:

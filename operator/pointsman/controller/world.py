@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import threading
 import time
@@ -15,7 +16,9 @@ from pointsman.api.conditions import Reason
 from pointsman.cluster import credentials
 from pointsman.cluster.batch import Batch
 from pointsman.cluster.memory_batch import MemoryBatch
+from pointsman.cluster.mirror import Mirror
 from pointsman.cluster.resources import DATASET, Cluster, Resource
+from pointsman.cluster.sight import Direct, FreshSecrets, RememberedSecrets, Secrets, Sight
 from pointsman.controller.gateways import Gateways, Nobody
 from pointsman.controller.metrics import Metrics
 from pointsman.controller.stores import Home, Stores
@@ -24,6 +27,7 @@ from pointsman.errors import Retryable, Terminal
 from pointsman.plan.tasks import Key
 from pointsman.ports import Backend
 from pointsman.store.dataset import DatasetStore
+from pointsman.store.log import Shelf
 from pointsman.store.root import Store
 from pointsman.work.fence import Fence, Unfenced
 from pointsman.work.jobs import Credentials
@@ -48,14 +52,27 @@ class _Outage:
     until: float
 
 
+@dataclass(slots=True)
+class _Open:
+    """A connection, and who uses it."""
+
+    backend: Backend
+    owners: set[Key] = field(default_factory=set)
+
+
 class Databases:
-    """Connections to databases, one for each deployment, opened anew when its address or credentials change."""
+    """Connections to databases, opened anew when an address or credentials change.
+
+    Deployments of one address and the same credentials share one: of thousands, each with connections of its own, a
+    server would let in a hundred. What is known of a database that does not answer is known to all of them.
+    """
 
     def __init__(self, opener: Opener, access: Access, clock: Callable[[], float] = time.monotonic) -> None:
         self._opener, self._access, self._clock = opener, access, clock
         self._lock = threading.Lock()
-        self._open: dict[Key, tuple[str, Backend]] = {}
-        self._outages: dict[Key, _Outage] = {}
+        self._fingerprints: dict[Key, str] = {}
+        self._open: dict[str, _Open] = {}
+        self._outages: dict[str, _Outage] = {}
         self._counts: dict[tuple[Key, str], tuple[Backend, int, float]] = {}
 
     def get(self, owner: Key, spec: engines.Backend, credentials: Credentials) -> Backend:
@@ -63,21 +80,31 @@ class Databases:
         told = "\0".join([spec.model_dump_json(), *(f"{k}={v}" for k, v in sorted(credentials.items()))])
         fingerprint = hashlib.blake2b(told.encode()).hexdigest()
         with self._lock:
-            found = self._open.get(owner)
-        if found is not None and found[0] == fingerprint:
-            return found[1]
-        backend = self._opener(spec, credentials, self._access)
+            found = self._open.get(fingerprint)
+            if found is not None and self._fingerprints.get(owner) == fingerprint:
+                return found.backend
+        made = None if found is not None else self._opener(spec, credentials, self._access)
         with self._lock:
-            self._open[owner] = (fingerprint, backend)
-        if found is not None:
-            found[1].close()
-        return backend
+            # Another thread may have opened it, or have given it back, in the meantime.
+            there = self._open.get(fingerprint)
+            if there is None and made is not None:
+                there = self._open[fingerprint] = _Open(made)
+            if there is not None:
+                left = self._leave(owner)
+                self._fingerprints[owner] = fingerprint
+                there.owners.add(owner)
+        if there is None:
+            return self.get(owner, spec, credentials)
+        for backend in (left, made):
+            if backend is not None and backend is not there.backend:
+                backend.close()
+        return there.backend
 
     def opened(self, owner: Key) -> Backend | None:
         """Return the connection of a deployment as it was last opened, or None."""
         with self._lock:
-            found = self._open.get(owner)
-        return None if found is None else found[1]
+            found = self._open.get(self._fingerprints.get(owner, ""))
+        return None if found is None else found.backend
 
     def probe(self, owner: Key, backend: Backend) -> None:
         """Raise unless the database of a deployment answers.
@@ -86,7 +113,8 @@ class Databases:
         unless its address or credentials are edited.
         """
         with self._lock:
-            outage = self._outages.get(owner)
+            which = self._fingerprints.get(owner, "")
+            outage = self._outages.get(which)
         attempts = outage.attempts if outage is not None and outage.backend is backend else 0
         if outage is not None and attempts and self._clock() < outage.until:
             raise Retryable(outage.error.reason, outage.error.message)
@@ -95,10 +123,10 @@ class Databases:
         except Retryable as error:
             until = self._clock() + min(LAST_REST, FIRST_REST * 2 ** min(attempts, 10))
             with self._lock:
-                self._outages[owner] = _Outage(backend, error, attempts + 1, until)
+                self._outages[which] = _Outage(backend, error, attempts + 1, until)
             raise
         with self._lock:
-            self._outages.pop(owner, None)
+            self._outages.pop(which, None)
 
     def count(self, owner: Key, backend: Backend, index: str, expected: int) -> int:
         """Return how many rows an index holds; a count of the last seconds will do where it is the expected one."""
@@ -114,20 +142,33 @@ class Databases:
     def forget(self, owner: Key) -> None:
         """Give the connection of a deployment back, if it has one."""
         with self._lock:
-            found = self._open.pop(owner, None)
-            self._outages.pop(owner, None)
+            left = self._leave(owner)
             for counted in [counted for counted in self._counts if counted[0] == owner]:
                 del self._counts[counted]
-        if found is not None:
-            found[1].close()
+        if left is not None:
+            left.close()
 
     def close(self) -> None:
         """Give all connections back."""
         with self._lock:
-            backends = [backend for _, backend in self._open.values()]
+            backends = [found.backend for found in self._open.values()]
             self._open.clear()
+            self._fingerprints.clear()
         for backend in backends:
             backend.close()
+
+    def _leave(self, owner: Key) -> Backend | None:
+        """Take a deployment off its connection; return that one where nobody else uses it, to be closed."""
+        which = self._fingerprints.pop(owner, "")
+        found = self._open.get(which)
+        if found is None:
+            return None
+        found.owners.discard(owner)
+        if found.owners:
+            return None
+        del self._open[which]
+        self._outages.pop(which, None)
+        return found.backend
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,13 +207,42 @@ class World:
     """What serves the routes."""
     metrics: Metrics = field(default_factory=Metrics)
     """Is told what was seen, done and said."""
+    mirror: Mirror | None = None
+    """What was heard of our resources, where anybody listens."""
+
+    sight: Sight = field(init=False)
+    """Through what our resources are seen. Whatever is done to them is done to the cluster."""
+    secrets: Secrets = field(init=False)
+    """Where Secrets are read."""
+    remembered: Secrets = field(init=False)
+    """The same as they were read in the last seconds."""
+
+    shelves: dict[tuple[str, ...], Shelf] | None = field(init=False, default=None)
+    """Records of one moment, by whom they are of; None where each is read when it is wanted."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stores", Stores(self.store, self.open_store, self.access))
+        object.__setattr__(self, "sight", Direct(self.cluster))
+        fresh = FreshSecrets(self.cluster)
+        object.__setattr__(self, "secrets", fresh)
+        object.__setattr__(self, "remembered", RememberedSecrets(fresh))
+
+    def at_a_glance(self) -> World | None:
+        """Return the same as it was heard of last, to find out whether there is anything to do; never to act through.
+
+        None while not everything was heard of.
+        """
+        if self.mirror is None or not self.mirror.is_whole:
+            return None
+        found = copy.copy(self)
+        object.__setattr__(found, "sight", self.mirror)
+        object.__setattr__(found, "secrets", self.remembered)
+        object.__setattr__(found, "shelves", {})
+        return found
 
     def home(self, namespace: str, name: str, resource: Resource | None) -> Home | None:
         """Return the store of a dataset's own, None where it has none; `resource` is None where it is gone."""
-        return self.stores.home(Key(DATASET, namespace, name), resource, self.cluster)
+        return self.stores.home(Key(DATASET, namespace, name), resource, self.secrets)
 
     def dataset(self, namespace: str, name: str, resource: Resource | None) -> DatasetStore:
         """Return what is stored of a dataset, wherever that is."""
@@ -185,7 +255,7 @@ class World:
         While the deployment is deleted, the connection that is open will do: with a namespace its Secrets go first.
         """
         try:
-            secrets = credentials.of_backend(self.cluster, owner.namespace, spec, self.access)
+            secrets = credentials.of_backend(self.secrets, owner.namespace, spec, self.access)
         except Terminal as error:
             opened = self.databases.opened(owner)
             if opened is None or not is_deleting or error.reason is not Reason.SECRET_NOT_FOUND:

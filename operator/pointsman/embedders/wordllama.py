@@ -25,6 +25,7 @@ from pointsman.ports import Finished, Identity, Vectors, nobody
 
 MODEL: Final = "l2_supercat"
 FULL_DIMENSIONS: Final = 256
+_PIECE: Final = 1 << 20
 _BATCH: Final = 1024
 """Texts that are tokenized in one call: enough for the tokenizer's threads, and no more tokens in memory than
 that."""
@@ -38,7 +39,10 @@ def revision() -> str:
     """
     digest = hashlib.sha256()
     for name in (f"weights/{MODEL}_{FULL_DIMENSIONS}.safetensors", f"tokenizers/{MODEL}_tokenizer_config.json"):
-        digest.update((_folder() / name).read_bytes())
+        # A piece at a time: every thread of the operator asks for it first at the same moment.
+        with (_folder() / name).open("rb") as file:
+            while piece := file.read(_PIECE):
+                digest.update(piece)
     return digest.hexdigest()[:16]
 
 

@@ -10,6 +10,7 @@ import orjson
 from pointsman.errors import Conflict
 from pointsman.store import layout, records
 from pointsman.store.objects import Objects
+from pointsman.store.remembered import Remembered
 
 KEPT = 20
 """How many of the newest records are kept."""
@@ -86,6 +87,34 @@ class RecordLog:
 
     def _conflict(self, revision: int) -> Conflict:
         return Conflict(f"revision {revision} of {self._path} was written by another; wanted it free, reading it again")
+
+
+class Shelf:
+    """Many logs as they are at one moment, found by one listing of all below a path. For looking: it writes nothing."""
+
+    def __init__(self, objects: Objects, remembered: Remembered, path: str) -> None:
+        self._remembered = remembered
+        self._newest: dict[str, tuple[int, str, str]] = {}
+        for name, mark in objects.marks(path).items():
+            folder, _, file = name.rpartition("/")
+            if layout.NUMBERED.fullmatch(file):
+                revision = int(file.removesuffix(".json"))
+                if revision > self._newest.get(folder, (0, "", ""))[0]:
+                    self._newest[folder] = (revision, f"{path}/{name}", mark)
+
+    def read(self, path: str) -> Record | None:
+        """Return the newest record of a log, by what follows the shelf's path in its own; None where there was none.
+
+        Raises Conflict where it has gone since: twenty newer ones came, or all were forgotten.
+        """
+        found = self._newest.get(path)
+        if found is None:
+            return None
+        revision, where, mark = found
+        content = self._remembered.one(where, mark)
+        if content is None:
+            raise Conflict(f"{where} has gone since it was listed; wanted it there, looking again")
+        return Record(revision, _decoded(where, content))
 
 
 def _encoded(value: dict[str, Any]) -> bytes:

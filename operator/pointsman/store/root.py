@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pointsman.store import objects
 from pointsman.store.dataset import DatasetStore
-from pointsman.store.log import RecordLog
+from pointsman.store.log import RecordLog, Shelf
 from pointsman.store.remembered import Remembered
 
 
@@ -32,6 +32,10 @@ class Store:
     def log(self, *path: str) -> RecordLog:
         """Return a log of records."""
         return RecordLog(self._objects, objects.path(*path))
+
+    def shelf(self, *path: str) -> Shelf:
+        """Return all logs below a path, as they are now."""
+        return Shelf(self._objects, self._remembered, objects.path(*path))
 
     def logs(self, *path: str) -> list[str]:
         """Return the names directly below a path that have records below themselves, ascending."""

@@ -11,15 +11,12 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lance
-import lance.commit
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from lance.fragment import FragmentMetadata, write_fragments
 
 from pointsman.api.conditions import Reason
 from pointsman.core import keys
@@ -31,6 +28,10 @@ from pointsman.store.views import BATCH_ROWS as BATCH_ROWS
 from pointsman.store.views import KEYS_BATCH_ROWS
 from pointsman.store.views import Offsets as Offsets
 from pointsman.store.views import View as View
+
+if TYPE_CHECKING:
+    import lance
+    from lance.fragment import FragmentMetadata
 
 # A table is compacted before a write once so many fragments have gathered, or this share of its rows is deleted.
 _MANY_FRAGMENTS = 32
@@ -73,7 +74,7 @@ class Table:
         """Return a version; raises Retryable(SNAPSHOT_NOT_FOUND) where it is gone."""
         with _mapped(self._name):
             try:
-                data = lance.dataset(self._uri, version=version, storage_options=self._options)
+                data = _lance().dataset(self._uri, version=version, storage_options=self._options)
             except (ValueError, OSError) as error:
                 if _is_missing(error):
                     raise self._gone(version) from error
@@ -93,7 +94,7 @@ class Table:
             data = self._open()
             if base is None:
                 # The mode says what is there, since Lance warns of an overwrite that finds nothing.
-                made = lance.write_dataset(
+                made = _lance().write_dataset(
                     incoming.reader(),
                     self._uri,
                     mode="create" if data is None else "overwrite",
@@ -103,7 +104,7 @@ class Table:
             if data is None:
                 raise self._gone(base)
             data = _tidied(self._restored(data, base))
-            fragments = write_fragments(incoming.reader(), data, storage_options=self._options)
+            fragments = _lance().fragment.write_fragments(incoming.reader(), data, storage_options=self._options)
             doomed = _addresses(data, key, pa.concat_arrays([gone.cast(incoming.keys.type), incoming.keys]))
             if not fragments and not len(doomed):
                 return int(data.version)
@@ -114,7 +115,7 @@ class Table:
         with self._lock.held(), _mapped(self._name):
             data = self._open()
             mode, target = ("create", self._uri) if data is None else ("append", data)
-            made = lance.write_dataset(
+            made = _lance().write_dataset(
                 pa.Table.from_batches([batch.cast(self._schema)]), target, mode=mode, storage_options=self._options
             )
             if _small(made.get_fragments()) > _MOST_FRAGMENTS:
@@ -130,7 +131,7 @@ class Table:
         with _mapped(self._name, incoming):
             data = self._open()
             mode, target = ("create", self._uri) if data is None else ("append", data)
-            made = write_fragments(
+            made = _lance().fragment.write_fragments(
                 incoming.reader(), target, schema=self._schema, mode=mode, storage_options=self._options
             )
             return [dict(fragment.to_json()) for fragment in made]
@@ -142,8 +143,8 @@ class Table:
             if data is None:
                 self._made_of(added)
             elif added:
-                lance.LanceDataset.commit(
-                    data, lance.LanceOperation.Append(added), read_version=data.version, max_retries=0
+                _lance().LanceDataset.commit(
+                    data, _lance().LanceOperation.Append(added), read_version=data.version, max_retries=0
                 )
 
     def replace_by(self, base: int | None, key: str, gone: pa.Array, parts: Sequence[Part]) -> int:
@@ -208,7 +209,7 @@ class Table:
     def protect(self, version: int) -> None:
         """Tag a version, so that no clean-up takes it before its record is gone."""
         with _mapped(self._name):
-            data = lance.dataset(self._uri, storage_options=self._options)
+            data = _lance().dataset(self._uri, storage_options=self._options)
             if _tag(version) not in data.tags.list():
                 data.tags.create(_tag(version), version)
 
@@ -238,13 +239,14 @@ class Table:
 
     def _made_of(self, added: list[FragmentMetadata]) -> int:
         """Write the version that has these rows alone."""
-        operation = lance.LanceOperation.Overwrite(self._schema, added)
-        return int(lance.LanceDataset.commit(self._uri, operation, storage_options=self._options).version)
+        operation = _lance().LanceOperation.Overwrite(self._schema, added)
+        return int(_lance().LanceDataset.commit(self._uri, operation, storage_options=self._options).version)
 
     def _open(self) -> lance.LanceDataset | None:
         with _mapped(self._name):
             try:
-                return lance.dataset(self._uri, storage_options=self._options)
+                found: lance.LanceDataset = _lance().dataset(self._uri, storage_options=self._options)
+                return found
             except (ValueError, OSError) as error:
                 if _is_missing(error):
                     return None
@@ -267,6 +269,14 @@ class Table:
             Reason.SNAPSHOT_NOT_FOUND,
             f"version {version} of {self._name} is not in the store; wanted one that the record of a snapshot names",
         )
+
+
+def _lance() -> Any:
+    # Imported when a table is wanted: the operator itself only reads records, and it is a third of its memory.
+    import lance.commit
+    import lance.fragment
+
+    return lance
 
 
 def _tag(version: int) -> str:
@@ -296,9 +306,11 @@ def _committed(
             removed.append(int(fragment))
         else:
             updated.append(left)
-    made = lance.LanceDataset.commit(
+    made: lance.LanceDataset = _lance().LanceDataset.commit(
         data,
-        lance.LanceOperation.Update(removed_fragment_ids=removed, updated_fragments=updated, new_fragments=list(added)),
+        _lance().LanceOperation.Update(
+            removed_fragment_ids=removed, updated_fragments=updated, new_fragments=list(added)
+        ),
         read_version=data.version,
         max_retries=0,
     )
@@ -314,7 +326,7 @@ def files(parts: Sequence[Part]) -> set[str]:
 
 
 def _fragments(parts: Sequence[Part]) -> list[FragmentMetadata]:
-    return [FragmentMetadata.from_json(json.dumps(part)) for part in parts]
+    return [_lance().fragment.FragmentMetadata.from_json(json.dumps(part)) for part in parts]
 
 
 def _compact(data: lance.LanceDataset) -> None:
@@ -343,7 +355,7 @@ def _is_missing(error: BaseException) -> bool:
 def _mapped(what: str, incoming: Incoming | None = None) -> Iterator[None]:
     try:
         yield
-    except lance.commit.CommitConflictError as error:
+    except _lance().commit.CommitConflictError as error:
         raise Conflict(f"another process wrote {what} meanwhile; wanted it alone, writing again") from error
     except (OSError, ValueError, RuntimeError, pa.ArrowException) as error:
         if incoming is not None and incoming.error is not None:
