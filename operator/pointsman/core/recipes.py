@@ -7,6 +7,7 @@ different names and one recipe share everything, and a name that is used again f
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from dataclasses import dataclass
@@ -64,7 +65,13 @@ class Recipe:
     @property
     def key(self) -> str:
         """The recipe's name: 12 hexadecimal characters."""
-        return digest(dataclasses.asdict(self))
+        return _key(self)
+
+
+# Every look asks for the keys of the same few recipes, many times over.
+@functools.lru_cache(maxsize=4096)
+def _key(recipe: Recipe) -> str:
+    return digest(dataclasses.asdict(recipe))
 
 
 def to_json(recipe: Recipe) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent import futures
 from datetime import datetime, timedelta
-from typing import Protocol, assert_never
+from typing import Any, Protocol, assert_never
 
 from pointsman import logs
 from pointsman.api.conditions import Reason
@@ -164,41 +164,43 @@ class PooledRunner:
             for lane, threads in sizes.items()
         }
         self._lock = threading.Lock()
-        self._running: dict[tuple[Key, str], _Running] = {}
-        self._ended: dict[tuple[Key, str], Work] = {}
+        # By owner and subject: of thousands of owners each asks for its own work at every look.
+        self._running: dict[Key, dict[str, _Running]] = {}
+        self._ended: dict[Key, dict[str, Work]] = {}
 
     def start(self, job: Job, generation: int) -> None:
         """Start a job unless its subject is being worked on."""
-        key = (job.task.owner, job.task.subject)
+        owner, subject = key = (job.task.owner, job.task.subject)
         with self._lock:
-            if key in self._running:
+            if subject in self._running.get(owner, {}):
                 return
-            before = self._ended.get(key)
+            before = self._ended.get(owner, {}).get(subject)
             # While it is tried again what failed before is still true, unless the spec has been edited since.
             failure = before.failure if before is not None and before.generation == generation else None
             running = _Running(Work(job.task, generation, Phase.RUNNING, failure=failure), threading.Event(), [])
-            self._running[key] = running
+            self._running.setdefault(owner, {})[subject] = running
             running.future = self._lanes[_lane(job)].submit(self._run, key, job, running)
 
     def work(self, owner: Key) -> tuple[Work, ...]:
         """Return the last work on each subject of an owner."""
         with self._lock:
-            ended = {key: work for key, work in self._ended.items() if key[0] == owner}
-            ended |= {key: running.work for key, running in self._running.items() if key[0] == owner}
-        return tuple(ended.values())
+            found = dict(self._ended.get(owner, {}))
+            found |= {subject: running.work for subject, running in self._running.get(owner, {}).items()}
+        return tuple(found.values())
 
     def cancel(self, owner: Key, subject: str = "") -> None:
         """Stop the work on a subject, or all work for an owner, and forget how it went."""
         has_left_the_queue = False
         with self._lock:
-            for key in [key for key in self._ended if key[0] == owner and subject in ("", key[1])]:
-                del self._ended[key]
-            for key in [key for key in self._running if key[0] == owner and subject in ("", key[1])]:
-                running = self._running[key]
+            for each in [each for each in self._ended.get(owner, {}) if subject in ("", each)]:
+                _take(self._ended, owner, each)
+            for each, running in list(self._running.get(owner, {}).items()):
+                if subject not in ("", each):
+                    continue
                 running.is_cancelled.set()
                 # What no thread has taken yet is over at once; it may be hours before one is free.
                 if running.future is not None and running.future.cancel():
-                    del self._running[key]
+                    _take(self._running, owner, each)
                     has_left_the_queue = True
         if has_left_the_queue:
             self._wake(owner)
@@ -206,16 +208,18 @@ class PooledRunner:
     def close(self) -> None:
         """Stop everything."""
         with self._lock:
-            for running in self._running.values():
-                running.is_cancelled.set()
+            for found in self._running.values():
+                for running in found.values():
+                    running.is_cancelled.set()
         self._carrier.close()
         for lane in self._lanes.values():
             lane.shutdown(wait=True, cancel_futures=True)
 
     def _run(self, key: tuple[Key, str], job: Job, running: _Running) -> None:
+        owner, subject = key
         with self._lock:
-            before = self._ended.get(key)
-        told = log.bind(task=type(job.task).__name__, owner=f"{key[0].kind} {key[0]}", subject=key[1])
+            before = self._ended.get(owner, {}).get(subject)
+        told = log.bind(task=type(job.task).__name__, owner=f"{owner.kind} {owner}", subject=subject)
         start = time.monotonic()
         error: PointsmanError | None = None
         try:
@@ -242,10 +246,10 @@ class PooledRunner:
             failure = failed(error, before, self._now(), lost)
             ended = dataclasses.replace(running.work, phase=Phase.FAILED, failure=failure, wait=None)
         with self._lock:
-            del self._running[key]
+            _take(self._running, owner, subject)
             is_wanted = not running.is_cancelled.is_set()
             if is_wanted:
-                self._ended[key] = ended
+                self._ended.setdefault(owner, {})[subject] = ended
         if not is_wanted:
             told.info(logs.Event.WORK_CANCELLED)
         elif ended.failure is not None:
@@ -280,6 +284,13 @@ class PooledRunner:
                 running.work = dataclasses.replace(running.work, done=done, total=total, rate=rate)
 
         return report
+
+
+def _take(known: dict[Key, dict[str, Any]], owner: Key, subject: str) -> None:
+    """Remove what is known of a subject, and the owner with its last one."""
+    del known[owner][subject]
+    if not known[owner]:
+        del known[owner]
 
 
 def _lane(job: Job) -> str:
