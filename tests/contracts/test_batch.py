@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import kubernetes.client
 import kubernetes.config
 import pytest
 from tests.unit.test_job_carrier import Enough, Room
+from tests.unit.test_sharding import RECIPE
 
 from pointsman.api.conditions import Reason
 from pointsman.cluster import job_objects
@@ -19,8 +21,11 @@ from pointsman.cluster.batch import OWNER, Batch
 from pointsman.cluster.kube import Kube
 from pointsman.cluster.kube_batch import KubeBatch
 from pointsman.cluster.memory_batch import MemoryBatch
+from pointsman.cluster.resources import DATASET
 from pointsman.controlplane import admin, plane
 from pointsman.errors import Retryable
+from pointsman.plan.tasks import Embed, Key
+from pointsman.store.ledger import Attempt
 
 CRDS = Path(__file__).parents[2] / "crds"
 
@@ -166,3 +171,27 @@ def test_the_job_of_an_attempt_is_one_that_the_api_server_admits(real: Bench, tm
     assert found["spec"]["backoffLimitPerIndex"] == 6
     assert found["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
     assert job_objects.of(found) == (room.job().task.recipe, 1)  # type: ignore[union-attr]
+
+
+@pytest.mark.controlplane
+@pytest.mark.parametrize(
+    ("dataset", "version", "attempt"),
+    [("papers.v2", "v7", 1), ("a." * 31 + "a", "v" * 40, 999_999), ("1.0-.b", "v1.", 1)],
+    ids=["a dot", "as long as can be", "dots and dashes"],
+)
+def test_a_job_of_any_dataset_has_a_name_that_its_pods_may_bear(
+    real: Bench, tmp_path: Path, dataset: str, version: str, attempt: int
+) -> None:
+    room = Room(tmp_path)
+    task = Embed(Key(DATASET, real.namespace, dataset), version, RECIPE.key, 1)
+    job = dataclasses.replace(room.job(), task=task)
+    # The version of the spec is looked up by its name.
+    assert job.dataset is not None
+    versions = [job.dataset.versions[0].model_copy(update={"name": version})]
+    job = dataclasses.replace(job, dataset=job.dataset.model_copy(update={"versions": versions}))
+    made = job_objects.manifest(job, task, RECIPE, Attempt(attempt, 1000, tuple(range(1000))), room.pods)
+    del made["metadata"]["ownerReferences"]
+
+    real.batch.create(real.namespace, made)
+
+    assert real.batch.job(real.namespace, made["metadata"]["name"]) is not None

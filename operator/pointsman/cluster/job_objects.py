@@ -51,7 +51,9 @@ class Pods:
 def name_of(task: Embed, uid: str, attempt: int) -> str:
     """Return the name of the Job of an attempt: the same for whoever asks, and no other dataset's."""
     run = recipes.digest([uid, task.recipe, task.snapshot], 8)
-    return f"{task.owner.name[:30].rstrip('-.')}-{task.version[:12].rstrip('-')}-{run}-{attempt}"
+    # Name and index become the pod's host name: a label of 63 characters, without the dots that a dataset's may have.
+    dataset, version = (text.replace(".", "-").rstrip("-") for text in (task.owner.name[:30], task.version[:12]))
+    return f"{dataset}-{version}-{run}-{attempt}"
 
 
 def manifest(job: Job, task: Embed, recipe: Recipe, attempt: Attempt, pods: Pods) -> dict[str, Any]:
