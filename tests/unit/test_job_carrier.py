@@ -24,7 +24,7 @@ from pointsman.cluster.jobs import InPods, Means
 from pointsman.cluster.memory import MemoryCluster
 from pointsman.cluster.memory_batch import MemoryBatch
 from pointsman.cluster.resources import DATASET
-from pointsman.errors import PointsmanError, Retryable, Terminal
+from pointsman.errors import Conflict, PointsmanError, Retryable, Terminal
 from pointsman.plan.tasks import Embed, Key, Wait
 from pointsman.store.root import Store
 from pointsman.work.jobs import Doors, Job
@@ -376,6 +376,53 @@ def test_whoever_takes_over_gives_pods_that_have_run_their_time_anew(tmp_path: P
     assert wait is not None and wait.reason is Reason.JOB_UNSCHEDULABLE
 
 
+RUNNING = {"metadata": {"name": "r"}, "status": {"phase": "Running"}}
+PENDING = {"metadata": {"name": "p"}, "status": UNSCHEDULED}
+
+
+def ended(at: datetime) -> dict[str, Any]:
+    state = {"terminated": {"exitCode": 0, "finishedAt": at.isoformat()}}
+    return {"metadata": {"name": "d"}, "status": {"phase": "Succeeded", "containerStatuses": [{"state": state}]}}
+
+
+def test_a_pod_that_is_done_keeps_no_other_waiting_for_ever(tmp_path: Path) -> None:
+    room = Room(tmp_path, startDeadline="1m")
+    done = ended(room.now)
+    room.kubelet.holds = lambda job: [done, PENDING]
+
+    error = room.fails(Retryable)
+
+    assert error.reason is Reason.JOB_UNSCHEDULABLE
+    assert error.message.endswith("it was given up after 1m")
+    assert room.batch.all() == []
+
+
+def test_a_pod_that_came_to_its_end_between_two_looks_gives_the_others_their_time_anew(tmp_path: Path) -> None:
+    room = Room(tmp_path, startDeadline="1m")
+    began = room.now
+    room.kubelet.holds = lambda job: [ended(began + timedelta(seconds=50)), PENDING]
+
+    room.fails(Retryable)
+
+    assert timedelta(seconds=110) <= room.now - began < timedelta(seconds=120)
+
+
+def test_while_a_pod_runs_the_same_is_said_of_those_that_do_not(tmp_path: Path) -> None:
+    room = Room(tmp_path, startDeadline="1m")
+    room.kubelet.holds = lambda job: [RUNNING, PENDING]
+    with pytest.raises(Enough):
+        room.carry_out(looks=1_200)
+
+    assert {wait for wait in room.said if wait is not None} == {
+        Wait(
+            Reason.JOB_UNSCHEDULABLE,
+            "no node takes pod p: 0/3 nodes are available; others run, "
+            "and what they leave is dealt out anew after 24h at the latest",
+        )
+    }
+    assert len(room.batch.created) == 1
+
+
 def test_a_secret_that_is_missing_is_named(tmp_path: Path) -> None:
     room = Room(tmp_path, startDeadline="1m")
     stuck = {"phase": "Pending", "startTime": "2020-01-01T00:00:00Z"}
@@ -466,6 +513,132 @@ def test_the_operators_own_credentials_are_given_to_no_pod(room: Room) -> None:
 
     assert found.value.reason is Reason.STORE_NOT_SHARED
     assert "sesame" not in found.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("aws_sse_customer_key_base64", "sesame"),
+        ("aws_session_token", "sesame"),
+        ("aws_access_key_id", "sesame"),
+        ("aws_container_authorization_token_file", "/var/sesame"),
+        ("aws_role_arn", "sesame"),
+        ("proxy_url", "http://ana:sesame@proxy"),
+        ("aws_endpoint", "http://ana:sesame@store"),
+        ("aws_never_heard_of", "sesame"),
+    ],
+)
+def test_pods_are_told_no_option_of_the_store_that_may_open_it(room: Room, name: str, value: str) -> None:
+    job = dataclasses.replace(room.job(), store_options={"aws_region": "eu-central-1", name: value})
+
+    with pytest.raises(Terminal) as found:
+        room.carry_out(job)
+
+    assert found.value.reason is Reason.STORE_NOT_SHARED
+    assert f"opened with {name}, which may be secret" in found.value.message
+    assert "sesame" not in found.value.message
+    assert room.batch.created == []
+
+
+def test_pods_are_told_where_the_store_is(room: Room) -> None:
+    options = {
+        "aws_region": "eu-central-1", "aws_endpoint": "https://store", "allow_http": "true",
+        "aws_virtual_hosted_style_request": "false",
+    }  # fmt: skip
+    with pytest.raises(Enough):
+        room.carry_out(dataclasses.replace(room.job(), store_options=options), looks=1)
+
+    (job,) = room.batch.all()
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert json.loads(container["env"][0]["value"])["store_options"] == options
+
+
+def test_a_job_that_the_cluster_refuses_again_and_again_is_one_attempt(room: Room) -> None:
+    room.batch.refusal = "exceeded quota: jobs"
+    for _ in range(3):
+        room.fails(Retryable)
+    ledger = room.dataset.ledger(RECIPE.key, 1)
+    found = ledger.attempt()
+    assert found is not None and (found.number, found.shards) == (1, 3)
+
+    # The spec says another number of shards by now: what was dealt is no longer wanted.
+    room.edit(shards=2)
+    room.fails(Retryable)
+    found = ledger.attempt()
+    assert found is not None and (found.number, found.shards) == (2, 2)
+    assert ledger.is_closed(1)
+
+    room.batch.refusal = ""
+    room.carry_out()
+    assert room.published()
+
+
+def test_what_pods_said_of_a_job_that_went_unseen_is_not_taken_for_the_next_ones(room: Room) -> None:
+    with pytest.raises(Enough):
+        room.carry_out(looks=1)
+    ledger = room.dataset.ledger(RECIPE.key, 1)
+    ledger.fail(1, 0, Terminal(Reason.MODEL_UNAUTHORIZED, "the key was refused"))
+    room.batch.delete("default", room.batch.created[0])
+
+    room.carry_out()
+
+    assert [name.rpartition("-")[2] for name in room.batch.created] == ["1", "2"]
+    assert room.published()
+
+
+class Turned:
+    """A carrier that does something first."""
+
+    def __init__(self, inner: InProcess, first: Callable[[], None]) -> None:
+        self.inner, self.first = inner, first
+
+    def carry_out(self, *arguments: Any) -> None:
+        self.first()
+        self.inner.carry_out(*arguments)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def test_while_another_writes_the_dataset_that_is_said(room: Room) -> None:
+    left = 3
+
+    def refuse() -> None:
+        nonlocal left
+        left -= 1
+        if left > 0:
+            raise Conflict("another process is writing papers; wanted it alone, trying again")
+
+    means = Means(
+        room.batch, room.cluster, room.pods, Store, lambda: room.now, pause=lambda cancelled, _: room.kubelet.step()
+    )
+    carrier = InPods(Turned(InProcess(room.doors, lambda: room.now), refuse), means)
+    carrier.carry_out(room.job(), lambda done, total: None, threading.Event(), room.said.append)
+
+    said = Wait(
+        Reason.CONFLICT,
+        "another process is writing papers; wanted it alone, trying again; "
+        "who is at it is stopped after POINTSMAN_WORK_TIMEOUT",
+    )
+    assert room.said[:3] == [said, said, None]
+    assert room.published()
+
+
+def test_while_all_workers_are_at_other_datasets_that_is_said(room: Room) -> None:
+    def pause(_cancelled: threading.Event, _seconds: float) -> None:
+        raise Enough
+
+    def another() -> None:
+        carrier.carry_out(room.job(), lambda done, total: None, threading.Event(), room.said.append)
+
+    means = Means(room.batch, room.cluster, room.pods, Store, lambda: room.now, pause=pause)
+    carrier = InPods(Turned(InProcess(room.doors, lambda: room.now), another), means, workers=1)
+    with pytest.raises(Enough):
+        carrier.carry_out(room.job(), lambda done, total: None, threading.Event())
+
+    (wait,) = room.said
+    assert wait is not None
+    assert wait.message.startswith("all workers (1) divide or publish for other pods; wanted one free")
 
 
 def test_without_an_image_nothing_is_begun(room: Room) -> None:

@@ -50,8 +50,15 @@ def has_run(job: Resource) -> bool:
 
 
 def is_any_running(pods: Sequence[Resource]) -> bool:
-    """Return whether some pod runs or has come to its end."""
-    return any(pod.get("status", {}).get("phase") in ("Running", "Succeeded") for pod in pods)
+    """Return whether some pod runs now."""
+    return any(pod.get("status", {}).get("phase") == "Running" for pod in pods)
+
+
+def ended_at(pods: Sequence[Resource]) -> datetime | None:
+    """Return when the last of the pods that came to their end did; None where none has."""
+    containers = (each for pod in pods for each in pod.get("status", {}).get("containerStatuses") or ())
+    ends = ((each.get("state") or {}).get("terminated") or {} for each in containers)
+    return max((_time(end["finishedAt"]) for end in ends if end.get("finishedAt")), default=None)
 
 
 def _of_pod(pod: Resource, now: datetime) -> Wait | None:

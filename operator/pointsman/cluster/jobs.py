@@ -21,7 +21,7 @@ from pointsman.cluster.batch import Batch
 from pointsman.cluster.job_objects import Pods
 from pointsman.cluster.resources import DATASET, Cluster, Resource
 from pointsman.core.recipes import Recipe
-from pointsman.errors import Retryable, Terminal
+from pointsman.errors import Conflict, Retryable, Terminal
 from pointsman.plan.embedding import ENDING
 from pointsman.plan.tasks import Embed, Wait
 from pointsman.store.ledger import Attempt, Ledger
@@ -34,6 +34,17 @@ from pointsman.work.runners import Carrier
 
 LOOK_EVERY = 3.0
 """Seconds between two looks at a Job: two calls of the API and a listing of the ledger."""
+
+_TOLD = frozenset({"allow_http", "allow_invalid_certificates", "connect_timeout", "timeout"}) | {
+    f"aws_{name}"
+    for name in (
+        "checksum_algorithm", "conditional_put", "default_region", "disable_tagging", "endpoint", "endpoint_url",
+        "region", "request_payer", "s3_express", "server_side_encryption", "skip_signature", "sse_bucket_key_enabled",
+        "sse_kms_key_id", "unsigned_payload", "virtual_hosted_style_request",
+    )
+}  # fmt: skip
+"""The options of the operator's store that pods are told in their environment, which whoever reads Jobs can read: where
+it is and how it is spoken to, nothing that opens it."""
 
 Pause = Callable[[threading.Event, float], None]
 """Waits for so many seconds, or until the work is cancelled."""
@@ -65,7 +76,7 @@ class InPods:
     def __init__(self, others: Carrier, means: Means, workers: int = 2) -> None:
         """At most so many of the steps before and after the pods are carried out at once."""
         self._others, self._means = others, means
-        self._places = threading.BoundedSemaphore(workers)
+        self._workers, self._places = workers, threading.BoundedSemaphore(workers)
 
     def carry_out(
         self, job: Job, report: Report, is_cancelled: threading.Event, waits: Waits = progress.silently
@@ -82,8 +93,14 @@ class InPods:
         self._others.close()
 
     def _step(self, job: Job, is_cancelled: threading.Event) -> None:
-        with self._places:
+        if not self._places.acquire(blocking=False):
+            raise Conflict(
+                f"all workers ({self._workers}) divide or publish for other pods; wanted one free, trying again"
+            )
+        try:
             self._others.carry_out(job, progress.nowhere, is_cancelled)
+        finally:
+            self._places.release()
 
 
 def _check(job: Job, pods: Pods) -> None:
@@ -101,10 +118,11 @@ def _check(job: Job, pods: Pods) -> None:
             f"the operator's store is {what} that pods of other namespaces cannot reach, which work.mode Job wants; "
             "declare it with spec.store, or share the volume (ReadWriteMany) and set POINTSMAN_JOB_STORE_SHARED",
         )
-    if any("secret" in name or "token" in name for name in job.store_options):
+    kept = sorted(name for name, value in job.store_options.items() if name not in _TOLD or "@" in value)
+    if kept:
         raise Terminal(
             Reason.STORE_NOT_SHARED,
-            "the operator's store is opened with credentials of the operator's, which are given to no pod; "
+            f"the operator's store is opened with {', '.join(kept)}, which may be secret and is given to no pod; "
             "declare the dataset with spec.store",
         )
 
@@ -161,10 +179,14 @@ class _Embedding:
         job = dataclasses.replace(self._job, stage=stage, shards=self._wanted.shards)
         while True:
             try:
-                return self._step(job, self._is_cancelled)
+                self._step(job, self._is_cancelled)
+                return self._waits(None)
             except Retryable as error:
                 if error.reason is not Reason.CONFLICT:
                     raise
+                # Said at once: it may be hours, and then it is the only thing that is known.
+                message = f"{error.message}; who is at it is stopped after POINTSMAN_WORK_TIMEOUT"
+                self._waits(Wait(error.reason, message))
                 self._sleep()
 
     def _attempt(self, recipe: Recipe) -> tuple[Attempt, str]:
@@ -176,7 +198,18 @@ class _Embedding:
             if found is not None and job_objects.going_since(found) is None:
                 return attempt, name
             self._wait_until_gone(name)
-        attempt = self._ledger.deal(self._wanted.shards)
+            if self._is_untouched(attempt) and self._means.batch.job(self._namespace, name) is None:
+                return self._create(attempt, recipe)
+            self._ledger.close(attempt.number)
+        return self._create(self._ledger.deal(self._wanted.shards), recipe)
+
+    def _is_untouched(self, attempt: Attempt) -> bool:
+        """Return whether an attempt is what would be dealt now, as one whose Job the cluster has refused."""
+        left = len(attempt.left)
+        is_as_wanted = attempt.shards == max(1, min(self._wanted.shards, left))
+        return is_as_wanted and left == self._left() and not self._ledger.failures(attempt.number)
+
+    def _create(self, attempt: Attempt, recipe: Recipe) -> tuple[Attempt, str]:
         name = job_objects.name_of(self._task, self._job.uid, attempt.number)
         self._means.fence.check()
         body = job_objects.manifest(self._job, self._task, recipe, attempt, self._means.pods)
@@ -205,19 +238,28 @@ class _Embedding:
                 # The pods go on without the API, and so does what they write down.
                 self._sleep()
                 continue
+            is_running = job_trouble.is_any_running(pods)
             # One that has just come to look does not know when a pod ran last, only whether one did.
-            if job_trouble.is_any_running(pods) or (ran_at is None and job_trouble.has_run(job)):
+            if is_running or (ran_at is None and job_trouble.has_run(job)):
                 ran_at = now
-            since = job_trouble.idle_since(job)
-            self._judge(attempt, name, wait, since if ran_at is None else max(since, ran_at))
+            moved = (job_trouble.idle_since(job), ran_at, job_trouble.ended_at(pods))
+            self._judge(attempt, name, wait, None if is_running else max(at for at in moved if at is not None))
             self._sleep()
 
-    def _judge(self, attempt: Attempt, name: str, wait: Wait | None, moved_at: datetime) -> None:
-        """Say what is waited for and until when; give a Job up that has waited for too long."""
+    def _judge(self, attempt: Attempt, name: str, wait: Wait | None, idle_since: datetime | None) -> None:
+        """Say what is waited for and until when; give a Job up none of whose pods has run for too long.
+
+        While one runs, nothing is given up for the others, but the Job by its deadline: `idle_since` is None.
+        """
         if wait is None or wait.reason is Reason.SUSPENDED:
             self._waits(wait)
             return
-        deadline = moved_at + base.parse_duration(self._wanted.start_deadline)
+        if idle_since is None:
+            # No time here: it would move with each look, and the status be written anew each time.
+            message = f"{wait.message}; others run, and what they leave is dealt out anew"
+            self._waits(Wait(wait.reason, f"{message} after {self._wanted.deadline} at the latest"))
+            return
+        deadline = idle_since + base.parse_duration(self._wanted.start_deadline)
         if self._means.now() < deadline:
             self._waits(Wait(wait.reason, f"{wait.message}; given up and created anew at {deadline:%Y-%m-%dT%H:%MZ}"))
             return
