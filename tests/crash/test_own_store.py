@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from tests.crash import stories
 from tests.crash.stage import NAMESPACE, Stage, Tripwire, settle, told
 
@@ -54,3 +57,73 @@ def test_a_secret_that_is_missing_is_named_and_nothing_is_begun(stage: Stage) ->
     stalled = next(c for c in resource["status"]["conditions"] if c["type"] == "Stalled")
     assert (stalled["status"], stalled["reason"]) == ("True", "SecretNotFound")
     assert stalled["message"] == "Secret store is not there"
+
+
+def lose_the_secret(stage: Stage) -> None:
+    stage.cluster.delete_secret(NAMESPACE, "store")
+
+
+def condition(stage: Stage, kind: str) -> dict[str, Any]:
+    resource = stage.cluster.get(DEPLOYMENT, NAMESPACE, "papers")
+    assert resource is not None
+    found: dict[str, Any] = next(c for c in resource["status"]["conditions"] if c["type"] == kind)
+    return found
+
+
+def served(stage: Stage) -> str:
+    route = stage.cluster.config_map(NAMESPACE, "papers-serving")
+    assert route is not None
+    return route["version"]
+
+
+IN_A_BUCKET_AND_MIGRATED = (stories.in_a_bucket, stories.declare_v8, stories.serve("v8"))
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+@pytest.mark.parametrize("way_back", [stories.serve("v7"), stories.decide("Abort")])
+def test_the_way_back_needs_no_bucket(stage: Stage, way_back: stories.Step, is_restarted: bool) -> None:
+    here = told(stage, *IN_A_BUCKET_AND_MIGRATED)
+    assert served(stage) == "v8"
+    lose_the_secret(stage)
+    settle(stage, Tripwire(), None if is_restarted else here)
+
+    way_back(stage)
+    done = settle(stage, Tripwire(), None if is_restarted else here)
+
+    assert served(stage) == "v7"
+    assert "StartWork" not in done
+
+
+def test_what_serves_stays_ready_while_its_bucket_is_away_and_says_so(stage: Stage) -> None:
+    here = told(stage, stories.in_a_bucket)
+    lose_the_secret(stage)
+
+    settle(stage, Tripwire(), here)
+
+    ready = condition(stage, "Ready")
+    assert (ready["status"], ready["reason"]) == ("True", "SecretNotFound")
+    assert ready["message"] == "serving v7@1, while dataset papers cannot be looked at: Secret store is not there"
+
+
+def test_nothing_is_begun_while_the_bucket_is_away(stage: Stage) -> None:
+    here = told(stage, stories.in_a_bucket, stories.declare_v8)
+    lose_the_secret(stage)
+
+    stories.serve("v8")(stage)
+    done = settle(stage, Tripwire(), here)
+
+    assert "StartWork" not in done
+    assert served(stage) == "v7"
+    stalled = condition(stage, "Stalled")
+    assert (stalled["status"], stalled["reason"]) == ("True", "SecretNotFound")
+
+
+def test_a_deployment_is_deleted_without_its_bucket(stage: Stage) -> None:
+    here = told(stage, *IN_A_BUCKET_AND_MIGRATED)
+    lose_the_secret(stage)
+
+    stories.delete_deployment(stage)
+    settle(stage, Tripwire(), here)
+
+    assert stage.cluster.get(DEPLOYMENT, NAMESPACE, "papers") is None
+    assert stage.cluster.config_map(NAMESPACE, "papers-serving") is None

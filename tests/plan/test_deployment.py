@@ -1562,3 +1562,33 @@ def test_facts_of_a_release_that_knew_no_addresses_are_read() -> None:
 def test_records_are_read_back_as_they_were_written() -> None:
     for record in (b.record(11, pending=12, differences=3), facts.IndexRecord()):
         assert facts.record_from_json(facts.record_to_json(record)) == record
+
+
+# While the dataset's own store is away.
+
+AWAY = Problem(Reason.SECRET_NOT_FOUND, "Secret store is not there", True)
+
+
+def test_a_way_back_is_gone_while_the_store_of_the_dataset_is_away() -> None:
+    away = b.view(problem=AWAY)
+    seen = b.deployment(b.retained("v7"), b.serving("v8", b.V8), spec=b.spec("v7"), dataset=away)
+
+    planned = deployment.plan(seen, b.NOW)
+
+    facts = next(action.facts for action in planned.actions if isinstance(action, actions.RecordFacts))
+    assert facts.serving is not None
+    assert facts.serving.name == "v7"
+    assert b.started(planned.actions) == []
+
+
+def test_nothing_is_built_or_moved_while_the_store_of_the_dataset_is_away() -> None:
+    lagging = {"v7": b.record(11)}
+    seen = b.deployment(b.serving("v7"), spec=b.spec("v8"), records=lagging, dataset=b.view(problem=AWAY))
+
+    planned = deployment.plan(seen, b.NOW)
+
+    assert b.started(planned.actions) == []
+    assert not any(isinstance(action, actions.RecordFacts) for action in planned.actions)
+    stalled = next(c for c in planned.status.conditions if c.type == "Stalled")
+    assert (stalled.status, stalled.reason) == ("True", "SecretNotFound")
+    assert stalled.message.startswith("dataset papers cannot be looked at: Secret store is not there; serving v7@11")

@@ -6,6 +6,7 @@ done, or not at all, and never as half.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from pointsman.cluster.resources import (
     Resource,
 )
 from pointsman.controller import judging, reading
+from pointsman.controller.stores import Held
 from pointsman.controller.world import World
 from pointsman.core import chunking
 from pointsman.core.recipes import Recipe, digest
@@ -104,7 +106,7 @@ def deployment(resource: Resource, world: World) -> observed.Deployment:
         status=reading.status(deployment_api.DeploymentStatus, resource),
         has_finalizer=FINALIZER in meta.get("finalizers", ()),
         deleting_since=reading.deleting_since(resource, world),
-        dataset=_view(key.namespace, spec.dataset_ref.name, spec.version, world),
+        dataset=_view(key.namespace, spec.dataset_ref.name, spec.version, facts, records, world),
         facts=facts,
         revision=revision,
         records=records,
@@ -220,28 +222,71 @@ def _counted(index: Index, record: IndexRecord | None, work: Sequence[Work], is_
     return record.rows if is_counted else None
 
 
-def _view(namespace: str, name: str, version: str, world: World) -> observed.DatasetView:
-    """Return what a deployment of a version needs to know of its dataset."""
-    resource = world.sight.get(DATASET, namespace, name)
-    store = world.dataset(namespace, name, resource)
-    work = world.runner.work(Key(DATASET, namespace, name))
-    pins, snapshots = store.pins(), tuple(_snapshot(record) for record in store.snapshots())
-    embedded = _embedded(store, pins)
+def _view(
+    namespace: str, name: str, version: str, facts: Facts, records: Mapping[str, IndexRecord], world: World
+) -> observed.DatasetView:
+    """Return what a deployment of a version needs to know of its dataset.
+
+    A store of the dataset's own may be away, for ever even. A way back leads between indexes, which are elsewhere: for
+    that, what was known last will do.
+    """
+    resource, key = world.sight.get(DATASET, namespace, name), Key(DATASET, namespace, name)
+    work = world.runner.work(key)
+    problem: Problem | None = None
+    try:
+        store = world.dataset(namespace, name, resource)
+        pins, snapshots = store.pins(), tuple(_snapshot(record) for record in store.snapshots())
+        held = Held(pins, snapshots, _embedded(store, pins))
+        world.stores.saw(key, held)
+    except PointsmanError as error:
+        problem = _problem(error)
+        held = world.stores.seen(key) or _by_the_books(resource, facts, records)
     declared: tuple[str, ...] = ()
     stalled = ""
     if resource is not None:
         declared = tuple(declared["name"] for declared in resource["spec"].get("versions", ()))
-        if version not in pins or not embedded[pins[version].key]:
-            stalled = _stalled(resource, version, bool(snapshots), work, world)
+        if problem is None and (version not in held.pins or not held.embedded[held.pins[version].key]):
+            stalled = _stalled(resource, version, bool(held.snapshots), work, world)
     return observed.DatasetView(
         exists=resource is not None and reading.deleting_since(resource, world) is None,
         declared=declared,
-        pins=pins,
-        snapshots=snapshots,
-        embedded=embedded,
+        pins=held.pins,
+        snapshots=held.snapshots,
+        embedded=held.embedded,
         progress=next((f"{w.done:,} of {w.total:,} texts" for w in work if _embeds(w, version) and w.total), ""),
         stalled=stalled,
+        problem=problem,
     )
+
+
+def _by_the_books(resource: Resource | None, facts: Facts, records: Mapping[str, IndexRecord]) -> Held:
+    """Return what a deployment's own records say of a dataset whose store this process has never seen.
+
+    A version counts as pinned where the spec still says what its indexes were made by.
+    """
+    made = {(index.version, index.recipe) for index in facts.indexes}
+    pins: dict[str, Recipe] = {}
+    if resource is not None:
+        with contextlib.suppress(Terminal):
+            spec = reading.valid(dataset_api.Spec, resource)
+            for version in spec.versions:
+                recipe = _recipe(spec, version)
+                if isinstance(recipe, Recipe) and (version.name, recipe.key) in made:
+                    pins[version.name] = recipe
+    snapshots: dict[int, observed.Snapshot] = {}
+    embedded: dict[str, dict[int, observed.Embedded]] = {}
+    for index in facts.indexes:
+        record = records.get(index.name)
+        since = None if record is None else record.moved_at or record.verified_at
+        if record is None or record.cursor is None or since is None:
+            continue
+        at, sequence = record.cursor.snapshot, record.cursor.sequence
+        # It is no younger than the index that holds it.
+        if at not in snapshots or since < snapshots[at].created_at:
+            snapshots[at] = observed.Snapshot(at, sequence, 0, "", since)
+        embedded.setdefault(index.recipe, {})[at] = observed.Embedded(at, sequence, 0, record.rows, record.digest)
+    by_recipe = {key: tuple(found[at] for at in sorted(found)) for key, found in embedded.items()}
+    return Held(pins, tuple(snapshots[at] for at in sorted(snapshots)), by_recipe)
 
 
 def _embeds(work: Work, version: str) -> bool:

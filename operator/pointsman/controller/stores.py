@@ -19,7 +19,9 @@ from pointsman.api.work import Store as Declared
 from pointsman.cluster import credentials
 from pointsman.cluster.resources import Resource
 from pointsman.cluster.sight import Secrets
+from pointsman.core.recipes import Recipe
 from pointsman.errors import Retryable, Terminal
+from pointsman.plan import observed
 from pointsman.plan.tasks import Key
 from pointsman.store.root import Store
 
@@ -35,6 +37,15 @@ class Home:
     store: Store
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a deployment has to know of what a dataset's store holds."""
+
+    pins: Mapping[str, Recipe]
+    snapshots: tuple[observed.Snapshot, ...]
+    embedded: Mapping[str, tuple[observed.Embedded, ...]]
+
+
 class Stores:
     """The stores of datasets, opened anew when their credentials change."""
 
@@ -42,6 +53,7 @@ class Stores:
         self._own, self._opener, self._access = own, opener, access
         self._lock = threading.Lock()
         self._open: dict[Key, tuple[str, Home]] = {}
+        self._held: dict[Key, Held] = {}
 
     def home(self, key: Key, resource: Resource | None, secrets: Secrets) -> Home | None:
         """Return the store of a dataset's own, None where it has none; `resource` is None where it is gone.
@@ -88,6 +100,18 @@ class Stores:
             self._own.log(*_log(key)).forget()
         with self._lock:
             self._open.pop(key, None)
+            self._held.pop(key, None)
+
+    def saw(self, key: Key, held: Held) -> None:
+        """Remember what a store of a dataset's own holds: of the operator's nothing is, as it is away with all else."""
+        with self._lock:
+            if key in self._open:
+                self._held[key] = held
+
+    def seen(self, key: Key) -> Held | None:
+        """Return what a store of a dataset's own held when it last answered in this process, if it ever did."""
+        with self._lock:
+            return self._held.get(key)
 
     def _declared(self, key: Key, resource: Resource | None) -> Declared | None:
         value: Any

@@ -24,7 +24,7 @@ def probes(seen: Deployment, facts: Facts, now: datetime) -> list[Probe]:
     if last is not None and now - last.measured_at < base.parse_duration(seen.spec.check.every):
         return []
     task = Probe(seen.key, _dataset(seen), _side(retained))
-    return [task] if _may_start(seen, task, now) else []
+    return [task] if seen.dataset.problem is None and _may_start(seen, task, now) else []
 
 
 def way_back(seen: Deployment, index: Index) -> str:
@@ -50,7 +50,9 @@ def work(seen: Deployment, facts: Facts, wanted: Index | None, now: datetime) ->
     if facts.rollout is None and wanted is not None and wanted != facts.serving:
         # Asked as soon as the candidate can answer, so that the gates have their numbers when its road begins.
         pair = Pair(wanted, facts.serving)
-    asked = [*_of_gates(seen, pair, now), *_of_retirement(seen, facts, now)]
+    # How a query is embedded is in the dataset's store.
+    is_away = seen.dataset.problem is not None
+    asked = [] if is_away else [*_of_gates(seen, pair, now), *_of_retirement(seen, facts, now)]
     return [task for task in asked if _may_start(seen, task, now)]
 
 

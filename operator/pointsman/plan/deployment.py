@@ -262,7 +262,7 @@ def _with_candidate(seen: Deployment, facts: Facts, target: Target | str, now: d
     wanted = indexes.find(seen, facts, target)
     if (wanted is not None and not indexes.is_lost(seen, wanted)) or indexes.is_suspended(seen, facts):
         return facts
-    if _is_refused(seen, facts, target, now):
+    if _is_refused(seen, facts, target, now) or seen.dataset.problem is not None:
         return facts
     candidate = Index(
         name=indexes.name(seen, target, facts.made + 1),
@@ -320,6 +320,9 @@ def _look_again(seen: Deployment, facts: Facts, acted: bool, now: datetime) -> t
     waits += [] if waiting is None else rollout.looks(waiting, now)
     if facts.drill is not None and facts.drill.done_at is None:
         waits.append(words.SOON)
+    if seen.dataset.problem is not None:
+        # Nothing tells when a store is back.
+        waits.append(timedelta(seconds=10))
     waits += [approval.spec.expires_at - now for approval in seen.approvals]
     waits += answers.due(seen, facts, now)
     # What is due and was not started is held back by something else: looking again at once would not help it.

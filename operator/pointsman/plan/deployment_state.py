@@ -47,6 +47,9 @@ def state(seen: Deployment, facts: Facts, target: Target | str, work: list[Index
         if differs:
             return ConditionType.RECONCILING, Reason.INDEX_DIFFERS, differs
         return _of_serving(seen, facts, serving, now)
+    if seen.dataset.problem is not None and (wanted is None or wanted.role is Role.CANDIDATE):
+        reason, message, kind = indexes.why_no_target(seen, target.version)
+        return kind, reason, f"{message}; {serves}"
     if wanted is not None and facts.rollout is not None and facts.rollout.index == wanted.name:
         return _under_way(seen, facts, wanted, serves, now)
     if wanted is None or (wanted.role is Role.CANDIDATE and indexes.is_suspended(seen, facts)):
@@ -97,12 +100,17 @@ def _refused(
 def _of_serving(seen: Deployment, facts: Facts, serving: Index, now: datetime) -> State:
     """Return the state where what the spec wants serves. The burn-in takes nothing away from that."""
     said = f"serving {indexes.said(seen, serving)}"
+    if seen.dataset.problem is not None:
+        said += f", while {indexes.why_no_target(seen, serving.version)[1]}"
     unserved = traffic.why_not(seen, facts)
     if unserved and not _was_ready(seen, serving):
         message = f"{indexes.said(seen, serving)} is to serve, but {unserved}"
         return ConditionType.RECONCILING, Reason.ROUTE_NOT_ACCEPTED, message
     if facts.burn_in is None:
         found = burn_in.failing(seen, facts, now)
+        if found is None and seen.dataset.problem is not None:
+            # Queries miss nothing, but nothing new comes.
+            return ConditionType.READY, seen.dataset.problem.reason, said
         if found is None:
             return ConditionType.READY, Reason.UP_TO_DATE, said
         # Past its burn-in nothing goes back by itself: somebody has to be told.

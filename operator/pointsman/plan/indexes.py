@@ -49,6 +49,9 @@ def target(seen: Deployment) -> Target | str:
 def why_no_target(seen: Deployment, version: str) -> tuple[Reason, str, ConditionType]:
     """Return why there is no target: a reason, a clause, and whether only an edit can mend it."""
     view, name = seen.dataset, seen.spec.dataset_ref.name
+    if view.problem is not None:
+        kind = ConditionType.STALLED if view.problem.is_terminal else ConditionType.RECONCILING
+        return view.problem.reason, f"dataset {name} cannot be looked at: {view.problem.message}", kind
     if not view.exists and version not in view.pins:
         return Reason.DATASET_NOT_FOUND, f"dataset {name} is not there", ConditionType.STALLED
     if version not in view.pins and version not in view.declared:
@@ -204,8 +207,13 @@ def wanted(seen: Deployment, facts: Facts, asked: Target | str) -> Index | None:
 
 
 def work(seen: Deployment, facts: Facts, chosen: Index | None, now: datetime) -> list[IndexTask]:
-    """Return the tasks to start now: at most one for each index, none on an index that is being worked on."""
-    tasks = []
+    """Return the tasks to start now: at most one for each index, none on an index that is being worked on.
+
+    All of them read the dataset: while its store is away none could do anything but fail.
+    """
+    tasks: list[IndexTask] = []
+    if seen.dataset.problem is not None:
+        return tasks
     for index in facts.indexes:
         if presence(seen, index.name) is Presence.FOREIGN or words.running(seen.work, f"index {index.name}"):
             continue

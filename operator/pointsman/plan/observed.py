@@ -149,6 +149,8 @@ class DatasetView:
     """What the dataset is doing, as a clause for people."""
     stalled: str = ""
     """Why the dataset cannot go on, as a clause for people."""
+    problem: Problem | None = None
+    """What keeps its store from being looked at: pins, snapshots and what is embedded are then as last known."""
 
 
 @dataclass(frozen=True, slots=True)
