@@ -170,6 +170,22 @@ class Access:
         """
         self.check_host(*split_url(url)[1:])
 
+    def check_store(self, options: Mapping[str, str]) -> None:
+        """Check that an object store of a tenant's may be opened with these options.
+
+        What opens stores resolves names by itself and follows redirects, which nothing can forbid it: so its host has
+        to be listed, public or not, unless it is Amazon's. Raises as `check_url` does.
+        """
+        if not _LABEL.fullmatch(options.get("aws_region", "none").lower()):
+            # It becomes a part of the name of Amazon's host.
+            raise _refused("the store's region", "is no plain name, wanted one such as eu-central-1")
+        if "aws_endpoint" not in options:
+            return
+        _, host, port = split_url(options["aws_endpoint"])
+        if not self._is_listed(normalised(host)):
+            raise _refused(normalised(host), "is not among the hosts for stores; have it added to allowedHosts")
+        self.check_host(host, port)
+
     def check_host(self, host: str, port: int) -> str:
         """Return the address to connect to for a host that may be reached: the first of `addresses`."""
         return self.addresses(host, port)[0]

@@ -38,7 +38,9 @@ class Room:
         self.own, self.cluster = Store(str(folder / "own")), MemoryCluster()
         self.opened: list[tuple[str, Mapping[str, str]]] = []
         self.folder = folder
-        self.access = Access(store="s3://own/store", resolve=lambda host, port: ["93.184.216.34"])
+        self.access = Access(
+            store="s3://own/store", allowed_hosts=("s3.example.com",), resolve=lambda host, port: ["93.184.216.34"]
+        )
         self.stores = self.started()
         self.cluster.put_secret("search", "store", VALUES, HOSTS)
 
@@ -117,6 +119,37 @@ def test_what_a_tenant_may_not_name_is_refused(room: Room, uri: str, values: dic
 
     assert room.fails(resource(uri)).reason is reason
     assert room.opened == []
+
+
+@pytest.mark.parametrize("allowed", [(), ("*.example.com",)], ids=["any public host", "others"])
+def test_a_store_is_at_a_host_that_the_settings_vouch_for(room: Room, allowed: tuple[str, ...]) -> None:
+    room.access = Access(allowed_hosts=allowed, resolve=lambda host, port: ["93.184.216.34"])
+    room.stores = room.started()
+    room.cluster.put_secret(
+        "search",
+        "store",
+        {**VALUES, "endpoint": "https://evil.example.org"},
+        {"pointsman.dev/allowed-hosts": "evil.example.org"},
+    )
+
+    error = room.fails(resource())
+
+    assert error.reason is Reason.ENDPOINT_NOT_ALLOWED
+    assert "evil.example.org is not among the hosts for stores" in error.message
+    assert room.opened == []
+
+
+def test_a_store_of_amazons_needs_no_word_of_the_settings_but_a_plain_region(room: Room) -> None:
+    room.access = Access(resolve=lambda host, port: ["93.184.216.34"])
+    room.stores = room.started()
+    values = {name: value for name, value in VALUES.items() if name != "endpoint"}
+    hosts = {"pointsman.dev/allowed-hosts": "s3.amazonaws.com"}
+    room.cluster.put_secret("search", "store", {**values, "region": "evil.example.org/#"}, hosts)
+    assert room.fails(resource()).reason is Reason.ENDPOINT_NOT_ALLOWED
+    assert room.opened == []
+
+    room.cluster.put_secret("search", "store", values, hosts)
+    assert room.stores.home(KEY, resource(), room.cluster) is not None
 
 
 def test_a_missing_secret_is_named(room: Room) -> None:

@@ -77,8 +77,7 @@ class Stores:
         mark = hashlib.blake2b(told.encode()).hexdigest()
         if found is not None and found[0] == mark:
             return found[1]
-        if "aws_endpoint" in options:
-            self._access.check_url(options["aws_endpoint"])
+        self._access.check_store(options)
         home = Home(declared.uri, options, self._opener(declared.uri, options))
         home.store.probe()
         with self._lock:
