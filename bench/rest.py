@@ -28,13 +28,15 @@ PARTS = (
     ("Python itself", ""),
     ("pydantic, the resources' types", "pointsman.api.dataset, pointsman.api.deployment, pointsman.api.queryset"),
     ("numpy, pyarrow", "numpy, pyarrow, pyarrow.compute"),
-    ("lance, obstore (the store)", "pointsman.store.root"),
+    ("obstore (the store's records)", "pointsman.store.root"),
     ("kubernetes client", "pointsman.cluster.kube"),
+    ("its calls of core objects, imported when it is opened", "kubernetes.client.api.core_v1_api"),
     ("kopf", "pointsman.controller.handlers"),
     ("all else of the operator", "pointsman.cli.operator"),
     ("pymilvus, where a deployment is on Milvus", "pointsman.backends.milvus"),
     ("qdrant-client, where one is on Qdrant", "pointsman.backends.qdrant"),
     ("psycopg, where one is on PostgreSQL", "pointsman.backends.pgvector"),
+    ("lance, in workers alone", "lance"),
 )
 PROBE = """
 import importlib, json, sys, time
