@@ -20,8 +20,8 @@ from pointsman.cli.worker import doors
 from pointsman.cluster import credentials, job_objects
 from pointsman.core import recipes
 from pointsman.errors import PointsmanError, Terminal, unforeseen
+from pointsman.work import embed, wire
 from pointsman.work import shard as shards
-from pointsman.work import wire
 from pointsman.work.jobs import Doors
 
 app = typer.Typer(hidden=True)
@@ -90,7 +90,8 @@ def _failed(dataset: Any, recipe: recipes.Recipe, told: Mapping[str, Any], numbe
         return 1
     if not isinstance(error, Terminal):
         return 1
-    return shards.BROKEN_DOCUMENTS if error.reason in shards.OF_DOCUMENTS else shards.BROKEN_SETTING
+    is_of_documents = error.reason in shards.OF_DOCUMENTS and not isinstance(error, embed.ProbesRefused)
+    return shards.BROKEN_DOCUMENTS if is_of_documents else shards.BROKEN_SETTING
 
 
 def _files(folder: Path) -> list[Path]:

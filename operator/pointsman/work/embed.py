@@ -19,7 +19,7 @@ from pointsman.api.conditions import Reason
 from pointsman.api.dataset import Cause
 from pointsman.core import changes, chunking, digests, drift, rows
 from pointsman.core.recipes import Recipe
-from pointsman.errors import Retryable, Terminal
+from pointsman.errors import PointsmanError, Retryable, Terminal
 from pointsman.store.dataset import GRACE, DatasetStore
 from pointsman.store.records import EmbeddedSnapshot, Snapshot
 from pointsman.work import cutting, pipeline
@@ -103,6 +103,15 @@ def embed(
     return record
 
 
+class ProbesRefused(Terminal):
+    """The model refuses texts of ours: what is wrong is not wrong with documents."""
+
+    def __init__(self, answer: PointsmanError) -> None:
+        super().__init__(
+            answer.reason, f"{answer.message}; these are the pinned texts, so no document would fare better"
+        )
+
+
 def check_model(dataset: DatasetStore, recipe: Recipe, embedder: ports.Embedder) -> None:
     """Raise Terminal(MODEL_CHANGED) where the model's vectors of the pinned texts are not those of the first day."""
     moved = distance(dataset, recipe, embedder)
@@ -117,10 +126,15 @@ def check_model(dataset: DatasetStore, recipe: Recipe, embedder: ports.Embedder)
 def distance(dataset: DatasetStore, recipe: Recipe, embedder: ports.Embedder) -> float:
     """Return how far the model's vectors of the pinned texts have moved since the first day: a cosine distance, 0 to 2.
 
-    Raises Terminal(MODEL_CHANGED) where the model itself says that it is another one.
+    Raises Terminal(MODEL_CHANGED) where the model itself says that it is another one, ProbesRefused where it refuses.
     """
     space = recipe.space
-    now = pipeline.embedded(embedder, recipe, list(drift.PROBES))
+    try:
+        now = pipeline.embedded(embedder, recipe, list(drift.PROBES))
+    except Terminal as error:
+        if error.reason is not Reason.MODEL_REJECTED:
+            raise
+        raise ProbesRefused(error) from error
     revision = embedder.identity().revision
     if revision != space.revision:
         raise Terminal(

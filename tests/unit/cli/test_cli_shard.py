@@ -117,11 +117,12 @@ def test_the_models_key_is_read_from_its_file(folder: Path) -> None:
     ("model", "code"),
     [
         (Hashing(refuses="3 two three four five."), 20),
+        (Hashing(refuses="railway"), 21),
         (Terminal(Reason.ENDPOINT_NOT_ALLOWED, "the model is not to be reached"), 21),
         (Retryable(Reason.MODEL_UNREACHABLE, "the model is away"), 1),
         (ZeroDivisionError("sesame"), 1),
     ],
-    ids=["some documents", "nothing goes", "the world may mend itself", "nobody foresaw it"],
+    ids=["some documents", "the pinned texts", "nothing goes", "the world may mend itself", "nobody foresaw it"],
 )
 def test_the_exit_code_says_whether_trying_again_helps_and_the_ledger_why(folder: Path, model: Any, code: int) -> None:
     assert run(folder, model) == code
