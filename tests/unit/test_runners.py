@@ -10,6 +10,7 @@ import pytest
 from tests.unit.waiting import wait_until
 
 from pointsman import errors
+from pointsman.api import dataset as dataset_api
 from pointsman.api.conditions import Reason
 from pointsman.plan.tasks import (
     AskCanaries,
@@ -26,6 +27,7 @@ from pointsman.plan.tasks import (
     Refresh,
     Side,
     Task,
+    Wait,
     Work,
 )
 from pointsman.work import progress, runners
@@ -177,6 +179,41 @@ def test_no_kind_of_work_waits_for_another(runner: runners.PooledRunner, carrier
         runner.start(Job(task, ""), generation=1)
     wait_until(lambda: len(carrier.begun) == len(tasks))
     assert set(carrier.begun) == set(tasks)
+
+
+def in_pods(namespace: str, name: str) -> Job:
+    spec = {
+        "source": {"files": {"uri": "file:///corpus", "format": "jsonl"}, "idField": "id"},
+        "versions": [{"name": "v1", "model": {"wordllama": {}}}],
+        "work": {"mode": "Job"},
+    }
+    task = Embed(Key("EmbeddingDataset", namespace, name), "v1", "recipe", 1)
+    return Job(task, "", dataset=dataset_api.Spec.model_validate(spec))
+
+
+def test_pods_of_one_namespace_keep_none_of_another_waiting_and_its_own_are_told(
+    runner: runners.PooledRunner, carrier: Scripted, woken: list[Key]
+) -> None:
+    many = [in_pods("team", f"papers-{n}") for n in range(runners.MOST_JOBS)]
+    late, other = in_pods("team", "late"), in_pods("else", "papers")
+    for job in [*many, late, other]:
+        carrier.hold(job.task.subject)
+        runner.start(job, generation=1)
+    wait_until(lambda: len(carrier.begun) == len(many) + 1)
+
+    assert other.task in carrier.begun and late.task not in carrier.begun
+    (work,) = runner.work(late.task.owner)
+    assert work.wait == Wait(
+        Reason.JOB_NOT_ADMITTED,
+        "16 embeddings in pods of team are before it, 16 are looked after at once; it begins when one of them ends or "
+        "is removed",
+    )
+    assert runner.work(other.task.owner)[0].wait is None
+
+    runner.cancel(many[0].task.owner)
+    wait_until(lambda: late.task in carrier.begun)
+    (work,) = runner.work(late.task.owner)
+    assert work.wait is None
 
 
 def test_progress_is_seen_once_a_second_and_at_the_end(runner: runners.PooledRunner, carrier: Scripted) -> None:

@@ -44,7 +44,9 @@ LAST_RETRY = timedelta(minutes=5)
 LOST_SHARE = 20
 """What only an edit can mend is tried again by itself after this many times as long as the attempt took: a source of
 bad rows that takes an hour to read is not read all day."""
-_MOST_JOBS = 64
+MOST_JOBS = 16
+"""How many embeddings in pods of one namespace are looked after at once. Some wait for days, as while suspended; they
+keep none of another namespace waiting."""
 REPORT_EVERY = 1.0
 """Seconds between two sights of progress."""
 
@@ -142,6 +144,7 @@ class _Running:
     work: Work
     is_cancelled: threading.Event
     window: list[tuple[float, int]]
+    is_for_pods: bool = False
     future: futures.Future[None] | None = None
 
 
@@ -157,8 +160,6 @@ class PooledRunner:
     ) -> None:
         self._carrier, self._now, self._wake = carrier, now, wake
         sizes = {"dataset": workers, "build": workers, "check": 1, "follow": 2, "queries": 1, "answers": 2}
-        # They wait for pods, and take nothing of this machine meanwhile.
-        sizes["jobs"] = _MOST_JOBS
         self._lanes = {
             lane: futures.ThreadPoolExecutor(threads, thread_name_prefix=f"work-{lane}")
             for lane, threads in sizes.items()
@@ -177,9 +178,10 @@ class PooledRunner:
             before = self._ended.get(owner, {}).get(subject)
             # While it is tried again what failed before is still true, unless the spec has been edited since.
             failure = before.failure if before is not None and before.generation == generation else None
-            running = _Running(Work(job.task, generation, Phase.RUNNING, failure=failure), threading.Event(), [])
+            work = Work(job.task, generation, Phase.RUNNING, failure=failure, wait=self._queued(job))
+            running = _Running(work, threading.Event(), [], jobs.is_for_pods(job))
             self._running.setdefault(owner, {})[subject] = running
-            running.future = self._lanes[_lane(job)].submit(self._run, key, job, running)
+            running.future = self._lane(job).submit(self._run, key, job, running)
 
     def work(self, owner: Key) -> tuple[Work, ...]:
         """Return the last work on each subject of an owner."""
@@ -212,13 +214,41 @@ class PooledRunner:
                 for running in found.values():
                     running.is_cancelled.set()
         self._carrier.close()
-        for lane in self._lanes.values():
+        for lane in list(self._lanes.values()):
             lane.shutdown(wait=True, cancel_futures=True)
+
+    def _lane(self, job: Job) -> futures.ThreadPoolExecutor:
+        """Return the threads that carry a job out; those that wait for pods are their namespace's own."""
+        lane = _lane(job)
+        if lane == "jobs":
+            lane = f"jobs of {job.task.owner.namespace}"
+            if lane not in self._lanes:
+                # They take nothing of this machine but their own memory.
+                self._lanes[lane] = futures.ThreadPoolExecutor(MOST_JOBS, thread_name_prefix="work-jobs")
+        return self._lanes[lane]
+
+    def _queued(self, job: Job) -> Wait | None:
+        """Return what a job in pods waits for before it begins; None where it begins at once."""
+        namespace = job.task.owner.namespace
+        if not jobs.is_for_pods(job):
+            return None
+        beside = (
+            each for owner, found in self._running.items() if owner.namespace == namespace for each in found.values()
+        )
+        ahead = sum(each.is_for_pods for each in beside)
+        if ahead < MOST_JOBS:
+            return None
+        return Wait(
+            Reason.JOB_NOT_ADMITTED,
+            f"{ahead} embeddings in pods of {namespace} are before it, {MOST_JOBS} are looked after at once; it begins "
+            "when one of them ends or is removed",
+        )
 
     def _run(self, key: tuple[Key, str], job: Job, running: _Running) -> None:
         owner, subject = key
         with self._lock:
             before = self._ended.get(owner, {}).get(subject)
+        self._waits(running, None)
         told = log.bind(task=type(job.task).__name__, owner=f"{owner.kind} {owner}", subject=subject)
         start = time.monotonic()
         error: PointsmanError | None = None
