@@ -101,6 +101,9 @@ class Settings(BaseSettings):
     """The ServiceAccount of those pods, in the dataset's namespace; empty for its default one. They get no token."""
     job_pull_secrets: Names = ()
     """The Secrets of the dataset's namespace with which that image is pulled."""
+    job_priority_classes: Names = ()
+    """The PriorityClasses that datasets may name for those pods; empty for none. Pods of a higher one push others out,
+    in every namespace."""
     job_store_shared: bool = False
     """Whether those pods reach the operator's own store by the address that the operator has: a volume that many nodes
     can mount. Datasets with `spec.store` do not need it."""

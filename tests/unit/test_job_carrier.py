@@ -144,7 +144,9 @@ def test_a_pod_may_use_nothing_and_is_told_nothing_secret(room: Room) -> None:
         resources={"limits": {"nvidia.com/gpu": "1"}}, nodeSelector={"pool": "gpu"}, priorityClassName="low",
         tolerations=[{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}], parallelism=2, deadline="2h",
     )  # fmt: skip
-    room.pods = dataclasses.replace(room.pods, service_account="embedder", pull_secrets=("registry",))
+    room.pods = dataclasses.replace(
+        room.pods, service_account="embedder", pull_secrets=("registry",), priority_classes=("low",)
+    )
     with pytest.raises(Enough):
         room.carry_out(looks=1)
     (job,) = room.batch.all()
@@ -167,7 +169,41 @@ def test_a_pod_may_use_nothing_and_is_told_nothing_secret(room: Room) -> None:
     assert "sesame" not in told
     assert "corpus" not in told
     mounted = {volume["name"]: volume for volume in pod["volumes"]}
+    assert mounted["tmp"]["emptyDir"] == {"sizeLimit": "2Gi"}
     assert mounted["endpoint"]["secret"] == {"secretName": "model", "items": [{"key": "token", "path": "key"}]}
+
+
+@pytest.mark.parametrize(
+    ("resources", "limit"),
+    [
+        ({"requests": {"ephemeral-storage": "4Gi"}}, "4Gi"),
+        ({"requests": {"ephemeral-storage": "4Gi"}, "limits": {"ephemeral-storage": "8Gi"}}, "8Gi"),
+        ({"limits": {"memory": "8Gi"}}, "2Gi"),
+    ],
+    ids=["what is set aside", "what may be used", "nothing said"],
+)
+def test_a_pod_fills_no_more_of_a_nodes_disk_than_it_says(
+    tmp_path: Path, resources: dict[str, Any], limit: str
+) -> None:
+    room = Room(tmp_path, resources=resources)
+    with pytest.raises(Enough):
+        room.carry_out(looks=1)
+
+    (job,) = room.batch.all()
+    assert job["spec"]["template"]["spec"]["volumes"][0] == {"name": "tmp", "emptyDir": {"sizeLimit": limit}}
+
+
+def test_a_priority_that_nobody_has_allowed_is_given_to_no_pod(tmp_path: Path) -> None:
+    room = Room(tmp_path, priorityClassName="system-cluster-critical")
+    for allowed, said in (((), "none"), (("low", "batch"), "low, batch")):
+        room.pods = dataclasses.replace(room.pods, priority_classes=allowed)
+        error = room.fails(Terminal)
+        assert error.reason is Reason.INVALID_SPEC
+        assert error.message == (
+            f"work.job.priorityClassName system-cluster-critical is not for datasets to name, allowed: {said}; "
+            "leave it out, or have POINTSMAN_JOB_PRIORITY_CLASSES list it"
+        )
+    assert room.batch.created == []
 
 
 def test_what_a_job_makes_of_a_failure_depends_on_whose_fault_it_is(room: Room) -> None:

@@ -64,7 +64,7 @@ class JobWork(base.Model):
     queue_name: Annotated[str, Field(max_length=63)] = ""
     """The Kueue LocalQueue that admits the Job; where it is left out, nobody is asked."""
     priority_class_name: Annotated[str, Field(max_length=253)] = ""
-    """The PriorityClass of the pods."""
+    """The PriorityClass of the pods: one of those that the operator's settings allow."""
     suspend: bool = False
     """Whether pods are stopped. What is finished stays finished."""
     retries_per_shard: Annotated[int, Field(ge=0, le=100)] = 6

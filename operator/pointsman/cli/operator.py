@@ -191,6 +191,7 @@ def _pods(chosen: settings.Settings) -> Pods:
         image=chosen.job_image,
         service_account=chosen.job_service_account,
         pull_secrets=chosen.job_pull_secrets,
+        priority_classes=chosen.job_priority_classes,
         is_store_shared=chosen.job_store_shared,
         store_claim=chosen.job_store_claim,
     )

@@ -32,6 +32,10 @@ SECRETS = "/var/run/pointsman"
 SHARD = "POINTSMAN_SHARD"
 """The variable that says what a pod is to do."""
 RECIPE, SNAPSHOT = "pointsman.dev/recipe", "pointsman.dev/snapshot"
+SCRATCH = "2Gi"
+"""How much a pod may write to its scratch folder where the spec sets nothing aside: the store needs little of it, and a
+node's disk is everybody's."""
+_DISK = "ephemeral-storage"
 QUEUE = "kueue.x-k8s.io/queue-name"
 
 
@@ -42,6 +46,8 @@ class Pods:
     image: str
     service_account: str = ""
     pull_secrets: tuple[str, ...] = ()
+    priority_classes: tuple[str, ...] = ()
+    """The PriorityClasses that datasets may name."""
     is_store_shared: bool = False
     """Whether pods reach the operator's own store by its address."""
     store_claim: str = ""
@@ -115,7 +121,7 @@ def _rules() -> list[dict[str, Any]]:
 
 def _pod(job: Job, task: Embed, recipe: Recipe, attempt: Attempt, wanted: JobWork, pods: Pods) -> dict[str, Any]:
     assert job.dataset is not None
-    volumes: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {}}]
+    volumes: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {"sizeLimit": _scratch(wanted)}}]
     mounts: list[dict[str, Any]] = [{"name": "tmp", "mountPath": "/tmp"}]
     endpoint = endpoint_of(job.dataset, model_of(job.dataset, task.version, recipe.space))
     if job.dataset.store is not None:
@@ -158,6 +164,12 @@ def _pod(job: Job, task: Embed, recipe: Recipe, attempt: Attempt, wanted: JobWor
         **({"tolerations": [_toleration(each.dump()) for each in wanted.tolerations]} if wanted.tolerations else {}),
         **({"priorityClassName": wanted.priority_class_name} if wanted.priority_class_name else {}),
     }
+
+
+def _scratch(wanted: JobWork) -> str:
+    """Return how much a pod may write to its scratch folder: what the spec says of the node's disk, if it does."""
+    limits, requests = wanted.resources.limits, wanted.resources.requests
+    return limits.get(_DISK) or requests.get(_DISK) or SCRATCH
 
 
 def secrets(job: Job, task: Embed, recipe: Recipe) -> list[str]:

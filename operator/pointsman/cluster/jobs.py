@@ -109,6 +109,7 @@ def _check(job: Job, pods: Pods) -> None:
         raise Terminal(
             Reason.INVALID_SPEC, "work.mode Job needs POINTSMAN_JOB_IMAGE in the operator's settings, as the chart sets"
         )
+    _check_priority(job, pods)
     if job.home:
         return
     if not pods.is_store_shared:
@@ -124,6 +125,19 @@ def _check(job: Job, pods: Pods) -> None:
             Reason.STORE_NOT_SHARED,
             f"the operator's store is opened with {', '.join(kept)}, which may be secret and is given to no pod; "
             "declare the dataset with spec.store",
+        )
+
+
+def _check_priority(job: Job, pods: Pods) -> None:
+    """Raise Terminal(INVALID_SPEC) for a priority that no tenant may give: it would need no right to make pods."""
+    assert job.dataset is not None, "an embedding has its dataset's spec"
+    wanted = job.dataset.work.job.priority_class_name
+    if wanted and wanted not in pods.priority_classes:
+        allowed = ", ".join(pods.priority_classes) or "none"
+        raise Terminal(
+            Reason.INVALID_SPEC,
+            f"work.job.priorityClassName {wanted} is not for datasets to name, allowed: {allowed}; "
+            "leave it out, or have POINTSMAN_JOB_PRIORITY_CLASSES list it",
         )
 
 
