@@ -200,6 +200,13 @@ def test_the_operator_finds_the_gateways_where_the_chart_puts_them() -> None:
     assert "publishNotReadyAddresses" not in service["spec"]
 
 
+def test_the_priorities_of_pods_that_embed_are_those_that_the_values_list() -> None:
+    for given, wanted in (((), ""), (('jobs.priorityClasses=["low","batch"]',), "low,batch")):
+        (operator,) = of(render(*WITH_JOBS, *given), "Deployment", f"{FULLNAME}-operator")
+        environment = {e["name"]: e.get("value") for e in operator["spec"]["template"]["spec"]["containers"][0]["env"]}
+        assert environment["POINTSMAN_JOB_PRIORITY_CLASSES"] == wanted
+
+
 def test_a_gateway_has_the_time_that_draining_takes() -> None:
     (gateway,) = of(render("gateway.drainSeconds=40", "gateway.timeoutSeconds=20"), "Deployment", f"{FULLNAME}-gateway")
     pod = gateway["spec"]["template"]["spec"]

@@ -6,7 +6,7 @@ import pytest
 
 from pointsman import settings
 from pointsman.api.conditions import Reason
-from pointsman.cli.operator import access_of
+from pointsman.cli.operator import access_of, pods_of
 from pointsman.cluster.resources import Identity
 from pointsman.controller import handlers
 from pointsman.errors import Terminal
@@ -55,3 +55,11 @@ def test_watches_are_made_as_the_same_identity_as_all_other_calls(
     assert (found.scheme, found.token) == wanted
     assert (found.server, found.ca_path, found.insecure) == ("https://api:6443", "/ca.crt", False)
     assert (found.certificate_path, found.private_key_path) == ("/tls.crt", "/tls.key")
+
+
+def test_no_priority_may_be_named_but_those_that_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pods_of(settings.load()).priority_classes == ()
+
+    monkeypatch.setenv("POINTSMAN_JOB_PRIORITY_CLASSES", "low, batch")
+
+    assert pods_of(settings.load()).priority_classes == ("low", "batch")

@@ -143,7 +143,7 @@ def _operate(
     here = InProcess(dataclasses.replace(doors(), backend=open_backend), _now)
     # Where no pods may be made, nobody has the right to ask for Jobs.
     batch: Batch = KubeBatch(cluster.call) if chosen.job_image else MemoryBatch()
-    means = Means(batch, cluster, _pods(chosen), Store, _now, fenced)
+    means = Means(batch, cluster, pods_of(chosen), Store, _now, fenced)
     carrier = InPods(Either(workers, here), means, chosen.workers)
     runner = PooledRunner(carrier, _now, lambda key: queue.add(key), chosen.workers)
     databases = Databases(open_backend, access)
@@ -186,7 +186,8 @@ def _operate(
         databases.close()
 
 
-def _pods(chosen: settings.Settings) -> Pods:
+def pods_of(chosen: settings.Settings) -> Pods:
+    """Return what the settings say of the pods that embed."""
     return Pods(
         image=chosen.job_image,
         service_account=chosen.job_service_account,
