@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from pointsman.api.conditions import Reason
 from pointsman.core import keys, rows
 from pointsman.errors import Retryable, Terminal
 from pointsman.store.ledger import Attempt, Ledger, Portion, Run
+from pointsman.store.objects import Objects
 from pointsman.store.root import Store
 
 RUN = Run(snapshot=3, sequence=7, corpus_version=2, base=None, documents=25, per_portion=10, is_whole=True)
@@ -90,6 +92,34 @@ def test_of_two_that_finish_a_portion_the_first_stands(ledger: Ledger) -> None:
     ledger.void(1)
     assert ledger.finished() == {}
     assert len(ledger.keys(1)) == 0
+
+
+def test_what_a_run_has_finished_is_nothing_to_the_next(ledger: Ledger, tmp_path: Path) -> None:
+    first, second = (dataclasses.replace(RUN, id=name) for name in ("a", "b"))
+    silent = Store(str(tmp_path)).dataset("search", "papers").ledger("recipe", 3)
+    ledger.begin(first, None)
+    assert silent.run() == first
+
+    ledger.forget()
+    ledger.begin(second, None)
+    assert silent.finish(2, DONE, some("a"))
+
+    assert ledger.finished() == {}
+    assert ledger.deal(1).left == (0, 1, 2)
+    assert [each.finished() for each in ledger.runs()] == [{}, {2: DONE}, {}]
+
+
+def test_whose_answer_was_lost_has_finished_its_portion_all_the_same(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = Objects.create
+    # The first try was carried out and answered 500, so the second finds its own object in its way.
+    monkeypatch.setattr(Objects, "create", lambda *a: create(*a) and False)
+
+    assert ledger.finish(1, DONE, some("a"))
+
+    assert ledger.finished() == {1: DONE}
+    assert ledger.keys(1).equals(some("a"))
 
 
 def test_spills_are_kept_until_their_portion_is_finished(ledger: Ledger) -> None:

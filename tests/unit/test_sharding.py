@@ -26,8 +26,10 @@ from pointsman.ports import Finished, Identity, Vectors, nobody
 from pointsman.sources.memory import MemorySource
 from pointsman.store.dataset import DatasetStore
 from pointsman.store.ledger import Attempt
+from pointsman.store.objects import Objects
 from pointsman.store.records import EmbeddedSnapshot
 from pointsman.store.root import Store
+from pointsman.store.vectors import VectorTable
 from pointsman.work import progress, shard, sharding
 from pointsman.work.embed import embed
 from pointsman.work.refresh import refresh
@@ -359,6 +361,82 @@ def test_vectors_that_were_cleaned_up_meanwhile_are_embedded_again(dataset: Data
 
     assert len(model.asked) == 3
     assert record.documents == 100
+
+
+def test_a_process_that_nobody_reached_harms_no_run_that_was_begun_anew(dataset: DatasetStore) -> None:
+    fill(dataset, *papers(100))
+    sharding.begin(dataset, RECIPE, 1, 4)
+    attempt = dataset.ledger(RECIPE.key, 1).deal(1)
+    anew: list[Attempt] = []
+
+    class Silent(Hashing):
+        def embed(self, texts: Sequence[str], finished: Finished = nobody) -> Vectors:
+            if not anew and list(texts) != list(drift.PROBES):
+                sharding.abandon(dataset, RECIPE)
+                anew.append(deal(dataset, 1))
+            return super().embed(texts, finished)
+
+    run_shard(dataset, attempt, 0, silent := Silent())
+
+    assert (len(attempt.left), len(anew[0].left)) == (7, 4)
+    assert silent.asked
+    with pytest.raises(Retryable, match="0 portions are finished, wanted 4"):
+        sharding.finish(dataset, "v7", RECIPE, 1, lambda: AT)
+    run_shard(dataset, anew[0], 0, Hashing())
+    record = sharding.finish(dataset, "v7", RECIPE, 1, lambda: AT)
+    assert (record.documents, record.rows) == (100, 200)
+    assert dataset.runs() == []
+
+
+def test_a_snapshot_that_was_embedded_meanwhile_is_not_what_the_rows_follow(dataset: DatasetStore) -> None:
+    fill(dataset, *papers(100))
+    alone(dataset, Hashing())
+    fill(dataset, *papers(90, 10))
+    fill(dataset, *papers(91, 10))
+    attempt = deal(dataset, 1, snapshot=3)
+    run_shard(dataset, attempt, 0, Hashing(), snapshot=3)
+    alone(dataset, Hashing(), snapshot=2)
+
+    record = sharding.finish(dataset, "v7", RECIPE, 3, lambda: AT)
+
+    assert record.documents == 91
+    assert {document for document, _, _ in texts(dataset, record)} == {str(n) for n in range(10, 101)}
+
+
+def test_a_shard_whose_answers_are_lost_keeps_what_it_has_made(
+    dataset: DatasetStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(dataset, *papers(100))
+    attempt, create = deal(dataset, 1), Objects.create
+    with monkeypatch.context() as patched:
+        patched.setattr(Objects, "create", lambda *a: create(*a) and False)
+        run_shard(dataset, attempt, 0, Hashing())
+
+    record = sharding.finish(dataset, "v7", RECIPE, 1, lambda: AT)
+
+    assert record.documents == 100
+
+
+def test_killed_before_doubles_are_dropped_they_are_dropped_by_the_next(
+    dataset: DatasetStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(dataset, *({"id": str(n), "text": "the same"} for n in range(100)))
+    attempt = deal(dataset, 4)
+    for number in range(attempt.shards):
+        run_shard(dataset, attempt, number, Hashing())
+
+    def killed(_: Any) -> int:
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(VectorTable, "keep_first", killed)
+        sharding.finish(dataset, "v7", RECIPE, 1, lambda: AT)
+    vectors = dataset.vectors(SPACE.document_side, DIMENSIONS)
+    assert vectors.rows() > 1
+
+    sharding.finish(dataset, "v7", RECIPE, 1, lambda: AT)
+
+    assert vectors.rows() == 1
 
 
 def test_a_snapshot_without_documents_needs_no_shard(dataset: DatasetStore) -> None:

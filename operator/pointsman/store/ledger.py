@@ -1,9 +1,11 @@
 """What is finished of a snapshot that several processes embed, each on its own and killed at any time?
 
-A run is divided into portions of documents, once and for ever. Whatever is finished is put only if absent: vectors as
-they come, as spills; then, for each portion, one record that names the files with its rows and its vectors. No table
-knows of these files until one commit takes in all of them, so the ledger is all that keeps them from being lost, or
-from lying about for ever.
+A run is divided into portions of documents, once and for ever. A snapshot may come to be divided anew, as another run,
+while a process that nobody reaches still works on the one before: so whatever is of a run lies in a folder of its own,
+and nothing that is finished of one run is taken for a portion of another. Whatever is finished is put only if absent:
+vectors as they come, as spills; then, for each portion, one record that names the files with its rows and its vectors.
+No table knows of these files until one commit takes in all of them, so the ledger is all that keeps them from being
+lost, or from lying about for ever.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import dataclasses
 import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,6 +30,8 @@ from pointsman.store.remembered import Remembered
 from pointsman.store.tables import Offsets, Part
 
 _PORTION = re.compile(r"([0-9]{6})\.json")
+
+_FOLDER = "run-"
 
 T = TypeVar("T")
 
@@ -46,6 +50,8 @@ class Run:
     per_portion: int
     is_whole: bool
     """Whether those are all documents; where they are not, the positions of each portion's are beside this record."""
+    id: str = ""
+    """Tells it from every other run of the snapshot; empty in a ledger of a release whose runs had none."""
 
     @property
     def portions(self) -> int:
@@ -79,29 +85,53 @@ class Portion:
     vectors: tuple[Part, ...]
     model: str
     revision: str
+    keys: str = field(default="", compare=False)
+    """The name of the object with the keys that were embedded: each process that finishes it has one of its own."""
 
 
 class Ledger:
-    """The ledger of one run."""
+    """The ledger of one snapshot: of the run that was under way when it was last asked for one."""
 
-    def __init__(self, objects: Objects, remembered: Remembered, root: str) -> None:
-        self._objects, self._remembered, self._root = objects, remembered, root
+    def __init__(self, objects: Objects, remembered: Remembered, root: str, run: str | None = None) -> None:
+        self._objects, self._remembered, self._root, self._id = objects, remembered, root, run
+
+    @property
+    def _own(self) -> str:
+        """The folder of the run."""
+        if self._id is None:
+            self.run()
+        return f"{self._root}/{_FOLDER}{self._id}" if self._id else self._root
 
     def run(self) -> Run | None:
-        """Return how the run is divided, or None where it has not begun."""
-        value = self._read("run.json")
-        return None if value is None else self._made(Run, "run.json", value)
+        """Return how the run is divided, or None where it has not begun. All that is asked after is of this run."""
+        content = self._objects.get(f"{self._root}/run.json")
+        if content is None:
+            self._id = None
+            return None
+        with records.reading(f"{self._root}/run.json"):
+            value = dict(orjson.loads(content))
+        run = self._made(Run, "run.json", value)
+        self._id = run.id
+        return run
+
+    def runs(self) -> list[Ledger]:
+        """Return the ledgers of all runs of which anything is there: one that was given up may have gone on."""
+        found = [name for name in self._objects.folders(self._root) if name.startswith(_FOLDER)]
+        ids = ["", *(name.removeprefix(_FOLDER) for name in found)]
+        return [Ledger(self._objects, self._remembered, self._root, name) for name in ids]
 
     def begin(self, run: Run, offsets: Offsets | None) -> Run:
         """Divide the run unless it is divided, and return how it is.
 
         `offsets` are the positions of its documents in the corpus, ascending; None where it has all of them.
         """
+        self._id = run.id
         for portion in range(0 if offsets is None else run.portions):
             # Each apart: no shard has to read those of all others.
             part = offsets[portion * run.per_portion :][: run.per_portion] if offsets is not None else None
-            self._objects.create(f"{self._root}/offsets/{portion:06d}", np.asarray(part, dtype="<i8").tobytes())
-        self._put("run.json", dataclasses.asdict(run))
+            self._objects.create(f"{self._own}/offsets/{portion:06d}", np.asarray(part, dtype="<i8").tobytes())
+        content = orjson.dumps({"format": records.FORMAT, **dataclasses.asdict(run)}, option=orjson.OPT_SORT_KEYS)
+        self._objects.create(f"{self._root}/run.json", content)
         return self.run() or run
 
     def offsets(self, run: Run, portion: int) -> Offsets:
@@ -109,7 +139,7 @@ class Ledger:
         first = portion * run.per_portion
         if run.is_whole:
             return np.arange(first, min(first + run.per_portion, run.documents), dtype=np.int64)
-        content = self._objects.get(f"{self._root}/offsets/{portion:06d}")
+        content = self._objects.get(f"{self._own}/offsets/{portion:06d}")
         if content is None:
             raise self._forgotten()
         return np.frombuffer(content, dtype="<i8").astype(np.int64)
@@ -117,7 +147,7 @@ class Ledger:
     def attempt(self, number: int | None = None) -> Attempt | None:
         """Return an attempt, or the newest one; None where there is none."""
         if number is None:
-            names = self._objects.files(f"{self._root}/attempts")
+            names = self._objects.files(f"{self._own}/attempts")
             number = max((int(name.removesuffix(".json")) for name in names), default=0)
         value = self._read(f"attempts/{number:06d}.json") if number else None
         return None if value is None else self._made(Attempt, f"attempts/{number:06d}.json", value)
@@ -139,7 +169,7 @@ class Ledger:
 
     def is_closed(self, number: int) -> bool:
         """Return whether an attempt is over."""
-        return self._objects.has(f"{self._root}/closed/{number:06d}.json")
+        return self._objects.has(f"{self._own}/closed/{number:06d}.json")
 
     def finished(self) -> Mapping[int, Portion]:
         """Return the finished portions, by number."""
@@ -148,49 +178,70 @@ class Ledger:
             with records.reading(where):
                 return self._made(Portion, where, orjson.loads(content))
 
-        found = self._remembered.below(f"{self._root}/portions", _PORTION, decode)
+        found = self._remembered.below(f"{self._own}/portions", _PORTION, decode)
         return {int(name.removesuffix(".json")): portion for name, portion in found.items()}
 
     def is_finished(self, number: int) -> bool:
         """Return whether a portion is finished."""
-        return self._objects.has(f"{self._root}/portions/{number:06d}.json")
+        return self._objects.has(f"{self._own}/portions/{number:06d}.json")
 
     def finish(self, number: int, portion: Portion, content_keys: pa.Array) -> bool:
         """Finish a portion that has embedded these keys; return whether nobody else had."""
         # The keys first: a record has all that it stands for.
-        self._objects.create(f"{self._root}/keys/{number:06d}", keys.words(content_keys).tobytes())
-        if not self._put(f"portions/{number:06d}.json", dataclasses.asdict(portion)):
-            return False
-        self._objects.delete_tree(f"{self._root}/spills/{number:06d}")
+        own = f"{number:06d}-{uuid.uuid4().hex}"
+        self._objects.create(f"{self._own}/keys/{own}", keys.words(content_keys).tobytes())
+        if not self._put(f"portions/{number:06d}.json", dataclasses.asdict(dataclasses.replace(portion, keys=own))):
+            there = self._portion(number)
+            # Where the answer was lost, it is one's own record that stands in the way when it is put again.
+            if there is None or there.keys != own:
+                self._objects.delete(f"{self._own}/keys/{own}")
+                return False
+        self._objects.delete_tree(f"{self._own}/spills/{number:06d}")
         return True
 
     def void(self, number: int) -> None:
         """Take back that a portion is finished: what its record names is gone."""
-        self._objects.delete(f"{self._root}/portions/{number:06d}.json")
-        self._objects.delete(f"{self._root}/keys/{number:06d}")
+        portion = self._portion(number)
+        self._objects.delete(f"{self._own}/portions/{number:06d}.json")
+        if portion is not None:
+            self._objects.delete(f"{self._own}/keys/{portion.keys or f'{number:06d}'}")
 
-    def keys(self, number: int) -> pa.Array:
-        """Return the keys that a finished portion has embedded."""
-        content = self._objects.get(f"{self._root}/keys/{number:06d}") or b""
+    def keys(self, number: int, portion: Portion | None = None) -> pa.Array:
+        """Return the keys that a finished portion has embedded; its record, where it is at hand, is not read again."""
+        portion = portion or self._portion(number)
+        named = "" if portion is None else portion.keys or f"{number:06d}"
+        content = (self._objects.get(f"{self._own}/keys/{named}") if named else None) or b""
         return pa.FixedSizeBinaryArray.from_buffers(rows.KEY, len(content) // 16, [None, pa.py_buffer(content)])
+
+    def doubt(self) -> None:
+        """Write down that vectors which are about to be taken in may be in the table twice."""
+        self._put("doubt.json", {})
+
+    def is_in_doubt(self) -> bool:
+        """Return whether vectors may be in the table twice."""
+        return self._objects.has(f"{self._own}/doubt.json")
+
+    def settle(self) -> None:
+        """Write down that each vector is in the table once."""
+        self._objects.delete(f"{self._own}/doubt.json")
 
     def spill(self, number: int, batch: pa.RecordBatch) -> None:
         """Keep finished vectors of a portion, as `rows.vectors`, until it is finished."""
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, batch.schema) as writer:
             writer.write_batch(batch)
-        self._objects.create(f"{self._root}/spills/{number:06d}/{uuid.uuid4().hex}", sink.getvalue().to_pybytes())
+        self._objects.create(f"{self._own}/spills/{number:06d}/{uuid.uuid4().hex}", sink.getvalue().to_pybytes())
 
     def spills(self, number: int) -> Iterator[pa.RecordBatch]:
         """Yield what is kept of a portion that is not finished."""
-        for name in self._objects.files(f"{self._root}/spills/{number:06d}"):
-            content = self._objects.get(f"{self._root}/spills/{number:06d}/{name}")
+        for name in self._objects.files(f"{self._own}/spills/{number:06d}"):
+            content = self._objects.get(f"{self._own}/spills/{number:06d}/{name}")
             if content is not None:
                 yield from pa.ipc.open_stream(content)
 
     def spilled(self) -> list[int]:
         """Return the portions of which vectors are kept."""
-        return [int(name) for name in self._objects.folders(f"{self._root}/spills")]
+        return [int(name) for name in self._objects.folders(f"{self._own}/spills")]
 
     def fail(self, attempt: int, shard: int, error: PointsmanError) -> None:
         """Say why a shard gave up."""
@@ -200,7 +251,7 @@ class Ledger:
     def failures(self, attempt: int) -> Sequence[PointsmanError]:
         """Return why shards of an attempt gave up: first what only an edit can mend."""
         found: list[PointsmanError] = []
-        for name in self._objects.files(f"{self._root}/failures/{attempt:06d}"):
+        for name in self._objects.files(f"{self._own}/failures/{attempt:06d}"):
             value = self._read(f"failures/{attempt:06d}/{name}")
             if value is not None:
                 kind = Terminal if value["terminal"] else Retryable
@@ -209,21 +260,26 @@ class Ledger:
 
     def forget(self) -> None:
         """Remove the ledger: how the run is divided last, so that one who is interrupted is sent again."""
-        for part in ("offsets", "spills", "keys", "failures", "closed", "attempts", "portions"):
+        for part in self._objects.folders(self._root):
             self._objects.delete_tree(f"{self._root}/{part}")
         self._objects.delete(f"{self._root}/run.json")
         self._objects.delete_tree(self._root)
 
     def _read(self, name: str) -> dict[str, Any] | None:
-        content = self._objects.get(f"{self._root}/{name}")
+        content = self._objects.get(f"{self._own}/{name}")
         if content is None:
             return None
-        with records.reading(f"{self._root}/{name}"):
+        with records.reading(f"{self._own}/{name}"):
             return dict(orjson.loads(content))
 
     def _put(self, name: str, value: Mapping[str, Any]) -> bool:
         content = orjson.dumps({"format": records.FORMAT, **value}, option=orjson.OPT_SORT_KEYS)
-        return self._objects.create(f"{self._root}/{name}", content)
+        return self._objects.create(f"{self._own}/{name}", content)
+
+    def _portion(self, number: int) -> Portion | None:
+        name = f"portions/{number:06d}.json"
+        value = self._read(name)
+        return None if value is None else self._made(Portion, name, value)
 
     def _made(self, kind: type[T], where: str, value: Mapping[str, Any]) -> T:
         records.require_format(value, where)

@@ -7,6 +7,7 @@ finished for a run that nobody wants any more is taken in all the same: it was p
 from __future__ import annotations
 
 import dataclasses
+import uuid
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 
@@ -14,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from pointsman.api.conditions import Reason
-from pointsman.core import keys
+from pointsman.core import changes, keys
 from pointsman.core.recipes import Recipe
 from pointsman.errors import Retryable, Terminal
 from pointsman.ports import Identity
@@ -64,6 +65,7 @@ def begin(dataset: DatasetStore, recipe: Recipe, number: int, shards: int) -> Ru
         documents=documents,
         per_portion=_per_portion(dataset, recipe, snapshot, sample, documents, shards),
         is_whole=offsets is None,
+        id=uuid.uuid4().hex,
     )
     return ledger.begin(run, offsets)
 
@@ -81,20 +83,22 @@ def finish(
         ledger.forget()
         return done
     run, finished, snapshot = ledger.run(), ledger.finished(), _snapshot(dataset, number)
-    if run is None or len(finished) < run.portions:
+    if run is None or finished.keys() != set(range(run.portions)):
         wanted = "all of them" if run is None else f"{run.portions:,}"
         raise Retryable(Reason.WORK_LOST, f"{len(finished):,} portions are finished, wanted {wanted}; going on")
     before = None if run.base is None else dataset.embedded_at(recipe.key, run.base)
-    if run.base is not None and before is None:
+    old = None if run.base is None else dataset.snapshot(run.base)
+    if run.base is not None and (before is None or old is None):
         abandon(dataset, recipe)
         raise Retryable(Reason.WORK_LOST, f"snapshot {run.base} was cleaned up meanwhile; dividing {number} anew")
     _take_in(dataset, recipe, ledger, finished)
     chunks, parts = dataset.chunks(recipe.key), [part for n in sorted(finished) for part in finished[n].chunks]
     _require(ledger, {n: portion.chunks for n, portion in finished.items()}, chunks.files())
-    old = None if before is None else dataset.snapshot(before.snapshot)
     gone = pa.array([], pa.string())
     if old is not None:
-        difference = embed.difference_of(dataset, recipe, snapshot)[1]
+        # From what the run was divided by: since then a nearer snapshot may have been embedded.
+        earlier, later = (dataset.corpus.keys(each.corpus_version) for each in (old, snapshot))
+        difference = changes.documents(earlier, later)
         gone = pa.concat_arrays([difference.deleted, difference.edited])
     written = chunks.write_by(None if before is None else before.chunks_version, gone, parts)
     named = next((portion for portion in finished.values() if portion.model), None)
@@ -146,8 +150,8 @@ def clean(dataset: DatasetStore, recipes: Collection[str]) -> None:
 
 
 def _end(dataset: DatasetStore, recipe: Recipe, number: int) -> None:
-    ledger = dataset.ledger(recipe.key, number)
-    if dataset.embedded_at(recipe.key, number) is None:
+    whole = dataset.ledger(recipe.key, number)
+    for ledger in whole.runs() if dataset.embedded_at(recipe.key, number) is None else ():
         finished = ledger.finished()
         _take_in(dataset, recipe, ledger, finished)
         vectors = dataset.vectors(recipe.space.document_side, recipe.space.dimensions)
@@ -156,7 +160,7 @@ def _end(dataset: DatasetStore, recipe: Recipe, number: int) -> None:
                 vectors.append(batch)
         dataset.chunks(recipe.key).discard([part for portion in finished.values() for part in portion.chunks])
         vectors.discard([part for portion in finished.values() for part in portion.vectors])
-    ledger.forget()
+    whole.forget()
 
 
 def _take_in(dataset: DatasetStore, recipe: Recipe, ledger: Ledger, finished: Mapping[int, Portion]) -> None:
@@ -167,19 +171,22 @@ def _take_in(dataset: DatasetStore, recipe: Recipe, ledger: Ledger, finished: Ma
     is_once = True
     for number, portion in sorted(finished.items()):
         if portion.vectors:
-            found = ledger.keys(number)
+            found = ledger.keys(number, portion)
             missing = vectors.missing(found)
             if len(missing):
                 is_once &= len(missing) == len(found)
                 wanted[number] = portion.vectors
                 new.append(found)
-    if not wanted:
-        return
-    there = vectors.files()
-    is_there = {number: tables.files(parts) <= there for number, parts in wanted.items()}
-    vectors.take_in([part for number, parts in wanted.items() if is_there[number] for part in parts])
-    if not is_once or keys.any_repeated(new):
+    there = vectors.files() if wanted else set()
+    if wanted:
+        if not is_once or keys.any_repeated(new):
+            # Known before, as afterwards nothing tells: whoever is killed in between finds all keys stored.
+            ledger.doubt()
+        is_there = {number: tables.files(parts) <= there for number, parts in wanted.items()}
+        vectors.take_in([part for number, parts in wanted.items() if is_there[number] for part in parts])
+    if ledger.is_in_doubt():
         vectors.keep_first()
+        ledger.settle()
     _require(ledger, wanted, there)
 
 
