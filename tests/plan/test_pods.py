@@ -66,6 +66,24 @@ CASES: dict[str, tuple[Dataset, list[str]]] = {
         two(**PODS_AT_WORK, embedded={b.V7.key: b.embedded(11), b.V8.key: b.embedded(11)}),
         ["Embed v7@12"],
     ),
+    "of two versions of one recipe one is embedded": (
+        two(
+            **PODS_AT_WORK,
+            spec=b.dataset_spec("v7", "v8", "v9", work=JOB),
+            pins={**b.PINS, "v9": b.V8},
+            recipes={**b.PINS, "v9": b.V8},
+        ),
+        [],
+    ),
+    "of two versions of one recipe the other is tried where one has failed": (
+        two(
+            work=(refused(12),),
+            spec=b.dataset_spec("v7", "v8", "v9", work=JOB),
+            pins={**b.PINS, "v9": b.V8},
+            recipes={**b.PINS, "v9": b.V8},
+        ),
+        ["Embed v9@12"],
+    ),
     "while the source is read nothing else begins": (
         two(jobs=(job(),), work=(under_way(), b.running(b.refresh()))),
         [],

@@ -59,7 +59,8 @@ def _next_task(seen: Dataset, now: datetime) -> DatasetTask | None:
         return None
     is_ending = embedding.is_ending(seen, now)
     may = (task for task in _tasks(seen, now) if not (running and isinstance(task, Clean)))
-    may = (task for task in may if not (is_ending and isinstance(task, Embed)))
+    busy = embedding.recipes_under_way(seen)
+    may = (task for task in may if not (isinstance(task, Embed) and (is_ending or task.recipe in busy)))
     return next((task for task in may if task.subject not in running and _may_start(task, seen, now)), None)
 
 

@@ -44,6 +44,11 @@ def embeds(seen: Dataset) -> Iterator[Embed]:
                 yield Embed(seen.key, name, recipe.key, number)
 
 
+def recipes_under_way(seen: Dataset) -> set[str]:
+    """Return the recipes that are being embedded: versions of one recipe are one embedding, whichever it is for."""
+    return {w.task.recipe for w in seen.work if w.phase is Phase.RUNNING and isinstance(w.task, Embed)}
+
+
 def has(seen: Dataset, recipe: str, number: int) -> bool:
     """Return whether a snapshot is embedded by a recipe."""
     return any(record.snapshot == number for record in seen.embedded.get(recipe, ()))
