@@ -8,7 +8,10 @@ import pytest
 from tests.crash import stories
 from tests.crash.stage import NAMESPACE, Stage, Tripwire, settle, told
 
+from pointsman.api.conditions import Reason
 from pointsman.cluster.resources import DATASET, DEPLOYMENT
+from pointsman.errors import Retryable
+from pointsman.store.dataset import DatasetStore
 from pointsman.store.root import Store
 
 
@@ -127,3 +130,21 @@ def test_a_deployment_is_deleted_without_its_bucket(stage: Stage) -> None:
 
     assert stage.cluster.get(DEPLOYMENT, NAMESPACE, "papers") is None
     assert stage.cluster.config_map(NAMESPACE, "papers-serving") is None
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_the_way_back_needs_no_bucket_that_answers(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, is_restarted: bool
+) -> None:
+    here = told(stage, *IN_A_BUCKET_AND_MIGRATED)
+
+    def away(_: DatasetStore) -> Any:
+        raise Retryable(Reason.STORE_UNREACHABLE, "the bucket does not answer")
+
+    monkeypatch.setattr(DatasetStore, "pins", away)
+    stories.serve("v7")(stage)
+    done = settle(stage, Tripwire(), None if is_restarted else here)
+
+    assert served(stage) == "v7"
+    assert "StartWork" not in done
+    assert "the bucket does not answer" in condition(stage, "Ready")["message"]
