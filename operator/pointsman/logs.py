@@ -213,7 +213,7 @@ _CONTENT_KEYS = frozenset(
 _SECRET_TEXTS = (
     (re.compile(r"(?<=://)[^/\s@]+@"), f"{REDACTED}@"),
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}"), rf"\1 {REDACTED}"),
-    (re.compile(r"(?i)\b([\w-]*(?:password|passwd|api[-_]?key|secret[-_\w]*|token|signature))(\"?'?\s*[=:]\s*\"?'?)[^\s&,;\"']+"),
+    (re.compile(r"(?i)\b(?!SecretNot\w+:)([\w-]*(?:password|passwd|api[-_]?key|secret[-_\w]*|token|signature))(\"?'?\s*[=:]\s*\"?'?)[^\s&,;\"']+"),
      rf"\1\2{REDACTED}"),
     (re.compile(r"\bsk-[\w-]{16,}"), REDACTED),
     (re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"), REDACTED),
