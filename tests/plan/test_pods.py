@@ -11,7 +11,7 @@ from tests.plan import builders as b
 
 from pointsman.api import dataset as api
 from pointsman.api.conditions import ConditionType, Reason, get
-from pointsman.plan import actions, dataset
+from pointsman.plan import actions, dataset, embedding
 from pointsman.plan.observed import Dataset, PodJob
 from pointsman.plan.tasks import Clean, Failure, Phase, Wait, Work
 
@@ -204,3 +204,12 @@ def test_a_clean_up_begins_once_no_pod_is_at_work() -> None:
     )
     (action,) = dataset.plan(seen, b.NOW).actions
     assert isinstance(action, actions.StartWork) and isinstance(action.task, Clean)
+
+
+def test_the_progress_of_a_recipe_is_that_of_all_its_versions() -> None:
+    work = (b.running(b.embed("v8", 12, b.V8), done=3, total=4000),)
+
+    assert embedding.progress(work, "v8", None) == "3 of 4,000 texts"
+    assert embedding.progress(work, "v9", b.V8) == "3 of 4,000 texts"
+    assert embedding.progress(work, "v7", b.V7) == ""
+    assert embedding.progress(work, "v9", None) == ""

@@ -33,8 +33,8 @@ from pointsman.core import chunking
 from pointsman.core.recipes import Recipe, digest
 from pointsman.embedders import registry as embedders
 from pointsman.errors import PointsmanError, Terminal
+from pointsman.plan import embedding, observed, words
 from pointsman.plan import facts as plan_facts
-from pointsman.plan import observed, words
 from pointsman.plan.facts import Facts, Index, IndexRecord
 from pointsman.plan.observed import Physical, Presence, Problem
 from pointsman.plan.tasks import Check, Embed, IndexTask, Key, Phase, Refresh, Work
@@ -253,7 +253,7 @@ def _view(
         pins=held.pins,
         snapshots=held.snapshots,
         embedded=held.embedded,
-        progress=next((f"{w.done:,} of {w.total:,} texts" for w in work if _embeds(w, version) and w.total), ""),
+        progress=embedding.progress(work, version, held.pins.get(version)),
         stalled=stalled,
         problem=problem,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
 from pointsman.core.recipes import Recipe
@@ -95,3 +95,10 @@ def of(seen: Dataset, recipe: Recipe) -> Work | None:
     """Return the embedding of a recipe that is under way: of several, each has its own progress."""
     found = (work for work in seen.work if work.phase is Phase.RUNNING and isinstance(work.task, Embed))
     return next((work for work in found if isinstance(work.task, Embed) and work.task.recipe == recipe.key), None)
+
+
+def progress(work: Sequence[Work], version: str, recipe: Recipe | None) -> str:
+    """Return how far the embedding of a version has come, also in the name of another of its recipe, as a clause."""
+    embeds = ((w, w.task) for w in work if isinstance(w.task, Embed) and w.total)
+    found = (w for w, task in embeds if task.version == version or (recipe is not None and task.recipe == recipe.key))
+    return next((f"{w.done:,} of {w.total:,} texts" for w in found), "")
