@@ -284,7 +284,7 @@ def look_back(story: Story, here: stage.Stage, log: Path, report: Mapping[str, A
         f"{summary['mispaired_queries']} queries answered by another model's index",
     )
     story.say("moves of a session against the direction", f"{summary['session_flaps']}")
-    story.say("rollback in mid-canary, edit to last answer of v10", f"{summary['rollback_under_load_seconds']:.3f} s")
+    story.say("rollback in mid-canary, to the last by v10", f"{summary['rollback_under_load_seconds']:.3f} s")
 
 
 def check(summary: dict[str, Any]) -> None:
