@@ -113,14 +113,7 @@ class Kube:
                     "default", label_selector="kubernetes.io/service-name=kubernetes", _request_timeout=TIMEOUT
                 )
             )
-            slices = [] if found is None else found.items
-            return [
-                (address, port.port)
-                for each in slices
-                for port in each.ports or ()
-                for endpoint in each.endpoints or ()
-                for address in endpoint.addresses
-            ]
+            return [] if found is None else kube_objects.endpoints(found.items)
         return []
 
     def gateways(self, namespace: str, service: str) -> Sequence[tuple[str, bool]]:
@@ -130,16 +123,7 @@ class Kube:
             slices = self._discovery.list_namespaced_endpoint_slice(
                 namespace, label_selector=label, _request_timeout=TIMEOUT
             ).items
-        return [
-            (f"http://[{address}]:{port.port}" if ":" in address else f"http://{address}:{port.port}", is_ready)
-            for each in slices
-            for port in each.ports or ()
-            if port.name == "admin"
-            for endpoint in each.endpoints or ()
-            for is_ready in [endpoint.conditions is None or endpoint.conditions.ready is not False]
-            # They are interchangeable, and a pod of two families would be two gateways, one of which may be silent.
-            for address in endpoint.addresses[:1]
-        ]
+        return kube_objects.gateways(slices)
 
     def identity(self) -> Identity:
         """Return who we are, with a token that holds now: it may have to be fetched or read again."""

@@ -32,6 +32,33 @@ def is_ours(meta: Any) -> bool:
     return is_labelled or any(ref.api_version.startswith(f"{base.GROUP}/") for ref in meta.owner_references or ())
 
 
+def endpoints(slices: Iterable[Any]) -> list[tuple[str, int]]:
+    """Return the addresses and ports that EndpointSlices, as the client has them, name."""
+    return [(address, port.port) for port, endpoint in _places(slices) for address in endpoint.addresses]
+
+
+def gateways(slices: Iterable[Any]) -> list[tuple[str, bool]]:
+    """Return the URL of the port `admin` of every pod that EndpointSlices name, and whether queries are sent to it."""
+    return [
+        (
+            f"http://[{address}]:{port.port}" if ":" in address else f"http://{address}:{port.port}",
+            endpoint.conditions is None or endpoint.conditions.ready is not False,
+        )
+        for port, endpoint in _places(slices)
+        if port.name == "admin"
+        # They are interchangeable, and a pod of two families would be two gateways, one of which may be silent.
+        for address in endpoint.addresses[:1]
+    ]
+
+
+def _places(slices: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield each port of EndpointSlices with each endpoint behind it."""
+    for each in slices:
+        for port in each.ports or ():
+            for endpoint in each.endpoints or ():
+                yield port, endpoint
+
+
 def token_review(token: str, audiences: Sequence[str]) -> dict[str, Any]:
     """Return the question whose token it is, where it is meant for one of the audiences; without any, for the cluster.
 
