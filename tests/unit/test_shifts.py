@@ -27,7 +27,18 @@ def started(rng: np.random.Generator, sessions: int = 2000) -> Watch:
 
 @pytest.mark.parametrize(
     ("cosine", "number"),
-    [(-1.0, 0), (-1.00001, 0), (0.0, 128), (0.0077, 128), (0.0079, 129), (1.0, 255), (1.00001, 255)],
+    [
+        (-1.1, 0),
+        (-1.00001, 0),
+        (-1.0, 0),
+        (0.0, 128),
+        (0.0077, 128),
+        (0.0079, 129),
+        (0.999, 255),
+        (1.0, 255),
+        (1.00001, 255),
+        (1.1, 255),
+    ],
 )
 def test_a_cosine_falls_into_one_of_256_bins(cosine: float, number: int) -> None:
     assert shifts.score_bin(cosine) == number

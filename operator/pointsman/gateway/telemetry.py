@@ -13,11 +13,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from pointsman.core import latencies
+from pointsman.core import latencies, shifts
 from pointsman.gateway.days import Days
 
-BINS: Final = 256
-"""Of a cosine over [-1, 1]."""
 KEPT_MINUTES: Final = 10
 """Whole minutes that are reported beside the current one."""
 MOST_SESSIONS: Final = 100_000
@@ -25,11 +23,6 @@ MOST_SESSIONS: Final = 100_000
 
 Clock = Callable[[], float]
 """Seconds since 1970."""
-
-
-def score_bin(cosine: float) -> int:
-    """Return the bin of a cosine: 0 begins at -1, the last one, 255, ends with 1."""
-    return min(BINS - 1, max(0, int((cosine + 1) / 2 * BINS)))
 
 
 def iso(seconds: float) -> str:
@@ -59,7 +52,7 @@ class Minute:
     latency: Counter[int] = field(default_factory=Counter)
     """Of the answered ones, by `latencies.bucket`."""
     scores: Counter[int] = field(default_factory=Counter)
-    """Of the best hit of each text query, by `score_bin`."""
+    """Of the best hit of each text query, by `shifts.score_bin`."""
 
 
 @dataclass(slots=True)
@@ -120,17 +113,19 @@ class Ledger:
         minute = self._minute(index, is_shadow)
         minute.queries += 1
         minute.empty += is_empty
-        minute.latency[latencies.bucket(seconds)] += 1
+        took = latencies.bucket(seconds)
+        minute.latency[took] += 1
         if top is not None:
-            minute.scores[score_bin(top)] += 1
+            score = shifts.score_bin(top)
+            minute.scores[score] += 1
             if asker and not is_shadow:
-                self._days.count(index, asker, score_bin(top))
+                self._days.count(index, asker, score)
         if not is_shadow:
             self.answered[index] += is_proof
             totals = self._totals(index)
             totals.queries += 1
             totals.empty += is_empty
-            self.latency.setdefault(index, Counter())[latencies.bucket(seconds)] += 1
+            self.latency.setdefault(index, Counter())[took] += 1
 
     def fail(self, index: str, is_shadow: bool = False) -> None:
         """Count a query that the index's model or database failed."""

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-import pytest
 from tests.unit.gateway import stage
 from tests.unit.gateway.stage import entry, fill, space
 
-from pointsman.gateway import telemetry
 from pointsman.gateway.telemetry import Ledger
 
 SMALL, LARGE = space(64), space(128)
@@ -84,11 +82,6 @@ def test_a_session_counts_once_a_day_up_to_the_bound() -> None:
     clock.now += 86_400
 
     assert (today, ledger.sessions) == (2, 0)
-
-
-@pytest.mark.parametrize(("cosine", "number"), [(-1.0, 0), (-1.1, 0), (0.0, 128), (0.999, 255), (1.0, 255), (1.1, 255)])
-def test_a_cosine_has_one_of_256_bins(cosine: float, number: int) -> None:
-    assert telemetry.score_bin(cosine) == number
 
 
 def test_counts_are_exact_however_many_ask_at_once() -> None:
