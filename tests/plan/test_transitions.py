@@ -539,6 +539,39 @@ def test_an_abort_goes_to_the_last_good_index() -> None:
     assert model.weights == {"v7": 100}
 
 
+@pytest.mark.parametrize("how", ["a person", "a gate"])
+def test_what_is_refused_in_its_burn_in_goes_back_to_nothing_that_a_person_keeps_off(how: str) -> None:
+    model = phase("during the burn-in")
+    model.decide("Abort", version="v7")
+    model.settle()
+    state, rollback, message = b.said(model.status, ConditionType.ROLLBACK_READY)
+    assert (state, rollback) == ("False", Reason.TARGET_ABORTED), message
+
+    if how == "a person":
+        model.decide("Reject", answers="evaluation")
+    else:
+        model.errors["v8"] = 0.5
+        model.live(13 * MINUTE)
+    model.settle()
+
+    assert model.weights == {"v8": 100}
+    kind, why, message = goal(model)
+    assert (kind, why) == (
+        ConditionType.READY,
+        Reason.REJECTED_BY_A_PERSON if how == "a person" else Reason.GATE_FAILED,
+    )
+    assert "change spec.version" in message
+    # However long: what is refused is not proven by time.
+    model.wait(20 * b.HOUR)
+    model.settle()
+    assert model.facts.burn_in is not None
+
+    withdrawn = next(name for name, found in model.approvals.items() if found.spec.decision == "Abort")
+    del model.approvals[withdrawn]
+    model.settle()
+    assert model.weights == {"v7": 100}
+
+
 @pytest.mark.parametrize("name", BUILT)
 def test_a_person_who_rejects_takes_all_queries_back_and_the_version_stays_out(name: str) -> None:
     model = phase(name)

@@ -20,24 +20,33 @@ def watched(seen: Deployment, facts: Facts, now: datetime) -> Facts:
     burn_in, serving = facts.burn_in, facts.serving
     if burn_in is None or serving is None or serving.name != burn_in.index:
         return _begun(seen, replace(facts, burn_in=None), now)
-    before, refusal = rollout.before(facts), approvals.rejected(seen, facts, now)
-    if refusal is not None and before is not None and indexes.may_take_over(seen, facts, before, now):
+    before, refusal = way_back(seen, facts, now), approvals.rejected(seen, facts, now)
+    if refusal is not None and before is not None:
         used = replace(facts, used=(*facts.used, refusal.uid)[-USED:])
         rejected = rollout.rejection(seen, serving, Reason.REJECTED_BY_A_PERSON, approvals.said(refusal), now)
         return _back(seen, used, before, now).refused(rejected)
     facts = _judged(seen, facts, burn_in, now)
     burn_in = facts.burn_in or burn_in
     if burn_in.failed and seen.spec.strategy.on_failure == "RollBack":
-        if before is not None and indexes.may_take_over(seen, facts, before, now):
+        if before is not None:
             rejected = rollout.rejection(seen, serving, Reason.GATE_FAILED, burn_in.failed, now)
             return _back(seen, facts, before, now).refused(rejected)
         return facts
     if burn_in.accepted_at is None and traffic.is_accepted(seen, facts):
         facts = replace(facts, burn_in=replace(burn_in, accepted_at=now))
-    if burn_in.failed or left(seen, facts, now) or indexes.presence(seen, serving.name) is not Presence.PRESENT:
+    is_doubted = bool(burn_in.failed) or refusal is not None
+    if is_doubted or left(seen, facts, now) or indexes.presence(seen, serving.name) is not Presence.PRESENT:
         return facts
     over = facts.put(replace(serving, proven_at=now))
     return replace(over, burn_in=None, shadow=None, route=facts.route + (facts.shadow is not None))
+
+
+def way_back(seen: Deployment, facts: Facts, now: datetime) -> Index | None:
+    """Return the index that may take the queries of one that is refused; none that a person keeps them off."""
+    before = rollout.before(facts)
+    if before is None or approvals.aborted(seen, before.version, now) is not None:
+        return None
+    return before if indexes.may_take_over(seen, facts, before, now) else None
 
 
 def _back(seen: Deployment, facts: Facts, before: Index, now: datetime) -> Facts:

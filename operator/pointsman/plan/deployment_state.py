@@ -119,6 +119,10 @@ def _of_serving(seen: Deployment, facts: Facts, serving: Index, now: datetime) -
     if worse.failed:
         message = f"{said}, which is worse: {worse.failed}; approve {worse.failed_by}, or change spec.version"
         return ConditionType.READY, Reason.GATE_FAILED, message
+    refusal = approvals.rejected(seen, facts, now)
+    if refusal is not None and burn_in.way_back(seen, facts, now) is None:
+        message = f"{said}, which is {approvals.said(refusal)}, but nothing else may serve; change spec.version"
+        return ConditionType.READY, Reason.REJECTED_BY_A_PERSON, message
     left = burn_in.left(seen, facts, now)
     until = f" {left}" if left.startswith(("for ", "until ")) else f"; {left}" if left else ""
     return ConditionType.READY, Reason.BURNING_IN, f"{said}, burning in{until}"

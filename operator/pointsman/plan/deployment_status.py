@@ -302,6 +302,8 @@ def _rollback(seen: Deployment, facts: Facts, now: datetime) -> api.RollbackStat
 
 def _is_ready(seen: Deployment, facts: Facts, index: Index, now: datetime) -> bool:
     """Return whether going back is one switch; it stays so while the index moves on and loses nothing by it."""
+    if approvals.aborted(seen, index.version, now) is not None:
+        return False
     if indexes.may_take_over(seen, facts, index, now):
         return True
     record = seen.records.get(index.name)
@@ -327,6 +329,8 @@ def _rollback_ready(seen: Deployment, facts: Facts, rollback: api.RollbackStatus
     elif unanswered := answers.way_back(seen, index):
         reason = Reason.RETAINED_INDEX_DOES_NOT_ANSWER
         message = f"{said} is kept, but was asked and does not answer: {unanswered}"
+    elif (abort := approvals.aborted(seen, index.version, now)) is not None:
+        reason, message = Reason.TARGET_ABORTED, f"{said} is kept, but Approval {abort.name} keeps queries off it"
     elif rollback.ready:
         holds, reason = True, Reason.RETAINED_INDEX_IS_CURRENT
         message = f"{said} is complete and current; going back is one switch"
