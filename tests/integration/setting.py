@@ -14,6 +14,7 @@ from tests.servers.openai_server import MODEL
 
 from pointsman.core import digests, drift
 from pointsman.embedders.wordllama import Wordllama
+from pointsman.errors import Retryable
 
 PREFIX = "passage: "
 
@@ -61,6 +62,14 @@ class Setting:
 
     def stored(self, name: str) -> set[str]:
         """Return the texts that reached the model and whose vectors are stored."""
+        while True:
+            try:
+                return self._stored(name)
+            except Retryable:
+                # A worker has just gathered the files that were being read.
+                continue
+
+    def _stored(self, name: str) -> set[str]:
         found: set[str] = set()
         dataset = self.stage.store().dataset(self.stage.namespace, name)
         for recipe in dataset.pins().values():
