@@ -26,7 +26,7 @@ QUICK := not controlplane and not server and not helm
 PROCESSES ?= 3
 SHARED = $(if $(ARGS),,-n $(PROCESSES) --dist loadfile --no-loadscope-reorder)
 
-.PHONY: help demo test quick verify fmt check generate bench e2e e2e-down image sbom clean control-plane lock chart alerts
+.PHONY: help demo test quick explore verify fmt check generate bench e2e e2e-down image sbom clean control-plane lock chart alerts
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,9 @@ test: $(INSTALLED) control-plane ## Run all tests (ARGS="-k name" passes argumen
 
 quick: $(INSTALLED) ## Run the tests that start no server
 	@$(BIN)/pytest -q -m "$(QUICK)" $(SHARED) $(ARGS)
+
+explore: $(INSTALLED) ## Look for random edits that break an invariant, with new ones each time
+	@HYPOTHESIS_PROFILE=exploring $(BIN)/pytest -q tests/plan/test_journeys.py tests/plan/test_properties.py tests/properties $(ARGS)
 
 verify: $(INSTALLED) ## Check format, types and layers, regenerate, run the quick tests, and see that nothing changed
 	@set -e; \

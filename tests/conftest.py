@@ -26,9 +26,11 @@ LONGEST = (
 )
 """Files that take long. Begun first, none of them is what everybody waits for at the end."""
 
-# A machine that is busy with something else is no failure.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
+# A machine that is busy with something else is no failure; and the same tree has the same result: `make explore` is
+# where new examples are looked for.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.register_profile("exploring", deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 @pytest.fixture(autouse=True)
