@@ -64,6 +64,9 @@ class Settings(BaseSettings):
     store_options: Annotated[dict[str, str], Field(repr=False)] = {}
     """How the store is opened, as a JSON object of object-store options such as `{"aws_region": "eu-central-1"}`. May
     hold secrets and is never shown."""
+    store_options_file: Path | None = None
+    """A file with such an object, as of a mounted Secret; what stands there goes before the above. Read again when it
+    changes, by the operator and by its workers."""
     namespaces: Names = ()
     """The namespaces that are looked after; empty for all."""
     file_roots: Paths = ()

@@ -27,6 +27,8 @@ class Server:
     objects: dict[str, bytes] = field(default_factory=dict)
     moved_to: str = ""
     """Where every request is sent on to."""
+    access_key: str = ACCESS_KEY
+    """The one that it lets in."""
     asked: int = 0
     """How many requests came."""
 
@@ -63,7 +65,7 @@ def start_s3() -> Iterator[Server]:
             served.asked += 1
             if served.moved_to:
                 return 307, {"Location": f"{served.moved_to}{self.path}", "Content-Length": "0"}, b""
-            if f"Credential={ACCESS_KEY}/" not in self.headers.get("Authorization", ""):
+            if f"Credential={served.access_key}/" not in self.headers.get("Authorization", ""):
                 return 403, {}, b"<Error><Code>InvalidAccessKeyId</Code><Message>No</Message></Error>"
             parts = urlsplit(self.path)
             path, query = unquote(parts.path).strip("/"), parse_qs(parts.query)

@@ -23,6 +23,7 @@ from pointsman import logs, settings
 from pointsman.api.conditions import Reason
 from pointsman.backends import registry as backends
 from pointsman.backends.memory import Memory
+from pointsman.cli import reach
 from pointsman.cli.reach import access_of as access_of
 from pointsman.cli.worker import doors
 from pointsman.cluster import kube
@@ -74,7 +75,7 @@ def run(chosen: settings.Settings, cluster: kube.Kube) -> None:
     """Wait until no other operator acts, then look after everything until told to stop."""
     # A kind that the cluster learns of later would not be watched.
     cluster.check_definitions()
-    store = Store(chosen.store_uri, chosen.store_options)
+    store = Store(chosen.store_uri, reach.store_options(chosen))
     store.probe()
     log.info(logs.Event.STORE_PROBED)
     deadline = fence.Deadline()
@@ -152,7 +153,7 @@ def _operate(
         cluster=cluster,
         store=store,
         store_uri=chosen.store_uri,
-        store_options=chosen.store_options,
+        store_options=reach.store_options(chosen),
         runner=runner,
         databases=databases,
         access=access,

@@ -1,4 +1,4 @@
-"""What may the resources of tenants reach? The settings' answer, for every process that follows what they say."""
+"""What may be reached: by the resources of tenants, and of the store? The settings' answers, in the words of others."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pointsman import settings
 from pointsman.access import Access
+from pointsman.store import options
 
 
 def access_of(
@@ -25,3 +26,9 @@ def access_of(
         # Without the brackets the port would read as a part of an IPv6 address.
         denied_hosts=tuple(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in denied),
     )
+
+
+def store_options(chosen: settings.Settings) -> Mapping[str, str]:
+    """Return how the store is opened, with the file whose options are read again when it changes."""
+    file = chosen.store_options_file
+    return chosen.store_options if file is None else {**chosen.store_options, options.FILE: str(file)}

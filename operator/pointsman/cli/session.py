@@ -69,13 +69,14 @@ class Session:
     def dataset(self, name: str, store: str | None) -> DatasetStore:
         """Open what the store keeps of a dataset; `store` wins over POINTSMAN_STORE."""
         from pointsman import settings
+        from pointsman.cli import reach
 
         loaded = settings.load(store=store)
         uri = loaded.store_uri
         # Opening would make the folder, and an empty store answers a mistyped path as if nothing were there.
         if ("://" not in uri or uri.startswith("file://")) and not Path(uri.removeprefix("file://")).is_dir():
             raise Terminal(Reason.INVALID_SPEC, f"there is no store at {uri}; set --store or POINTSMAN_STORE")
-        return self.world.open_store(uri, loaded.store_options).dataset(self.namespace, name)
+        return self.world.open_store(uri, reach.store_options(loaded)).dataset(self.namespace, name)
 
 
 def console(*, to_stderr: bool = False) -> Console:

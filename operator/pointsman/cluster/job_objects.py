@@ -22,6 +22,7 @@ from pointsman.core import recipes
 from pointsman.core.recipes import Recipe
 from pointsman.embedders.declared import endpoint_of, model_of
 from pointsman.plan.tasks import Embed
+from pointsman.store import options
 from pointsman.store.ledger import Attempt
 from pointsman.work import wire
 from pointsman.work.jobs import Job
@@ -194,7 +195,7 @@ def description(
         "snapshot": task.snapshot,
         "attempt": attempt.number,
         "store": job.home or job.store,
-        "store_options": {} if job.home else dict(job.store_options),
+        "store_options": {} if job.home else dict(options.current(job.store_options)),
         "has_own_store": bool(job.home),
         "model": model.dump(),
         "endpoint": None if told is None else told.dump(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -19,11 +20,17 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 
 from pointsman.api.conditions import Reason
 from pointsman.errors import Retryable, Terminal
+from pointsman.store.options import Options
 
 if TYPE_CHECKING:
     from obstore.store import RetryConfig
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# How Rust's libraries write what the system, and what a server, answered.
+_NUMBER = re.compile(r"\(os error (\d+)\)")
+_STATUS = re.compile(r"non-2xx status code: (\d{3})")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REFUSED, _INSUFFICIENT_STORAGE = (401, 403), 507
 # What Lance reads from the same options but obstore wants apart from the credentials.
 _CLIENT_OPTIONS = ("allow_http", "allow_invalid_certificates", "connect_timeout", "proxy_url", "timeout")
 _AWS_OPTIONS = frozenset(
@@ -76,16 +83,29 @@ class Objects:
     """The objects below one root: a local directory, made where it is missing, or `s3://bucket/prefix`."""
 
     def __init__(self, uri: str, options: Mapping[str, str] | None = None) -> None:
-        self.options = dict(options or {})
+        self._options = Options(options or {})
         self.local = _local(uri)
+        self.uri = uri.rstrip("/") if self.local is None else str(self.local)
         with _mapped(uri):
             if self.local is not None:
                 self.local.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self.uri = str(self.local)
-                self._store: stores.ObjectStore = stores.LocalStore(self.local)
-            else:
-                self.uri = uri.rstrip("/")
-                self._store = _remote(self.uri, self.options)
+            self._opened = self._open()
+
+    @property
+    def options(self) -> Mapping[str, str]:
+        """How it is opened, as of now: what of it stands in a file may change."""
+        return self._options.now()
+
+    @property
+    def _store(self) -> stores.ObjectStore:
+        if self.options is not self._opened[0]:
+            # Two threads may both open it, which costs a connection.
+            self._opened = self._open()
+        return self._opened[1]
+
+    def _open(self) -> tuple[Mapping[str, str], stores.ObjectStore]:
+        options = self.options
+        return options, _remote(self.uri, options) if self.local is None else stores.LocalStore(self.local)
 
     def at(self, path: str) -> str:
         """Return the URI of a path, for a table."""
@@ -212,11 +232,17 @@ def _mapped(what: str) -> Iterator[None]:
 
 
 def unreachable(what: str, error: BaseException) -> Retryable:
-    """Return the error for a store that failed. It names the kind of failure, never what a vendor's text may quote."""
-    number = re.search(r"\(os error (\d+)\)", str(error))
-    why = type(error).__name__
-    if number is not None:
-        why = os.strerror(int(number[1]))
-    elif isinstance(error, OSError) and error.errno is not None:
-        why = os.strerror(error.errno)
+    """Return the error for a store that failed. It names the kind of failure, never what a vendor's text may quote.
+
+    Its reason is STORE_FULL or STORE_UNAUTHORIZED where that is what is wrong, otherwise STORE_UNREACHABLE.
+    """
+    number, status = _NUMBER.search(str(error)), _STATUS.search(str(error))
+    code = int(number[1]) if number else error.errno if isinstance(error, OSError) else None
+    why = f"HTTP {status[1]}" if status else type(error).__name__ if code is None else os.strerror(code)
+    if code in _FULL or (status and int(status[1]) == _INSUFFICIENT_STORAGE):
+        message = f"the store is full at {what}: {why}; enlarge its volume or bucket, or have less kept"
+        return Retryable(Reason.STORE_FULL, f"{message} (spec.retention); it goes on by itself")
+    if status and int(status[1]) in _REFUSED:
+        message = f"the store refuses us at {what}: {why}; wanted credentials that may list, read, write and delete"
+        return Retryable(Reason.STORE_UNAUTHORIZED, f"{message} there; a Secret is read again")
     return Retryable(Reason.STORE_UNREACHABLE, f"the store failed at {what}: {why}; wanted it to answer, trying again")

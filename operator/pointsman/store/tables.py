@@ -59,11 +59,15 @@ class Table:
         """`has_writers` tells whether files lie about that a later commit is to take in."""
         self._uri = objects.at(path)
         self._objects = objects
-        self._options = objects.options or None
         self._has_writers = has_writers
         self._name = path
         self._schema = schema
         self._lock = lock
+
+    @property
+    def _options(self) -> dict[str, str] | None:
+        # Of each moment: a table that is written for hours outlives the credentials that it was opened with.
+        return dict(self._objects.options) or None
 
     def newest(self) -> View | None:
         """Return the newest version, or None where there is no table."""
