@@ -15,9 +15,14 @@ import kubernetes.client
 import pytest
 import yaml
 
+from pointsman.access import Access
+from pointsman.api import engines
+from pointsman.api.conditions import Reason
+from pointsman.cluster import credentials
 from pointsman.cluster.kube import Kube
-from pointsman.cluster.resources import APPROVAL, MANAGED_BY, PLURALS, Lease
-from pointsman.errors import Retryable, Terminal
+from pointsman.cluster.kube_batch import KubeBatch
+from pointsman.cluster.resources import DATASET, DEPLOYMENT, MANAGED_BY, PLURALS, Lease
+from pointsman.errors import PointsmanError, Retryable, Terminal
 from pointsman.plan.tasks import Key
 
 README = Path(__file__).parents[2] / "README.md"
@@ -108,8 +113,8 @@ def test_the_rules_in_the_readme_are_all_that_is_used_and_no_more(api: Api, kube
         kube.get(kind, "search", name)
         kube.list(kind, None)
         kube.list(kind, "search")
-        if kind != APPROVAL:
-            # What a person has decided is nobody's to change.
+        if kind in (DATASET, DEPLOYMENT):
+            # Finalizers: of what leaves something behind. What a person has decided is nobody's to change.
             kube.patch(kind, "search", name, {"metadata": {"annotations": {}}})
         kube.write_status(kind, "search", name, {}, "1")
         kube.event(about, False, "UpToDate", "is")
@@ -123,9 +128,50 @@ def test_the_rules_in_the_readme_are_all_that_is_used_and_no_more(api: Api, kube
     kube.lease("pointsman", "pointsman-operator", within=5.0)
     kube.write_lease("pointsman", "pointsman-operator", lease, within=5.0)
     kube.write_lease("pointsman", "pointsman-operator", replace(lease, version="1"), within=5.0)
+    jobs = "/apis/batch/v1/namespaces/search/jobs"
+    api.answers |= {jobs: (200, {"items": []}), f"{jobs}/papers": (200, {}), f"{jobs}/new": (404, {})}
+    batch = KubeBatch(kube.call)
+    batch.jobs("search", "u")
+    batch.create("search", {"metadata": {"name": "new"}})
+    batch.suspend("search", name, True)
+    batch.delete("search", name)
+    batch.pods("search", name)
     watched = {("pointsman.dev", plural, "watch") for plural in PLURALS.values()}
 
     assert {right(*asked) for asked in api.asked} | watched == granted()
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "message"),
+    [
+        pytest.param(
+            403,
+            Reason.SECRET_FORBIDDEN,
+            "Secret keys may not be read: the cluster forbids it; grant get on it in namespace search to operator and "
+            "gateways, as the chart's secrets.names does",
+            id="no right to it",
+        ),
+        pytest.param(404, Reason.SECRET_NOT_FOUND, "Secret keys is not there", id="not there"),
+        pytest.param(
+            401,
+            Reason.CLUSTER_UNREACHABLE,
+            "the Kubernetes API refused us (401 Unauthorized); check the role of whoever asks",
+            id="not who we were",
+        ),
+    ],
+)
+def test_a_secret_that_may_not_be_read_is_told_from_one_that_is_not_there_and_from_an_api_that_is_away(
+    api: Api, kube: Kube, status: int, reason: Reason, message: str
+) -> None:
+    api.answers["/api/v1/namespaces/search/secrets/keys"] = (status, {"message": "hunter2"})
+    spec = engines.Backend.model_validate(
+        {"qdrant": {"url": "http://db:6333", "apiKeyRef": {"name": "keys", "key": "k"}}}
+    )
+
+    with pytest.raises(PointsmanError) as error:
+        credentials.of_backend(kube, "search", spec, Access())
+
+    assert (error.value.reason, error.value.message) == (reason, message)
 
 
 def test_the_addresses_behind_the_api_server_are_those_of_its_slices(api: Api, kube: Kube) -> None:

@@ -12,9 +12,9 @@ from pointsman.access import Access
 from pointsman.api.conditions import Reason
 from pointsman.cluster import credentials
 from pointsman.cluster.memory import MemoryCluster
-from pointsman.cluster.resources import DATASET
+from pointsman.cluster.resources import DATASET, Secret
 from pointsman.controller.stores import Stores
-from pointsman.errors import PointsmanError, Terminal
+from pointsman.errors import PointsmanError, Retryable, Terminal
 from pointsman.plan.tasks import Key
 from pointsman.store.root import Store
 
@@ -178,6 +178,21 @@ def test_while_a_dataset_goes_its_store_stays_open_though_the_secret_went_first(
     assert room.stores.home(KEY, resource(deletionTimestamp="2026-01-01T00:00:00Z"), room.cluster) is opened
     with pytest.raises(Terminal, match="Secret store is not there"):
         room.stores.home(KEY, resource(), room.cluster)
+
+
+def test_while_a_dataset_goes_its_store_stays_open_though_the_right_to_the_secret_went_first(room: Room) -> None:
+    class Forbidding(MemoryCluster):
+        def secret(self, namespace: str, name: str) -> Secret | None:
+            refused = OSError()
+            refused.status = 403  # type: ignore[attr-defined]
+            raise Retryable(Reason.CLUSTER_UNREACHABLE, "the Kubernetes API refused us") from refused
+
+    opened = room.stores.home(KEY, resource(), room.cluster)
+
+    assert room.stores.home(KEY, resource(deletionTimestamp="2026-01-01T00:00:00Z"), Forbidding()) is opened
+    with pytest.raises(Terminal, match="Secret store may not be read") as failure:
+        room.stores.home(KEY, resource(), Forbidding())
+    assert failure.value.reason is Reason.SECRET_FORBIDDEN
 
 
 def test_other_values_of_a_secret_are_passed_over() -> None:

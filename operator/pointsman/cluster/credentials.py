@@ -15,7 +15,7 @@ from pointsman.api.conditions import Reason
 from pointsman.backends import registry
 from pointsman.cluster.resources import Secret
 from pointsman.cluster.sight import Secrets
-from pointsman.errors import Terminal
+from pointsman.errors import Retryable, Terminal
 
 AWS = "s3.amazonaws.com"
 FILES_KEYS = ("accessKeyID", "secretAccessKey", "sessionToken", "endpoint", "region")
@@ -27,6 +27,9 @@ _OPTIONS: Mapping[str, str] = {
     "region": "aws_region",
 }
 POSTGRES_KEYS = ("username", "password", "ca.crt")
+FORBIDDEN = 403
+UNREADABLE = frozenset({Reason.SECRET_NOT_FOUND, Reason.SECRET_FORBIDDEN})
+"""What is said of Secrets of a namespace that is removed: they go first, or the right to read them does."""
 
 
 def of_source(cluster: Secrets, namespace: str, source: dataset_api.Source, access: Access) -> Mapping[str, str]:
@@ -119,6 +122,11 @@ def _one(cluster: Secrets, namespace: str, reference: SecretKeyReference, host: 
     return found[reference.key].strip()
 
 
+def is_forbidden(error: Retryable) -> bool:
+    """Return whether the cluster answered that we lack a right."""
+    return getattr(error.__cause__, "status", None) == FORBIDDEN
+
+
 def _texts(secret: Secret, keys: Sequence[str]) -> Mapping[str, str]:
     """Return those of the wanted keys that are there: nothing else of a Secret is handed on."""
     for key in keys:
@@ -133,7 +141,14 @@ def _host(url: str) -> str:
 
 
 def _secret(cluster: Secrets, namespace: str, name: str) -> Secret:
-    secret = cluster.secret(namespace, name)
+    try:
+        secret = cluster.secret(namespace, name)
+    except Retryable as error:
+        if not is_forbidden(error):
+            raise
+        message = f"Secret {name} may not be read: the cluster forbids it; grant get on it in namespace {namespace}"
+        wanted = f"{message} to operator and gateways, as the chart's secrets.names does"
+        raise Terminal(Reason.SECRET_FORBIDDEN, wanted) from error
     if secret is None:
         raise Terminal(Reason.SECRET_NOT_FOUND, f"Secret {name} is not there")
     return secret

@@ -16,7 +16,7 @@ from datetime import datetime
 from pointsman import logs
 from pointsman.api import base
 from pointsman.api.conditions import Reason
-from pointsman.cluster import job_objects, job_trouble
+from pointsman.cluster import credentials, job_objects, job_trouble
 from pointsman.cluster.batch import Batch
 from pointsman.cluster.job_objects import Pods
 from pointsman.cluster.resources import DATASET, Cluster, Resource
@@ -24,6 +24,7 @@ from pointsman.core.recipes import Recipe
 from pointsman.errors import Conflict, Retryable, Terminal
 from pointsman.plan.embedding import ENDING
 from pointsman.plan.tasks import Embed, Wait
+from pointsman.store import options
 from pointsman.store.ledger import Attempt, Ledger
 from pointsman.store.root import Store
 from pointsman.work import jobs, progress
@@ -119,7 +120,8 @@ def _check(job: Job, pods: Pods) -> None:
             f"the operator's store is {what} that pods of other namespaces cannot reach, which work.mode Job wants; "
             "declare it with spec.store, or share the volume (ReadWriteMany) and set POINTSMAN_JOB_STORE_SHARED",
         )
-    kept = sorted(name for name, value in job.store_options.items() if name not in _TOLD or "@" in value)
+    opened = options.current(job.store_options)
+    kept = sorted(name for name, value in opened.items() if name not in _TOLD or "@" in value)
     if kept:
         raise Terminal(
             Reason.STORE_NOT_SHARED,
@@ -286,7 +288,14 @@ class _Embedding:
         if wait is None or wait.reason is not Reason.JOB_CANNOT_START:
             return wait
         for secret in job_objects.secrets(self._job, self._task, recipe):
-            if self._means.cluster.secret(self._namespace, secret) is None:
+            try:
+                is_there = self._means.cluster.secret(self._namespace, secret) is not None
+            except Retryable as error:
+                if not credentials.is_forbidden(error):
+                    raise
+                # The pods need no right of ours: it is something else that they wait for.
+                continue
+            if not is_there:
                 return Wait(Reason.SECRET_NOT_FOUND, f"Secret {secret} is not there, which the pods mount")
         return wait
 

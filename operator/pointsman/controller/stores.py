@@ -69,7 +69,7 @@ class Stores:
             options = credentials.of_store(secrets, key.namespace, declared, self._access)
         except Terminal as error:
             is_going = resource is None or bool(resource["metadata"].get("deletionTimestamp"))
-            if found is None or not is_going or error.reason is not Reason.SECRET_NOT_FOUND:
+            if found is None or not is_going or error.reason not in credentials.UNREADABLE:
                 raise
             # With a namespace its Secrets go first.
             return found[1]

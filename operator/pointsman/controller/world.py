@@ -258,7 +258,7 @@ class World:
             secrets = credentials.of_backend(self.secrets, owner.namespace, spec, self.access)
         except Terminal as error:
             opened = self.databases.opened(owner)
-            if opened is None or not is_deleting or error.reason is not Reason.SECRET_NOT_FOUND:
+            if opened is None or not is_deleting or error.reason not in credentials.UNREADABLE:
                 raise
             return opened
         return self.databases.get(owner, spec, secrets)
