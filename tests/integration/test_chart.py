@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -352,3 +354,34 @@ def test_an_operator_is_asked_whether_it_is_well_and_a_gateway_whether_to_send_q
     assert asked[f"{FULLNAME}-gateway"] == [
         {"path": path, "port": "admin"} for path in ("/healthz", "/healthz", "/readyz")
     ]
+
+
+def test_the_rules_in_the_readme_are_those_of_the_chart() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (chart.ROOT / "README.md").read_text(), re.S)
+    by_hand = [rights(yaml.safe_load_all(block)) for block in blocks if "kind: ClusterRole" in block]
+
+    rendered = render("clusterWide=true", "jobs.enabled=true", "userRoles.create=false")
+    roles = {
+        f"{role['kind']}/{role['metadata']['name']}": role
+        for role in (*of(rendered, "Role"), *of(rendered, "ClusterRole"))
+    }
+    granted: dict[str, list[Any]] = {}
+    for binding in (*of(rendered, "RoleBinding"), *of(rendered, "ClusterRoleBinding")):
+        for subject in binding["subjects"]:
+            granted.setdefault(subject["name"], []).append(
+                roles[f"{binding['roleRef']['kind']}/{binding['roleRef']['name']}"]
+            )
+
+    assert by_hand == [rights(granted[f"{FULLNAME}-{role}"]) for role in ("operator", "gateway")]
+
+
+def rights(roles: Iterable[Any]) -> set[tuple[str, str, str]]:
+    """Return group, resource and verb of all that roles allow."""
+    rules = [rule for role in roles for rule in role["rules"]]
+    return {
+        (group, resource, verb)
+        for rule in rules
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
