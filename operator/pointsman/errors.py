@@ -13,6 +13,7 @@ query's text or a vector. Errors of vendors' libraries are mapped to these where
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 from pointsman.api.conditions import Reason
@@ -50,11 +51,18 @@ class Terminal(PointsmanError):
 
 
 def unforeseen(error: BaseException) -> Retryable:
-    """Return what to say of an error that nobody foresaw: its type and place, since its text may quote anything."""
+    """Return what to say of an error that nobody mapped: its type and place, since its text may quote anything.
+
+    Its reason is INTERNAL_ERROR, but for a disk without space, which may turn up anywhere.
+    """
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     place = "an unknown place" if trace is None else f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        # The store's own errors are mapped where they arise: this is the scratch folder, or another disk of the node.
+        message = f"a disk is full at {place} (errno {error.errno}), such as the scratch folder; make it larger"
+        return Retryable(Reason.DISK_FULL, f"{message} (operator.temporary, or a pod's ephemeral-storage), tried again")
     message = f"{type(error).__name__} at {place}, which nobody foresaw; please report it"
     return Retryable(Reason.INTERNAL_ERROR, message)
 

@@ -49,7 +49,7 @@ def opened(server: s3.Server, file: Path) -> Objects:
 
 
 def table(store: Objects) -> Table:
-    return Table(store, "rows.lance", pa.schema([("id", pa.string())]), Exclusive(store, "rows.lock"))
+    return Table(store, "rows.lance", pa.schema([("id", pa.string())]), Exclusive(None, "rows"))
 
 
 def test_rotated_keys_open_objects_and_tables_of_a_store_that_is_open(server: s3.Server, file: Path) -> None:

@@ -233,6 +233,8 @@ class Reason(StrEnum):
     """The Kubernetes API could not be reached."""
     CONFLICT = "Conflict"
     """Somebody else wrote first."""
+    DISK_FULL = "DiskFull"
+    """A disk of the operator or of a worker, such as its scratch folder, has no room left."""
     WORK_LOST = "WorkLost"
     """A worker ended without an answer."""
     INTERNAL_ERROR = "InternalError"

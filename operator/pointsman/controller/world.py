@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 
 from pointsman.access import Access
 from pointsman.api import engines
-from pointsman.api.conditions import Reason
 from pointsman.cluster import credentials
 from pointsman.cluster.batch import Batch
 from pointsman.cluster.memory_batch import MemoryBatch

@@ -21,7 +21,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pointsman.api.conditions import Reason
 from pointsman.core import keys
+from pointsman.errors import Retryable
 from pointsman.store.layout import Layout
 from pointsman.store.records import EmbeddedSnapshot
 
@@ -60,13 +62,14 @@ def clean(dataset: DatasetStore, layout: Layout, keep: set[int], recipes: set[st
     """Remove what is not kept. The caller holds the dataset."""
     doomed = _doomed(dataset, layout, keep, recipes)
     marker = f"{layout.root}/cleaning.json"
-    if doomed.is_anything:
-        # Vectors are looked through only after something went, which the next clean-up must know if this one dies.
-        layout.objects.create(marker, b"{}")
+    # Vectors are looked through only after something went, which the next clean-up must know if this one dies.
+    is_marked = not doomed.is_anything or _marked(layout, marker)
     for record in doomed.records:
         layout.objects.delete(layout.embedded(record.recipe, record.snapshot))
     for number in doomed.snapshots:
         layout.objects.delete(layout.snapshot(number))
+    if not is_marked:
+        layout.objects.create(marker, b"{}")
     freed = layout.corpus().clean({snapshot.corpus_version for snapshot in dataset.snapshots()}, grace)
     for recipe in doomed.recipes:
         layout.objects.delete_tree(f"{layout.root}/chunks/{recipe}.lance")
@@ -81,6 +84,17 @@ def clean(dataset: DatasetStore, layout: Layout, keep: set[int], recipes: set[st
         table.compact()
         freed += table.clean(set(), grace)
     return Cleaned(snapshots=doomed.snapshots, recipes=doomed.recipes, vectors=vectors, bytes=freed)
+
+
+def _marked(layout: Layout, marker: str) -> bool:
+    """Leave a mark that something goes; return False where there is no room for it: the records make some."""
+    try:
+        layout.objects.create(marker, b"{}")
+    except Retryable as error:
+        if error.reason is not Reason.STORE_FULL:
+            raise
+        return False
+    return True
 
 
 def _doomed(dataset: DatasetStore, layout: Layout, keep: set[int], recipes: set[str]) -> _Doomed:
