@@ -20,6 +20,11 @@ MOST_ASKERS: Final = 10_000
 SECONDS: Final = 86_400
 
 
+def asker(text: str) -> bytes:
+    """Return by what a session, or what stands for it where there is none, is told apart; empty of nothing."""
+    return hashlib.blake2b(text.encode(), digest_size=8).digest() if text else b""
+
+
 @dataclass(slots=True)
 class Day:
     """What the best answers of one index scored on one day."""
@@ -39,8 +44,8 @@ class Days:
         self._clock = clock
         self._days: dict[tuple[int, str], Day] = {}
 
-    def count(self, index: str, asker: str, score: int) -> None:
-        """Count the best answer to a query; `asker` is the session, or what stands for it where there is none."""
+    def count(self, index: str, asker: bytes, score: int) -> None:
+        """Count the best answer to a query of an asker."""
         now = self._today()
         found = self._days.get((now, index))
         if found is None:
@@ -48,7 +53,7 @@ class Days:
             found = self._days[now, index] = Day()
         found.scores[score] += 1
         if len(found.askers) < MOST_ASKERS:
-            found.askers.add(hashlib.blake2b(asker.encode(), digest_size=8).digest())
+            found.askers.add(asker)
             found.sessions = len(found.askers)
 
     def report(self) -> list[Mapping[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Final
 
 from pointsman import ports
 from pointsman.errors import PointsmanError, TextsRefused
-from pointsman.gateway import faults, routing
+from pointsman.gateway import days, faults, routing
 from pointsman.gateway.directory import Deployment
 from pointsman.gateway.faults import Fault
 from pointsman.gateway.models import Vector
@@ -58,9 +58,10 @@ async def search(deployment: Deployment, asked: Search, beside: Beside) -> Found
     try:
         entry = choose(adopted.route, asked)
         _check_fields(adopted, entry, asked)
+        asker = days.asker(asked.sticks_to)
         if asked.session:
-            deployment.ledger.meet(asked.session)
-        hits = await _answered(deployment, adopted, entry, asked)
+            deployment.ledger.meet(asker)
+        hits = await _answered(deployment, adopted, entry, asked, asker)
         if asked.queries and adopted.route.shadow not in ("", entry.index):
             _sample(deployment, adopted, asked, hits, beside)
         return Found(adopted.route, entry, hits)
@@ -91,7 +92,7 @@ def _check_fields(adopted: Adopted, entry: routing.Entry, asked: Search) -> None
 
 
 async def _answered(
-    deployment: Deployment, adopted: Adopted, entry: routing.Entry, asked: Search
+    deployment: Deployment, adopted: Adopted, entry: routing.Entry, asked: Search, asker: bytes
 ) -> list[list[ports.Hit]]:
     """Search for each query, and count each."""
     ledger, began = deployment.ledger, time.perf_counter()
@@ -127,7 +128,7 @@ async def _answered(
         top = hits[0].score if hits and asked.queries else None
         # What began under an older route and ends now proves nothing of this one.
         is_proof = asked.vector is None and deployment.adopted is adopted
-        ledger.answer(entry.index, seconds, not hits, top, is_proof=is_proof, asker=asked.sticks_to)
+        ledger.answer(entry.index, seconds, not hits, top, is_proof=is_proof, asker=asker)
     return found
 
 

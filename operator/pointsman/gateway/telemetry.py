@@ -6,7 +6,6 @@ only: no query, no document and no vector is kept here.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -102,11 +101,11 @@ class Ledger:
         top: float | None,
         is_shadow: bool = False,
         is_proof: bool = True,
-        asker: str = "",
+        asker: bytes = b"",
     ) -> None:
         """Count an answered query; `top` is the best hit's cosine, None where it says nothing of queries.
 
-        `asker` is whose query it was, for counting the sessions of a day; without one its score is of no day.
+        `asker` is whose query it was (`days.asker`), for counting the sessions of a day; without one its score is of no day.
         `is_proof` says whether it shows how the route that is served now is followed: a vector goes to the index of its
         space whatever the weights, and what began under an older route ends by that.
         """
@@ -137,13 +136,13 @@ class Ledger:
             totals.queries += 1
             totals.errors += 1
 
-    def meet(self, session: str) -> None:
-        """Count a session once a day."""
+    def meet(self, asker: bytes) -> None:
+        """Count a session, as `days.asker` tells it apart, once a day."""
         day = int(self._clock() // 86_400)
         if day != self._day:
             self._day, self._sessions = day, set()
         if len(self._sessions) < MOST_SESSIONS:
-            self._sessions.add(hashlib.blake2b(session.encode(), digest_size=8).digest())
+            self._sessions.add(asker)
 
     @property
     def sessions(self) -> int:

@@ -31,8 +31,8 @@ def told(found: Days) -> dict[tuple[str, str], tuple[int, dict[str, int]]]:
 def test_the_day_under_way_is_told_of_as_far_as_it_has_come() -> None:
     found = Days(Clock())
     for asker, score in (("ana", 200), ("ana", 200), ("ben", 90)):
-        found.count("v7", asker, score)
-    found.count("v8", "ana", 255)
+        found.count("v7", days.asker(asker), score)
+    found.count("v8", days.asker("ana"), 255)
 
     assert told(found) == {
         ("2023-03-01", "v7"): (2, {"90": 1, "200": 2}),
@@ -43,11 +43,11 @@ def test_the_day_under_way_is_told_of_as_far_as_it_has_come() -> None:
 def test_at_midnight_a_day_stays_as_it_is_and_another_begins() -> None:
     clock = Clock()
     found = Days(clock)
-    found.count("v7", "ana", 200)
+    found.count("v7", days.asker("ana"), 200)
     clock.now += 43_199.9
-    found.count("v7", "ben", 201)
+    found.count("v7", days.asker("ben"), 201)
     clock.now += 0.1
-    found.count("v7", "ana", 202)
+    found.count("v7", days.asker("ana"), 202)
 
     assert told(found) == {
         ("2023-03-01", "v7"): (2, {"200": 1, "201": 1}),
@@ -59,7 +59,7 @@ def test_two_whole_days_are_kept_beside_the_one_under_way() -> None:
     clock = Clock()
     found = Days(clock)
     for _ in range(5):
-        found.count("v7", "ana", 200)
+        found.count("v7", days.asker("ana"), 200)
         clock.now += 86_400
 
     assert sorted(date for date, _ in told(found)) == ["2023-03-04", "2023-03-05"]
@@ -70,16 +70,16 @@ def test_two_whole_days_are_kept_beside_the_one_under_way() -> None:
 def test_no_more_sessions_are_told_apart_than_there_is_room_for() -> None:
     found = Days(Clock())
     for number in range(days.MOST_ASKERS + 5):
-        found.count("v7", str(number), 200)
+        found.count("v7", days.asker(str(number)), 200)
 
     assert told(found) == {("2023-03-01", "v7"): (10_000, {"200": 10_005})}
 
 
 def test_only_what_says_something_of_queries_is_of_a_day() -> None:
     ledger = Ledger(Clock())
-    ledger.answer("v7", 0.001, False, 0.5, asker="ana")
-    ledger.answer("v7", 0.001, True, None, asker="ana")
-    ledger.answer("v8", 0.001, False, 0.5, is_shadow=True, asker="ana")
+    ledger.answer("v7", 0.001, False, 0.5, asker=days.asker("ana"))
+    ledger.answer("v7", 0.001, True, None, asker=days.asker("ana"))
+    ledger.answer("v8", 0.001, False, 0.5, is_shadow=True, asker=days.asker("ana"))
     ledger.answer("v7", 0.001, False, 0.5)
     ledger.fail("v7")
 
@@ -87,6 +87,19 @@ def test_only_what_says_something_of_queries_is_of_a_day() -> None:
 
     wanted: dict[str, Any] = {"date": "2023-03-01", "index": "v7", "sessions": 1, "scores": {"192": 1}}
     assert day == wanted
+
+
+def test_a_session_is_one_and_the_same_for_the_count_of_today_and_of_each_index() -> None:
+    ana, ben = days.asker("ana"), days.asker("ben")
+    ledger = Ledger(Clock())
+    for each in (ana, ben, ana):
+        ledger.meet(each)
+        ledger.answer("v7", 0.001, False, 0.5, asker=each)
+
+    (day,) = ledger.report("")["days"]
+
+    assert (ana == days.asker("ana"), len(ana), days.asker("")) == (True, 8, b"")
+    assert (ledger.sessions, day["sessions"]) == (2, 2)
 
 
 def test_a_gateway_counts_the_sessions_that_each_index_answered_by_texts() -> None:
@@ -111,6 +124,6 @@ def test_a_gateway_counts_the_sessions_that_each_index_answered_by_texts() -> No
 
 def test_a_report_says_nothing_of_who_asked() -> None:
     ledger = Ledger(Clock())
-    ledger.answer("v7", 0.001, False, 0.5, asker="xylophone")
+    ledger.answer("v7", 0.001, False, 0.5, asker=days.asker("xylophone"))
 
     assert "xylophone" not in str(ledger.report(""))

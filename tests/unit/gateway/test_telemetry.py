@@ -8,6 +8,7 @@ from collections import Counter
 from tests.unit.gateway import stage
 from tests.unit.gateway.stage import entry, fill, space
 
+from pointsman.gateway import days
 from pointsman.gateway.telemetry import Ledger
 
 SMALL, LARGE = space(64), space(128)
@@ -77,7 +78,7 @@ def test_a_session_counts_once_a_day_up_to_the_bound() -> None:
     clock = Clock()
     ledger = Ledger(clock)
     for session in ("ana", "ben", "ana"):
-        ledger.meet(session)
+        ledger.meet(days.asker(session))
     today = ledger.sessions
     clock.now += 86_400
 
