@@ -114,6 +114,26 @@ def test_an_evaluation_gets_the_keys_of_both_models(stage: Stage) -> None:
     assert job.query_set is not None and job.query_set.judgements.kind == "Complete"
 
 
+def test_secrets_that_were_rotated_since_are_in_the_next_job_of_the_same_operator(stage: Stage) -> None:
+    runner = Noted()
+    here = dataclasses.replace(world(stage, Tripwire()), runner=runner)
+    for version, found in RECIPES.items():
+        here.store.dataset(NAMESPACE, "papers").pin(version, found)
+    resource = stage.cluster.get("IndexDeployment", NAMESPACE, "papers")
+    assert resource is not None
+    apply.action(StartWork(EVALUATE, 1), resource, here)
+    for name, host in (("main", "main.example.com"), ("database", "db.example.com"), ("queries", "s3.amazonaws.com")):
+        values: dict[str, str | bytes] = {"key": "new", "username": "new", "accessKeyID": "new"}
+        stage.cluster.put_secret(NAMESPACE, name, values, {SECRET_ANNOTATION: host})
+
+    apply.action(StartWork(EVALUATE, 1), resource, here)
+
+    before, after = runner.jobs
+    assert (before.api_keys["main"], before.credentials["username"]) == ("key of main", "database")
+    assert after.api_keys == {"main": "new", "side": "key of side"}
+    assert (after.credentials, after.query_credentials) == ({"username": "new"}, {"accessKeyID": "new"})
+
+
 def test_who_is_asked_alone_needs_one_key(stage: Stage) -> None:
     assert job_for(stage, ALONE).api_keys == {"side": "key of side"}
 
