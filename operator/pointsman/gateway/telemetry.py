@@ -105,9 +105,9 @@ class Ledger:
     ) -> None:
         """Count an answered query; `top` is the best hit's cosine, None where it says nothing of queries.
 
-        `asker` is whose query it was (`days.asker`), for counting the sessions of a day; without one its score is of no day.
-        `is_proof` says whether it shows how the route that is served now is followed: a vector goes to the index of its
-        space whatever the weights, and what began under an older route ends by that.
+        `asker` is whose query it was (`days.asker`), for counting the sessions of a day; without one its score is of no
+        day. `is_proof` says whether it shows how the route that is served now is followed: a vector goes to the index
+        of its space whatever the weights, and what began under an older route ends by that.
         """
         minute = self._minute(index, is_shadow)
         minute.queries += 1
