@@ -22,6 +22,7 @@ from pointsman.cluster.kube import Kube
 from pointsman.cluster.kube_batch import KubeBatch
 from pointsman.cluster.memory_batch import MemoryBatch
 from pointsman.cluster.resources import DATASET
+from pointsman.cluster.rest import Rest
 from pointsman.controlplane import admin, plane
 from pointsman.errors import Retryable
 from pointsman.plan.tasks import Embed, Key
@@ -66,7 +67,7 @@ def real(control_plane: plane.ControlPlane, namespace: str) -> Iterator[Bench]:
         administrator.request("PATCH", where, status, "application/merge-patch+json")
 
     with kubernetes.client.ApiClient(configuration) as client:
-        yield Bench(KubeBatch(Kube(client).call), namespace, forbid)
+        yield Bench(KubeBatch(Kube(Rest(client)).call), namespace, forbid)
 
 
 @pytest.fixture(params=["memory", pytest.param("real", marks=pytest.mark.controlplane)])

@@ -18,6 +18,7 @@ from pointsman.api.conditions import Reason
 from pointsman.cluster.kube import Kube
 from pointsman.cluster.memory import MemoryCluster
 from pointsman.cluster.resources import DATASET, DEPLOYMENT, MANAGED_BY, QUERY_SET, All, Changed, Cluster, Gone, Lease
+from pointsman.cluster.rest import Rest
 from pointsman.controlplane import admin, plane
 from pointsman.errors import Conflict, Terminal
 from pointsman.plan.tasks import Key
@@ -101,7 +102,7 @@ def real(control_plane: plane.ControlPlane, namespace: str) -> Iterator[Bench]:
         return str(made["metadata"]["uid"])
 
     with kubernetes.client.ApiClient(configuration) as client:
-        cluster = Kube(client, page_size=2)
+        cluster = Kube(Rest(client), page_size=2)
         yield Bench(cluster, namespace, apply, put_secret, put_config_map, delete_lease, put_owner)
 
 

@@ -22,6 +22,7 @@ from pointsman.cluster import credentials
 from pointsman.cluster.kube import Kube
 from pointsman.cluster.kube_batch import KubeBatch
 from pointsman.cluster.resources import DATASET, DEPLOYMENT, MANAGED_BY, PLURALS, Lease
+from pointsman.cluster.rest import Rest
 from pointsman.errors import PointsmanError, Retryable, Terminal
 from pointsman.plan.tasks import Key
 
@@ -70,7 +71,7 @@ def kube(api: Api) -> Iterator[Kube]:
     configuration = kubernetes.client.Configuration(host=f"http://127.0.0.1:{server.server_port}")
     configuration.retries = False
     with kubernetes.client.ApiClient(configuration) as client:
-        yield Kube(client)
+        yield Kube(Rest(client))
     server.shutdown()
     server.server_close()
     thread.join()

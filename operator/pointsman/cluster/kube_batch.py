@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from pointsman.api.conditions import Reason
-from pointsman.cluster import kube_objects
+from pointsman.cluster import kube_objects, rest
 from pointsman.cluster.batch import OWNER
 from pointsman.cluster.resources import Resource
 from pointsman.errors import Retryable
 
-_MERGE = "application/merge-patch+json"
 _SHOWN = 300
 """Characters of what the cluster answers: it names quotas, policies and fields, and a Job holds nothing secret."""
 
 
-Api = Literal["batch", "core"]
-
-
 class Call(Protocol):
-    """One call of the client's."""
+    """One request to the API server."""
 
-    def __call__(self, api: Api, verb: str, *arguments: Any, **options: Any) -> Any:
-        """Return what the API server answers as a plain object, None for what is not there; 409 raises Conflict."""
+    def __call__(self, method: str, path: str, body: Any = None, query: Mapping[str, str] | None = None) -> Any:
+        """Return what it answers, None for what is not there; 409 raises Conflict."""
         ...
 
 
@@ -35,13 +31,12 @@ class KubeBatch:
 
     def job(self, namespace: str, name: str) -> Resource | None:
         """Return a Job, or None."""
-        found: Resource | None = self._call("batch", "read_namespaced_job", name, namespace)
+        found: Resource | None = self._call("GET", _jobs(namespace, name))
         return found
 
     def jobs(self, namespace: str, uid: str) -> Sequence[Resource]:
         """Return the Jobs that were made for the dataset of a UID."""
-        found = self._call("batch", "list_namespaced_job", namespace, label_selector=f"{OWNER}={uid}")
-        return list(found["items"])
+        return list(self._call("GET", _jobs(namespace), query={"labelSelector": f"{OWNER}={uid}"})["items"])
 
     def create(self, namespace: str, job: Mapping[str, Any]) -> None:
         """Create a Job, unless there is one of its name."""
@@ -49,24 +44,28 @@ class KubeBatch:
         if self.job(namespace, name) is not None:
             return
         try:
-            self._call("batch", "create_namespaced_job", namespace, dict(job))
+            self._call("POST", _jobs(namespace), dict(job))
         except Retryable as error:
-            if getattr(error.__cause__, "status", None) not in (403, 422):
+            refusal = error.__cause__
+            if not isinstance(refusal, rest.Refusal) or refusal.status not in (403, 422):
                 raise
-            said = kube_objects.said(getattr(error.__cause__, "body", None))[:_SHOWN]
+            said = kube_objects.said(refusal.body)[:_SHOWN]
             message = f"the cluster refuses Job {name}: {said}; it is tried again"
             raise Retryable(Reason.JOB_REFUSED, message) from error
 
     def suspend(self, namespace: str, name: str, is_suspended: bool) -> None:
         """Have the pods of a Job stopped, or started again."""
-        patch = {"spec": {"suspend": is_suspended}}
-        self._call("batch", "patch_namespaced_job", name, namespace, patch, _content_type=_MERGE)
+        self._call("PATCH", _jobs(namespace, name), {"spec": {"suspend": is_suspended}})
 
     def delete(self, namespace: str, name: str) -> None:
         """Delete a Job: it goes once its pods are gone."""
-        self._call("batch", "delete_namespaced_job", name, namespace, propagation_policy="Foreground")
+        self._call("DELETE", _jobs(namespace, name), query={"propagationPolicy": "Foreground"})
 
     def pods(self, namespace: str, name: str) -> Sequence[Resource]:
         """Return the pods of a Job."""
-        selector = f"batch.kubernetes.io/job-name={name}"
-        return list(self._call("core", "list_namespaced_pod", namespace, label_selector=selector)["items"])
+        selector = {"labelSelector": f"batch.kubernetes.io/job-name={name}"}
+        return list(self._call("GET", rest.path("api", "v1", "namespaces", namespace, "pods"), query=selector)["items"])
+
+
+def _jobs(namespace: str, *name: str) -> str:
+    return rest.path("apis", "batch", "v1", "namespaces", namespace, "jobs", *name)

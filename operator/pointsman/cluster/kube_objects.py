@@ -25,37 +25,39 @@ def config_map(owner: Key, uid: str, name: str, data: Mapping[str, str]) -> dict
     return {"metadata": meta, "data": dict(data)}
 
 
-def is_ours(meta: Any) -> bool:
-    """Return whether metadata, as the client has them, are of something that we made."""
-    labels = meta.labels or {}
+def is_ours(found: Resource) -> bool:
+    """Return whether we made an object."""
+    meta = found["metadata"]
+    labels = meta.get("labels") or {}
     is_labelled = all(labels.get(name) == value for name, value in MANAGED_BY.items())
-    return is_labelled or any(ref.api_version.startswith(f"{base.GROUP}/") for ref in meta.owner_references or ())
+    owners = meta.get("ownerReferences") or ()
+    return is_labelled or any(owner["apiVersion"].startswith(f"{base.GROUP}/") for owner in owners)
 
 
-def endpoints(slices: Iterable[Any]) -> list[tuple[str, int]]:
-    """Return the addresses and ports that EndpointSlices, as the client has them, name."""
-    return [(address, port.port) for port, endpoint in _places(slices) for address in endpoint.addresses]
+def endpoints(slices: Iterable[Resource]) -> list[tuple[str, int]]:
+    """Return the addresses and ports that EndpointSlices name."""
+    return [(address, port["port"]) for port, endpoint in _places(slices) for address in endpoint["addresses"]]
 
 
-def gateways(slices: Iterable[Any]) -> list[tuple[str, bool]]:
+def gateways(slices: Iterable[Resource]) -> list[tuple[str, bool]]:
     """Return the URL of the port `admin` of every pod that EndpointSlices name, and whether queries are sent to it."""
     return [
         (
-            f"http://[{address}]:{port.port}" if ":" in address else f"http://{address}:{port.port}",
-            endpoint.conditions is None or endpoint.conditions.ready is not False,
+            f"http://[{address}]:{port['port']}" if ":" in address else f"http://{address}:{port['port']}",
+            (endpoint.get("conditions") or {}).get("ready") is not False,
         )
         for port, endpoint in _places(slices)
-        if port.name == "admin"
+        if port.get("name") == "admin"
         # They are interchangeable, and a pod of two families would be two gateways, one of which may be silent.
-        for address in endpoint.addresses[:1]
+        for address in endpoint["addresses"][:1]
     ]
 
 
-def _places(slices: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+def _places(slices: Iterable[Resource]) -> Iterator[tuple[Resource, Resource]]:
     """Yield each port of EndpointSlices with each endpoint behind it."""
     for each in slices:
-        for port in each.ports or ():
-            for endpoint in each.endpoints or ():
+        for port in each.get("ports") or ():
+            for endpoint in each.get("endpoints") or ():
                 yield port, endpoint
 
 
@@ -68,6 +70,18 @@ def token_review(token: str, audiences: Sequence[str]) -> dict[str, Any]:
     if audiences:
         spec["audiences"] = list(audiences)
     return {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": spec}
+
+
+def caller(status: Mapping[str, Any], audiences: Sequence[str]) -> Caller | None:
+    """Return whose token it is by the status of a TokenReview; None where it is nobody's, or meant for others."""
+    user = status.get("user")
+    if not status.get("authenticated") or user is None:
+        return None
+    # An authenticator that knows no audiences passes over them, and names none in its answer.
+    if audiences and not set(audiences) & set(status.get("audiences") or ()):
+        return None
+    extra = tuple((key, tuple(values)) for key, values in sorted((user.get("extra") or {}).items()))
+    return Caller(user.get("username", ""), user.get("uid", ""), tuple(user.get("groups") or ()), extra)
 
 
 def access_review(caller: Caller, namespace: str, name: str) -> dict[str, Any]:
@@ -96,22 +110,22 @@ def lease_body(name: str, held: Lease) -> dict[str, Any]:
         "holderIdentity": held.holder,
         "leaseTransitions": held.transitions,
         "leaseDurationSeconds": held.seconds,
-        "acquireTime": _with_fraction(held.acquired),
-        "renewTime": _with_fraction(held.renewed),
+        "acquireTime": _micro(held.acquired),
+        "renewTime": _micro(held.renewed),
     }
     return {"metadata": {"name": name, "labels": dict(MANAGED_BY)}, "spec": spec}
 
 
-def lease(found: Any) -> Lease:
-    """Return a Lease from what the client has read."""
-    spec = found.spec
+def lease(found: Resource) -> Lease:
+    """Return a Lease from what was read."""
+    spec = found["spec"]
     return Lease(
-        holder=spec.holder_identity or "",
-        transitions=spec.lease_transitions or 0,
-        seconds=spec.lease_duration_seconds or 0,
-        acquired=spec.acquire_time,
-        renewed=spec.renew_time,
-        version=found.metadata.resource_version,
+        holder=spec.get("holderIdentity") or "",
+        transitions=spec.get("leaseTransitions") or 0,
+        seconds=spec.get("leaseDurationSeconds") or 0,
+        acquired=_time(spec.get("acquireTime")),
+        renewed=_time(spec.get("renewTime")),
+        version=found["metadata"]["resourceVersion"],
     )
 
 
@@ -154,6 +168,10 @@ def lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield from (line for line in whole if line)
 
 
-def _with_fraction(time: datetime | None) -> datetime | None:
-    """Return a time with a fraction of a second: the client drops one of 0, without which the API server refuses it."""
-    return None if time is None else time.replace(microsecond=time.microsecond or 1)
+def _micro(time: datetime | None) -> str | None:
+    """Return a time with its microseconds, 0 too: without them the API server refuses it."""
+    return None if time is None else time.isoformat(timespec="microseconds")
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
