@@ -61,8 +61,12 @@ def later(changed: int) -> Any:
     )
 
 
-TASK = Evaluate(b.DEPLOYMENT, "papers", "evaluation", "papers-eval", "nDCG@10", Side("v8", "v8", b.V8.key), None, 12)
-ASKING = AskCanaries(b.DEPLOYMENT, "papers", "papers-canaries", 5, Side("v8", "v8", b.V8.key), None, 12)
+READ = "s/q1"
+"""What the query sets of `fleet` read, and held."""
+TASK = Evaluate(
+    b.DEPLOYMENT, "papers", "evaluation", "papers-eval", "nDCG@10", Side("v8", "v8", b.V8.key), None, 12, queries=READ
+)
+ASKING = AskCanaries(b.DEPLOYMENT, "papers", "papers-canaries", 5, Side("v8", "v8", b.V8.key), None, 12, READ)
 NOT_YET = "not measured yet; nDCG@10 by 700 groups detects a fall of 0.019 with 80 % power"
 
 EVALUATION: dict[str, tuple[dict[str, Any], Verdict, str]] = {
@@ -939,6 +943,18 @@ ASKED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "again when the spec was edited": (
         {"work": (b.failed(TASK, generation=2), b.failed(ASKING, generation=2))},
         ["StartWork AskCanaries", "StartWork Evaluate"],
+    ),
+    "again when the query set holds other queries by now": (
+        {
+            "work": (b.failed(dataclasses.replace(TASK, queries="s/q0"), generation=3), b.failed(ASKING, generation=3)),
+        },
+        ["StartWork Evaluate"],
+    ),
+    "again when the query set reads elsewhere by now, though it holds the same": (
+        {
+            "work": (b.failed(TASK, generation=3), b.failed(dataclasses.replace(ASKING, queries="r/q1"), generation=3)),
+        },
+        ["StartWork AskCanaries"],
     ),
     "not what stands": ({"evaluation": fleet.evaluation(), "canaries": fleet.canaries()}, []),
     "again by the schedule of the set": (

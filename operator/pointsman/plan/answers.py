@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from pointsman.api import base
@@ -11,7 +12,7 @@ from pointsman.plan.facts import Facts, Index
 from pointsman.plan.gates import Pair
 from pointsman.plan.measured import Evaluation
 from pointsman.plan.observed import Deployment, QueriesView
-from pointsman.plan.tasks import AnswersTask, AskCanaries, Evaluate, Phase, Probe, Side
+from pointsman.plan.tasks import AnswersTask, AskCanaries, Evaluate, Phase, Probe, Side, Task
 
 
 def probes(seen: Deployment, facts: Facts, now: datetime) -> list[Probe]:
@@ -65,7 +66,7 @@ def _of_gates(seen: Deployment, pair: Pair | None, now: datetime) -> list[Answer
     view = None if canaries is None else _readable(seen, canaries.query_set_ref.name)
     if canaries is not None and view is not None and gates.canaries_standing(seen, view, pair) is None:
         name = canaries.query_set_ref.name
-        tasks.append(AskCanaries(seen.key, _dataset(seen), name, canaries.k, *_sides(pair), where))
+        tasks.append(AskCanaries(seen.key, _dataset(seen), name, canaries.k, *_sides(pair), where, _held(view)))
     view = None if evaluation is None else _readable(seen, evaluation.query_set_ref.name)
     if evaluation is not None and view is not None:
         stands = gates.standing(seen, evaluation.metric, view, pair, now)
@@ -84,6 +85,7 @@ def _of_gates(seen: Deployment, pair: Pair | None, now: datetime) -> list[Answer
                     *_sides(pair),
                     where,
                     seen.evaluate_token,
+                    _held(view),
                 )
             )
     return tasks
@@ -103,7 +105,7 @@ def _of_retirement(seen: Deployment, facts: Facts, now: datetime) -> list[Answer
     gate = seen.spec.gates.evaluation
     metric = gate.metric if gate is not None else "nDCG@10"
     task = Evaluate(seen.key, _dataset(seen), "stable", stable.query_set_ref.name, metric, *_sides(pair), where)
-    return [task] if is_due else []
+    return [replace(task, queries=_held(view))] if is_due else []
 
 
 def _is_scheduled(view: QueriesView, last: Evaluation | None, index: Index, now: datetime) -> bool:
@@ -116,6 +118,11 @@ def _is_scheduled(view: QueriesView, last: Evaluation | None, index: Index, now:
 def _readable(seen: Deployment, name: str) -> QueriesView | None:
     view = seen.query_sets.get(name)
     return view if view is not None and view.exists and view.record is not None and view.record.queries else None
+
+
+def _held(view: QueriesView) -> str:
+    """Return what a query set reads, and what it held when it was read last."""
+    return "" if view.record is None else f"{view.record.source}/{view.record.digest}"
 
 
 def _where(seen: Deployment, pair: Pair) -> int | None:
@@ -145,15 +152,21 @@ def _dataset(seen: Deployment) -> str:
 
 
 def _may_start(seen: Deployment, task: AnswersTask | Probe, now: datetime) -> bool:
-    """Return whether nobody asks just now, and the last failure was waited out or the spec edited since."""
+    """Return whether nobody asks just now, and a failure was waited out or the spec, or the set of queries, edited."""
     for done in seen.work:
         if done.task.subject != task.subject:
             continue
         if done.phase is Phase.RUNNING:
             return False
-        if done.failure is not None and done.generation == seen.generation and now < done.failure.retry_at:
+        is_edited = done.generation != seen.generation or _queries(done.task) != _queries(task)
+        if done.failure is not None and not is_edited and now < done.failure.retry_at:
             return False
     return True
+
+
+def _queries(task: Task) -> str:
+    """Return what the queries of a task are; empty for one that asks none of a set."""
+    return task.queries if isinstance(task, Evaluate | AskCanaries) else ""
 
 
 def due(seen: Deployment, facts: Facts, now: datetime) -> list[timedelta]:

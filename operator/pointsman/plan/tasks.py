@@ -7,7 +7,7 @@ subject never run at once, and a planner that sees work on one part of a dataset
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -178,6 +178,8 @@ class Evaluate:
     snapshot: int
     token: str = ""
     """What a person asked for last; it is written down beside the numbers."""
+    queries: str = field(default="", compare=False)
+    """What the query set reads and holds, as a digest: what one could not be asked of, its next may."""
 
     @property
     def subject(self) -> str:
@@ -196,6 +198,8 @@ class AskCanaries:
     candidate: Side
     serving: Side | None
     snapshot: int
+    queries: str = field(default="", compare=False)
+    """As of an evaluation."""
 
     @property
     def subject(self) -> str:
