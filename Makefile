@@ -113,11 +113,11 @@ clean: ## Remove what was made here; the cache of control planes in ~/.cache/poi
 
 lock: ## Resolve the dependencies anew (needs uv)
 	@# From an empty file, so that nothing of the old resolution is preferred.
-	@$(UV) pip compile pyproject.toml --extra s3 --extra embedded --group dev --universal --generate-hashes \
+	@$(UV) pip compile pyproject.toml --extra s3 --extra traces --extra embedded --group dev --universal --generate-hashes \
 		--no-emit-index-url --no-header --python-version 3.11 --upgrade --quiet -o requirements.lock
 	@echo "requirements.lock: $$(grep -c '==' requirements.lock) packages"
 	@# The image's: what runs, in the versions that were tested.
-	@$(UV) pip compile pyproject.toml --extra s3 --constraint requirements.lock --universal --generate-hashes \
+	@$(UV) pip compile pyproject.toml --extra s3 --extra traces --constraint requirements.lock --universal --generate-hashes \
 		--no-emit-index-url --no-header --no-annotate --python-version 3.11 --upgrade --quiet -o requirements-image.lock
 	@echo "requirements-image.lock: $$(grep -c '==' requirements-image.lock) packages"
 	@echo 'cyclonedx-bom>=7,<8' | $(UV) pip compile - --universal --generate-hashes --no-emit-index-url --no-header \

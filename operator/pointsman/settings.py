@@ -174,6 +174,10 @@ class GatewaySettings(BaseSettings):
     """How long requests are still answered after SIGTERM, while whoever sends them learns to go elsewhere."""
     cache: Annotated[int, Field(ge=0, le=10_000_000)] = 10_000
     """The vectors of queries that are kept for each space."""
+    traces: bool = False
+    """Whether requests are traced by OpenTelemetry, whose own variables say where spans go
+    (`OTEL_EXPORTER_OTLP_ENDPOINT`) and how many (`OTEL_TRACES_SAMPLER`). Takes the extra `traces`, which the image
+    has."""
 
 
 def load(**overrides: Any) -> Settings:

@@ -10,12 +10,14 @@ import typer
 
 from pointsman import access, logs, ports, settings
 from pointsman.api import dataset as dataset_api
+from pointsman.api.conditions import Reason
 from pointsman.backends import registry as backends
 from pointsman.cli.reach import access_of
 from pointsman.cluster import kube
 from pointsman.core.recipes import Space
 from pointsman.embedders import registry as embedders
-from pointsman.gateway import server
+from pointsman.errors import Terminal
+from pointsman.gateway import server, tracing
 
 app = typer.Typer()
 
@@ -33,7 +35,22 @@ def gateway(
     cluster = kube.connect(kubeconfig)
     allowed = access_of(shared, [cluster.address, *cluster.endpoints()], os.environ)
     embedder = functools.partial(open_embedder, chosen.timeout.total_seconds())
-    server.run(chosen, shared.namespaces, cluster, allowed, backends.open_backend, embedder)
+    tracer = open_tracer if chosen.traces else None
+    server.run(chosen, shared.namespaces, cluster, allowed, backends.open_backend, embedder, tracer)
+
+
+def open_tracer(gateway: str) -> tracing.Tracer:
+    """Load OpenTelemetry, which nobody pays for where traces are off, and begin to collect spans.
+
+    Raises Terminal(INVALID_SPEC) where it is not installed, or not to be used as its variables say.
+    """
+    try:
+        from pointsman.gateway import spans
+    except ImportError:
+        variable = f"{settings.GATEWAY_PREFIX}TRACES"
+        what = "is true and OpenTelemetry is not installed; install pointsman[traces]"
+        raise Terminal(Reason.INVALID_SPEC, f"{variable} {what}") from None
+    return spans.start(os.environ, gateway)
 
 
 def open_embedder(

@@ -13,7 +13,8 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -27,6 +28,19 @@ from pointsman.errors import Retryable, Terminal
 _CONNECT_SECONDS: Final = 10.0
 _KEEP_SECONDS: Final = 30.0
 _OPENED: Final = ("connection.connect_tcp.complete", "connection.start_tls.complete")
+
+
+_PASSED_ON: Final[ContextVar[Mapping[str, str] | None]] = ContextVar("passed_on", default=None)
+
+
+@contextlib.contextmanager
+def passing_on(headers: Mapping[str, str]) -> Iterator[None]:
+    """Send headers along with all that is posted meanwhile in this context."""
+    token = _PASSED_ON.set(headers)
+    try:
+        yield
+    finally:
+        _PASSED_ON.reset(token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +100,7 @@ class Connection:
                 "POST",
                 f"{self._scheme}://{literal}:{self._port}{self._path}",
                 content=content,
-                headers={"Content-Type": "application/json"},
+                headers={"Content-Type": "application/json", **(_PASSED_ON.get() or {})},
                 extensions={"sni_hostname": self._host, "trace": self._trace},
             ) as response:
                 return Answer(response.status_code, response.headers, self._read(response, most_bytes))

@@ -9,6 +9,7 @@ taken in base64 or as lists. What comes back is checked before it is used.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import random
 import threading
 from collections import deque
@@ -191,7 +192,8 @@ class OpenAI:
             workers = min(self._concurrency, -(-len(texts) // self._size.texts))
             if workers > 1:
                 for _ in range(workers):
-                    self._pool.submit(self._work, run)
+                    # Each in a context of its own: what is passed on is the caller's.
+                    self._pool.submit(contextvars.copy_context().run, self._work, run)
         try:
             if workers == 1:
                 # A query, or the rest of a batch: no other thread has to wake up for it.

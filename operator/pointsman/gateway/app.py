@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pointsman import logs
 from pointsman.errors import PointsmanError, TextsRefused
-from pointsman.gateway import access, answers, faults, openapi, requests, routing, searching
+from pointsman.gateway import access, answers, faults, openapi, requests, routing, searching, tracing
 from pointsman.gateway.directory import Deployment, Directory
 from pointsman.gateway.faults import Fault
 from pointsman.gateway.opening import Adopted
@@ -64,10 +64,11 @@ class Gateway:
         limits: Limits,
         most_at_once: int,
         seconds: float,
+        tracer: tracing.Tracer | None = None,
     ) -> None:
         """A deployment answers `most_at_once` requests at the same time, each within so many seconds."""
         self._directory, self._guard, self._shadow, self._state = directory, guard, shadow, state
-        self._limits, self._most, self._seconds = limits, most_at_once, seconds
+        self._limits, self._most, self._seconds, self._tracer = limits, most_at_once, seconds, tracer
 
     @property
     def is_ready(self) -> bool:
@@ -101,7 +102,9 @@ class Gateway:
 
     async def _embedded(self, deployment: Deployment, asked: Embeddings) -> dict[str, Any]:
         adopted = _served(deployment)
-        entry = _embedding_entry(deployment, adopted.route, asked)
+        with tracing.step(tracing.Step.ROUTE) as span:
+            entry = _embedding_entry(deployment, adopted.route, asked)
+            tracing.chosen(span, adopted.route, entry)
         adopted.enter()
         try:
             held = await adopted.hold(entry.index)
@@ -133,6 +136,8 @@ class Gateway:
             if not self._directory.is_ready:
                 raise faults.not_ready("the gateway has not seen the cluster's routes yet")
             raise faults.not_found(f"there is no deployment {name[:63]} in namespace {namespace[:63]}")
+        if (span := tracing.current()) is not None:
+            span.tell({tracing.Told.NAMESPACE: namespace, tracing.Told.DEPLOYMENT: name})
         return found
 
     def _turn(self, deployment: Deployment) -> _Turn:
@@ -191,8 +196,9 @@ class Gateway:
         why = "draining" if self._state.is_draining else "the cluster's routes are not all seen and opened yet"
         return Response(f"not ready: {why}\n", status_code=503, media_type="text/plain")
 
-    def _endpoint(self, path: str, handler: Handler) -> _Endpoint:
-        return _Endpoint(path, handler, self._state, self._seconds)
+    def _endpoint(self, path: str, handler: Handler) -> ASGIApp:
+        found = _Endpoint(path, handler, self._state, self._seconds)
+        return found if self._tracer is None else tracing.Traced(found, path, self._tracer)
 
 
 class _Front:
@@ -287,6 +293,7 @@ def _embedding_entry(deployment: Deployment, route: routing.Route, asked: Embedd
 
 
 def _refusal(fault: Fault) -> Response:
+    tracing.refused(fault)
     headers = {}
     if fault.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(fault.retry_after)))

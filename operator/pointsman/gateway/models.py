@@ -10,7 +10,7 @@ import asyncio
 import functools
 import hashlib
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -20,7 +20,9 @@ import numpy.typing as npt
 
 from pointsman import ports
 from pointsman.core.recipes import Space
+from pointsman.embedders import connection
 from pointsman.errors import PointsmanError, TextsRefused, unforeseen
+from pointsman.gateway import tracing
 from pointsman.gateway.threads import Threads
 
 Vector = npt.NDArray[np.float32]
@@ -57,6 +59,8 @@ class _Wanted:
     """Whether it is to go by itself: in company it was refused, or its company was."""
     waiters: int = 0
     """Without any it is not sent any more."""
+    traced: list[tracing.Span] | None = None
+    """The steps that wait for it; None where nobody traces them."""
 
 
 class QueryModel:
@@ -81,17 +85,22 @@ class QueryModel:
         Raises what `ports.Embedder.embed` raises.
         """
         is_at_once = self._is_local and sum(map(_length, texts)) <= SHORT
-        found = [self._found(self._prefixes[side] + text, is_at_once) for text in texts]
-        wanted = [each for each in found if isinstance(each, _Wanted)]
-        if wanted:
-            self._send()
-            try:
-                # All of them are waited for, and not only up to the first that fails.
-                await asyncio.wait({each.waiting for each in wanted})
-            finally:
-                for each in wanted:
-                    each.waiters -= 1
-        return [each.waiting.result() if isinstance(each, _Wanted) else each for each in found]
+        with tracing.step(tracing.Step.EMBED) as span:
+            before = self.hits
+            found = [self._found(self._prefixes[side] + text, is_at_once) for text in texts]
+            if span is not None:
+                told = {tracing.Told.TEXTS: len(texts), tracing.Told.CACHED: self.hits - before}
+                span.tell({tracing.Told.MODEL: self.space.model, **told})
+            wanted = [each for each in found if isinstance(each, _Wanted)]
+            if wanted:
+                self._send()
+                try:
+                    # All of them are waited for, and not only up to the first that fails.
+                    await asyncio.wait({each.waiting for each in wanted})
+                finally:
+                    for each in wanted:
+                        each.waiters -= 1
+            return [each.waiting.result() if isinstance(each, _Wanted) else each for each in found]
 
     async def probe(self) -> None:
         """See whether the model answers, whatever is kept; raises as `embed` does."""
@@ -123,14 +132,20 @@ class QueryModel:
             wanted.waiting.add_done_callback(_seen)
             self._queue.append(wanted)
         wanted.waiters += 1
+        if (span := tracing.current()) is not None:
+            wanted.traced = [*(wanted.traced or ()), span]
         return wanted
 
     def _send(self) -> None:
         while self._under_way < AT_ONCE and (batch := self._batch()):
             self._under_way += 1
-            texts = [wanted.text for wanted in batch]
-            answer = self._threads.call(functools.partial(self._embedder.embed, texts))
-            answer.add_done_callback(functools.partial(self._answered, batch))
+            call = functools.partial(self._embedder.embed, [wanted.text for wanted in batch])
+            traced = tracing.together(_traced(batch), is_call=not self._is_local)
+            if traced is not None:
+                traced.span.tell({tracing.Told.MODEL: self.space.model, tracing.Told.TEXTS: len(batch)})
+                call = functools.partial(_passing_on, traced.span.traceparent, call)
+            answer = self._threads.call(call)
+            answer.add_done_callback(functools.partial(self._answered, batch, traced))
 
     def _batch(self) -> list[_Wanted]:
         """Take the next texts from the queue; those that nobody waits for any more are dropped."""
@@ -145,9 +160,13 @@ class QueryModel:
             batch.append(self._queue.popleft())
         return batch
 
-    def _answered(self, batch: list[_Wanted], answer: asyncio.Future[ports.Vectors]) -> None:
+    def _answered(
+        self, batch: list[_Wanted], traced: tracing.Together | None, answer: asyncio.Future[ports.Vectors]
+    ) -> None:
         self._under_way -= 1
         error = answer.exception()
+        if traced is not None:
+            traced.end(_traced(batch), error)
         if isinstance(error, TextsRefused) and len(batch) > 1:
             # Whose text it was must not be the others' trouble.
             for wanted in batch:
@@ -180,6 +199,17 @@ def _seen(done: asyncio.Future[Vector]) -> None:
     """Look at an error that nobody waits for any more, so that the event loop does not complain of it."""
     if not done.cancelled():
         done.exception()
+
+
+def _traced(batch: list[_Wanted]) -> list[tracing.Span]:
+    """Return the steps that wait for a batch, each once."""
+    return list(dict.fromkeys(span for wanted in batch for span in wanted.traced or ()))
+
+
+def _passing_on(traceparent: str, call: Callable[[], ports.Vectors]) -> ports.Vectors:
+    """Make a call whose requests take part in a trace."""
+    with connection.passing_on({"traceparent": traceparent} if traceparent else {}):
+        return call()
 
 
 def _length(text: str) -> int:

@@ -10,7 +10,7 @@ from typing import Final
 
 from pointsman import ports
 from pointsman.errors import PointsmanError, TextsRefused
-from pointsman.gateway import days, faults, routing
+from pointsman.gateway import days, faults, routing, tracing
 from pointsman.gateway.directory import Deployment
 from pointsman.gateway.faults import Fault
 from pointsman.gateway.models import Vector
@@ -43,6 +43,8 @@ class Sample:
     text: str
     search: Search
     answered: tuple[str, ...]
+    request: tracing.Span | None = None
+    """The query as whoever traces it has it."""
 
 
 Beside = Callable[[Sample], None]
@@ -56,8 +58,10 @@ async def search(deployment: Deployment, asked: Search, beside: Beside) -> Found
         raise faults.not_ready(f"{'/'.join(deployment.name)} is not served: {deployment.why_not()}")
     adopted.enter()
     try:
-        entry = choose(adopted.route, asked)
-        _check_fields(adopted, entry, asked)
+        with tracing.step(tracing.Step.ROUTE) as span:
+            entry = choose(adopted.route, asked)
+            tracing.chosen(span, adopted.route, entry)
+            _check_fields(adopted, entry, asked)
         asker = days.asker(asked.sticks_to)
         if asked.session:
             deployment.ledger.meet(asker)
@@ -202,4 +206,4 @@ def _sample(
         answered = tuple(dict.fromkeys(hit.document for hit in found))[:COMPARED]
         single = replace(asked, queries=(text,))
         adopted.enter()
-        beside(Sample(deployment, adopted, entry, text, single, answered))
+        beside(Sample(deployment, adopted, entry, text, single, answered, tracing.current()))

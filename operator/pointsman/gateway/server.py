@@ -11,7 +11,7 @@ import ssl
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -25,7 +25,7 @@ from pointsman.access import Access
 from pointsman.api.conditions import Reason
 from pointsman.cluster.resources import Cluster, Seen
 from pointsman.errors import Terminal
-from pointsman.gateway import access, admin, arrivals, packets, requests, watch
+from pointsman.gateway import access, admin, arrivals, packets, requests, tracing, watch
 from pointsman.gateway.app import Gateway, State
 from pointsman.gateway.directory import Directory
 from pointsman.gateway.serving import Doors, OpenBackend, OpenEmbedder
@@ -41,6 +41,8 @@ SWITCH_SECONDS: Final = 0.0005
 """After which a busy thread lets the event loop go on; Python's own 5 ms would be in every slow answer."""
 
 log = logs.logger()
+OpenTracer = Callable[[str], tracing.Tracer]
+"""Begins to collect spans for a gateway by its id."""
 
 
 def run(
@@ -50,10 +52,11 @@ def run(
     allowed: Access,
     open_backend: OpenBackend,
     open_embedder: OpenEmbedder,
+    open_tracer: OpenTracer | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT. Raises Terminal(INVALID_SPEC) for ports and files that cannot be used."""
     sys.setswitchinterval(SWITCH_SECONDS)
-    process = _Process(chosen, namespaces, cluster, allowed, open_backend, open_embedder)
+    process = _Process(chosen, namespaces, cluster, allowed, open_backend, open_embedder, open_tracer)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(process.serve())
 
@@ -76,6 +79,7 @@ class _Process:
         allowed: Access,
         open_backend: OpenBackend,
         open_embedder: OpenEmbedder,
+        open_tracer: OpenTracer | None,
     ) -> None:
         self._chosen, self._namespaces, self._cluster = chosen, namespaces, cluster
         self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="gateway")
@@ -84,6 +88,7 @@ class _Process:
         self._guard = _guard(chosen, cluster, self._own)
         self._state = State(uuid.uuid4().hex, time.time(), namespaces)
         self._certificate = _Certificate(chosen)
+        self._tracer = None if open_tracer is None else open_tracer(self._state.gateway)
 
     async def serve(self) -> None:
         """Serve until told to stop."""
@@ -93,7 +98,9 @@ class _Process:
         directory = Directory(Doors(*self._doors, chosen.threads, seconds, chosen.cache, answers), time.time)
         shadow = Shadow(seconds)
         limits = requests.Limits(chosen.most_body, chosen.most_text, chosen.most_hits, chosen.most_queries)
-        gateway = Gateway(directory, self._guard, shadow, self._state, limits, chosen.concurrency, seconds)
+        gateway = Gateway(
+            directory, self._guard, shadow, self._state, limits, chosen.concurrency, seconds, self._tracer
+        )
         queries = _listen(chosen.host, chosen.port, "PORT")
         reports = _listen(chosen.admin_host, chosen.admin_port, "ADMIN_PORT")
         public = _server(gateway.app(), self._certificate.paths(), seconds)
@@ -131,6 +138,9 @@ class _Process:
         await asyncio.sleep(0)
         if answers is not None:
             answers.close()
+        if self._tracer is not None:
+            # Nobody waits for an answer any more.
+            self._tracer.close()
         for executor in (self._executor, self._own):
             executor.shutdown(wait=False, cancel_futures=True)
         log.info(logs.Event.GATEWAY_STOPPED)

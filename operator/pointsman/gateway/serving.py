@@ -27,7 +27,7 @@ from pointsman.cluster.resources import Cluster
 from pointsman.core import digests, filters
 from pointsman.core.recipes import Space
 from pointsman.errors import PointsmanError, Retryable, Terminal, TextsRefused, unforeseen
-from pointsman.gateway import models
+from pointsman.gateway import models, tracing
 from pointsman.gateway.arrivals import Arrivals
 from pointsman.gateway.models import QueryModel, Side, Vector
 from pointsman.gateway.shared import Lent, Shared
@@ -212,16 +212,24 @@ class Serving:
     ) -> list[ports.Hit]:
         """Return the nearest chunks, or the best chunk of each of the nearest documents; remembers how that went."""
         database, name = self.database, self.index
-        if of_documents:
-            call = functools.partial(documents.top_documents, database.backend, name, vector, limit, where)
-            return await self._noted(database.call(call))
-        return await self._noted(database.search(name, vector, limit, where))
+        with tracing.step(tracing.Step.SEARCH, name, is_call=True) as span:
+            tracing.asked(span, self.pairing.backend, tracing.Step.SEARCH, name)
+            if of_documents:
+                call = functools.partial(documents.top_documents, database.backend, name, vector, limit, where)
+                found = await self._noted(database.call(call))
+            else:
+                found = await self._noted(database.search(name, vector, limit, where))
+            if span is not None:
+                span.tell({tracing.Told.TOP_K: limit, tracing.Told.HITS: len(found)})
+        return found
 
     async def vector_of(self, document: str) -> Vector | None:
         """Return the mean direction of a document's first chunks, of unit length; None where it has none."""
         ids = [digests.point_id(document, ordinal) for ordinal in range(MOST_ORDINALS)]
         fetch = functools.partial(self.database.backend.fetch, self.index, ids)
-        _, vectors = await self._noted(self.database.call(fetch))
+        with tracing.step(tracing.Step.FETCH, self.index, is_call=True) as span:
+            tracing.asked(span, self.pairing.backend, tracing.Step.FETCH, self.index)
+            _, vectors = await self._noted(self.database.call(fetch))
         mean = vectors.sum(axis=0, dtype=np.float64) if len(vectors) else np.zeros(1)
         length = float(np.linalg.norm(mean))
         return np.asarray(mean / length, np.float32) if length else None

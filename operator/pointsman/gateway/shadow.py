@@ -17,6 +17,7 @@ from typing import Final
 from pointsman import logs, ports
 from pointsman.core import rankings
 from pointsman.errors import PointsmanError
+from pointsman.gateway import tracing
 from pointsman.gateway.directory import Deployment
 from pointsman.gateway.searching import COMPARED, Sample
 from pointsman.gateway.serving import Serving
@@ -100,7 +101,9 @@ class Shadow:
         while lane.waiting:
             sample = lane.waiting.popleft()
             try:
-                await self._ask(sample)
+                with tracing.beside(sample.request) as span:
+                    tracing.chosen(span, sample.adopted.route, sample.entry)
+                    await self._ask(sample)
             except Exception as error:
                 log.error(logs.Event.REQUEST_FAILED, index=sample.entry.index, exc_info=error)
             finally:
@@ -124,7 +127,8 @@ class Shadow:
                         hits = await _search(held.serving, sample)
             finally:
                 held.close()
-        except (PointsmanError, TimeoutError):
+        except (PointsmanError, TimeoutError) as error:
+            tracing.failed(error)
             ledger.fail(index, is_shadow=True)
             return
         if hits is None:

@@ -25,7 +25,7 @@ from pointsman.core import digests, rows
 from pointsman.core.recipes import Space
 from pointsman.embedders import registry as embedders
 from pointsman.embedders import wordllama
-from pointsman.gateway import access, admin, requests
+from pointsman.gateway import access, admin, requests, tracing
 from pointsman.gateway.app import Gateway, State
 from pointsman.gateway.directory import Deployment, Directory
 from pointsman.gateway.serving import Doors, OpenEmbedder
@@ -216,6 +216,7 @@ async def running(
     at_once: int = 64,
     seconds: float = 10.0,
     waiting: int = 100,
+    tracer: tracing.Tracer | None = None,
 ) -> AsyncIterator[Stage]:
     """Start a gateway that has seen an empty cluster, or the one that is given once it is looked at."""
     cluster, database = cluster or MemoryCluster(), database or Memory()
@@ -240,7 +241,8 @@ async def running(
     doors = Doors(cluster, allowed, opened, embedder or embedded, executor, 8, seconds, 100)
     directory, state = Directory(doors, time.time), State("gateway-1", time.time())
     shadow = Shadow(seconds, waiting)
-    gateway = Gateway(directory, guard or access.Open(), shadow, state, limits or requests.Limits(), at_once, seconds)
+    guard, limits = guard or access.Open(), limits or requests.Limits()
+    gateway = Gateway(directory, guard, shadow, state, limits, at_once, seconds, tracer)
     public = httpx.ASGITransport(gateway.app())
     private = httpx.ASGITransport(admin.application(gateway, directory, state))
     shadow.start()
