@@ -412,6 +412,84 @@ def test_whoever_takes_over_gives_pods_that_have_run_their_time_anew(tmp_path: P
     assert wait is not None and wait.reason is Reason.JOB_UNSCHEDULABLE
 
 
+@pytest.mark.parametrize("takeovers", [1, 4])
+def test_whoever_takes_over_counts_from_when_the_pods_came_however_often_it_happens(
+    tmp_path: Path, takeovers: int
+) -> None:
+    room = Room(tmp_path, startDeadline="1m")
+    with pytest.raises(Enough):
+        room.carry_out(looks=1)
+    room.now += timedelta(hours=3)
+    # The pods were drained; those in their place came just after, and no node takes them.
+    came = room.now
+    pending = [{"metadata": {"name": "p", "creationTimestamp": came.isoformat()}, "status": UNSCHEDULED}]
+    room.batch.report("default", room.batch.created[0], {"succeeded": 1}, pending)
+    room.each = []
+    for _ in range(takeovers):
+        room.now += timedelta(seconds=12)
+        with pytest.raises(Enough):
+            room.carry_out(looks=1)
+
+    wait = room.said[-1]
+    assert wait is not None and wait.reason is Reason.JOB_UNSCHEDULABLE
+    assert f"given up and created anew at {came + timedelta(minutes=1):%Y-%m-%dT%H:%MZ}" in wait.message
+    room.now = came + timedelta(seconds=61)
+    with pytest.raises(Retryable, match="it was given up after 1m"):
+        room.carry_out(looks=1)
+
+
+def evicted(message: str, index: str = "3") -> dict[str, Any]:
+    return {
+        "metadata": {"name": "e", "annotations": {"batch.kubernetes.io/job-completion-index": index}},
+        "status": {"phase": "Failed", "reason": "Evicted", "message": message},
+    }
+
+
+OVER = 'Usage of EmptyDir volume "tmp" exceeds the limit "2Gi". '
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        OVER,
+        "Pod ephemeral local storage usage exceeds the total limit of containers 2Gi. ",
+        'Container shard exceeded its local ephemeral storage limit "1Gi". ',
+    ],
+)
+def test_a_pod_that_writes_more_than_it_may_is_named(tmp_path: Path, message: str) -> None:
+    room = Room(tmp_path)
+    room.kubelet.holds = lambda job: [evicted(message), RUNNING]
+
+    with pytest.raises(Enough):
+        room.carry_out(looks=3)
+
+    (wait,) = {wait for wait in room.said if wait is not None}
+    assert wait.reason is Reason.DISK_FULL
+    wanted = (
+        f"pod e was evicted: {message.rstrip('. ')}; set more ephemeral-storage in spec.work.job.resources; others run"
+    )
+    assert wait.message.startswith(wanted)
+
+
+@pytest.mark.parametrize(
+    "pods",
+    [
+        pytest.param([evicted("The node was low on resource: memory. Threshold quantity: 100Mi")], id="a node's fault"),
+        pytest.param([evicted(OVER), {**evicted(""), "status": {"phase": "Succeeded"}}], id="done since by another"),
+    ],
+)
+def test_nothing_is_said_of_a_pod_that_was_evicted_and_whose_share_goes_on(
+    tmp_path: Path, pods: list[dict[str, Any]]
+) -> None:
+    room = Room(tmp_path)
+    room.kubelet.holds = lambda job: [*pods, RUNNING]
+
+    with pytest.raises(Enough):
+        room.carry_out(looks=3)
+
+    assert {wait for wait in room.said if wait is not None} == set()
+
+
 RUNNING = {"metadata": {"name": "r"}, "status": {"phase": "Running"}}
 PENDING = {"metadata": {"name": "p"}, "status": UNSCHEDULED}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -15,6 +16,9 @@ SLOW = timedelta(seconds=30)
 _NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
 _NO_CONTAINER = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 _SHOWN = 200
+_INDEX = "batch.kubernetes.io/job-completion-index"
+# How the kubelet says that a pod overstepped a limit of its own. A node that is short of something has other words.
+_OWN_LIMIT = re.compile(r"exceed(s|ed) (the|its) .*limit")
 
 
 def trouble(job: Resource, pods: Sequence[Resource], now: datetime) -> Wait | None:
@@ -30,6 +34,9 @@ def trouble(job: Resource, pods: Sequence[Resource], now: datetime) -> Wait | No
     found = next((wait for wait in stuck if wait is not None), None)
     if found is not None:
         return found
+    evicted = _evicted(pods)
+    if evicted is not None:
+        return evicted
     started = job.get("status", {}).get("startTime")
     if not pods and not job_objects.is_ended(job) and now - _time(started or since.isoformat()) > SLOW:
         message = f"no pod of Job {name} could be created, as by a quota or a policy; kubectl describe job {name}"
@@ -43,10 +50,18 @@ def idle_since(job: Resource) -> datetime:
     return max(job_objects.created_at(job), _time(started)) if started else job_objects.created_at(job)
 
 
-def has_run(job: Resource) -> bool:
-    """Return whether a pod of a Job has run, as far as the Job tells."""
+def ran_last(job: Resource, pods: Sequence[Resource], now: datetime) -> datetime | None:
+    """Return when a pod of a Job ran last, as far as the cluster tells whoever has just come to look.
+
+    None where none has run. A pod that was drained is gone, and the one in its place came just after. Where there is
+    neither, it may have been just now.
+    """
     status = job.get("status", {})
-    return any(status.get(count) for count in ("ready", "succeeded", "failed"))
+    if not any(status.get(count) for count in ("ready", "succeeded", "failed")):
+        return None
+    came = [_time(at) for pod in pods if (at := pod["metadata"].get("creationTimestamp"))]
+    ended = ended_at(pods)
+    return max([*came, *([] if ended is None else [ended])], default=now)
 
 
 def is_any_running(pods: Sequence[Resource]) -> bool:
@@ -59,6 +74,22 @@ def ended_at(pods: Sequence[Resource]) -> datetime | None:
     containers = (each for pod in pods for each in pod.get("status", {}).get("containerStatuses") or ())
     ends = ((each.get("state") or {}).get("terminated") or {} for each in containers)
     return max((_time(end["finishedAt"]) for end in ends if end.get("finishedAt")), default=None)
+
+
+def _evicted(pods: Sequence[Resource]) -> Wait | None:
+    """Return that a pod wrote more than it may, unless its share is done by now: it begins again, to no other end."""
+    done = {_index(pod) for pod in pods if pod.get("status", {}).get("phase") == "Succeeded"}
+    for pod in reversed(pods):
+        status = pod.get("status", {})
+        said = str(status.get("message", "")).strip()
+        if status.get("reason") == "Evicted" and _OWN_LIMIT.search(said) and _index(pod) not in done:
+            message = f"pod {pod['metadata']['name']} was evicted: {said[:_SHOWN].rstrip('. ')}"
+            return Wait(Reason.DISK_FULL, f"{message}; set more ephemeral-storage in spec.work.job.resources")
+    return None
+
+
+def _index(pod: Resource) -> str:
+    return str(pod["metadata"].get("annotations", {}).get(_INDEX, ""))
 
 
 def _of_pod(pod: Resource, now: datetime) -> Wait | None:

@@ -255,9 +255,10 @@ class _Embedding:
                 self._sleep()
                 continue
             is_running = job_trouble.is_any_running(pods)
-            # One that has just come to look does not know when a pod ran last, only whether one did.
-            if is_running or (ran_at is None and job_trouble.has_run(job)):
+            if is_running:
                 ran_at = now
+            elif ran_at is None:
+                ran_at = job_trouble.ran_last(job, pods, now)
             moved = (job_trouble.idle_since(job), ran_at, job_trouble.ended_at(pods))
             self._judge(attempt, name, wait, None if is_running else max(at for at in moved if at is not None))
             self._sleep()
