@@ -572,6 +572,21 @@ def test_what_is_refused_in_its_burn_in_goes_back_to_nothing_that_a_person_keeps
     assert model.weights == {"v7": 100}
 
 
+def test_what_is_refused_in_its_burn_in_does_not_go_back_to_another_snapshot_of_itself() -> None:
+    model = phase("during the build")
+    model.lose(index_of(model, "v7").name)
+    model.settle()
+    assert model.weights == {"v8": 100}
+
+    model.decide("Reject", answers="evaluation")
+    model.edit(snapshot=1)
+    model.settle()
+
+    assert model.weights == {"v8": 100}
+    assert index_of(model, "v8").role is Role.SERVING and index_of(model, "v8").frozen == 1
+    assert model.facts.rejected == ()
+
+
 @pytest.mark.parametrize("name", BUILT)
 def test_a_person_who_rejects_takes_all_queries_back_and_the_version_stays_out(name: str) -> None:
     model = phase(name)

@@ -42,9 +42,14 @@ def watched(seen: Deployment, facts: Facts, now: datetime) -> Facts:
 
 
 def way_back(seen: Deployment, facts: Facts, now: datetime) -> Index | None:
-    """Return the index that may take the queries of one that is refused; none that a person keeps them off."""
-    before = rollout.before(facts)
+    """Return the index that may take the queries of one that is refused.
+
+    It is none that a person keeps them off, and not another snapshot of what is refused.
+    """
+    before, serving = rollout.before(facts), facts.serving
     if before is None or approvals.aborted(seen, before.version, now) is not None:
+        return None
+    if serving is not None and (before.recipe, before.parameters) == (serving.recipe, serving.parameters):
         return None
     return before if indexes.may_take_over(seen, facts, before, now) else None
 
