@@ -32,6 +32,8 @@ ALL_OF_IT = (
     "store.s3.existingSecret=options",
     "operator.replicas=2",
     "jobs.enabled=true",
+    "traces.enabled=true",
+    "traces.endpoint=http://collector:4318",
 )
 WITH_JOBS = ('namespaces=["search","shop"]', "jobs.enabled=true", "networkPolicy.publicEgress.enabled=true")
 WITHOUT_CLUSTER_RIGHTS = (
@@ -69,6 +71,8 @@ def test_helm_finds_nothing_to_say(values: tuple[str, ...]) -> None:
         ("gateway.auth.mode=tokens", "gateway.auth.tokensSecret names no Secret; name one with the key tokens"),
         ("store.s3.existingSecret=options", "name the bucket as s3://bucket/prefix"),
         ('secrets.namespaces=["search"]', "secrets.namespaces is for clusterWide"),
+        ("traces.enabled=true", "name the collector as http://collector.monitoring:4318"),
+        ("traces.ratio=2", "at '/traces/ratio': maximum: got 2, want 1"),
         ("gateway.autoscaling.minReplicas=11", "gateway.autoscaling.minReplicas is more than maxReplicas"),
     ],
 )
@@ -216,6 +220,32 @@ def test_a_gateway_has_the_time_that_draining_takes() -> None:
     assert pod["terminationGracePeriodSeconds"] == 70
     assert {"name": "POINTSMAN_GATEWAY_DRAIN", "value": "40s"} in pod["containers"][0]["env"]
     assert gateway["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+
+
+def test_gateways_trace_what_the_values_say_and_reach_the_collector_then_alone(tmp_path: Path) -> None:
+    collector = {"to": [{"podSelector": {"matchLabels": {"app": "collector"}}}], "ports": [{"port": 4318}]}
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump({"networkPolicy": {"traces": [collector]}}))
+
+    def told(*given: str) -> tuple[dict[str, str], list[str]]:
+        documents = render(*given, files=[values])
+        (gateway,) = of(documents, "Deployment", f"{FULLNAME}-gateway")
+        environment = gateway["spec"]["template"]["spec"]["containers"][0]["env"]
+        reaching = [d["metadata"]["name"] for d in of(documents, "NetworkPolicy") if collector in d["spec"]["egress"]]
+        return {
+            e["name"]: e.get("value") for e in environment if "OTEL" in e["name"] or "TRACES" in e["name"]
+        }, reaching
+
+    assert told() == ({}, [])
+    assert told("traces.enabled=true", "traces.endpoint=http://collector:4318", "traces.ratio=0.25") == (
+        {
+            "POINTSMAN_GATEWAY_TRACES": "true",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
+            "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+            "OTEL_TRACES_SAMPLER_ARG": "0.25",
+        },
+        [f"{FULLNAME}-gateway"],
+    )
 
 
 def test_every_object_says_whose_it_is() -> None:

@@ -76,6 +76,9 @@ app.kubernetes.io/component: {{ .component }}
 {{- if and (not .Values.clusterWide) .Values.secrets.namespaces -}}
 {{- fail "secrets.namespaces is for clusterWide; otherwise Secrets are read in the namespaces that are looked after" -}}
 {{- end -}}
+{{- if and .Values.traces.enabled (not .Values.traces.endpoint) -}}
+{{- fail "traces.endpoint is empty and traces.enabled is set; name the collector as http://collector.monitoring:4318" -}}
+{{- end -}}
 {{- if and (not .Values.store.s3.uri) .Values.store.s3.existingSecret -}}
 {{- fail "store.s3.existingSecret is given and store.s3.uri is not; name the bucket as s3://bucket/prefix" -}}
 {{- end -}}
