@@ -128,6 +128,56 @@ CASES: dict[str, tuple[Dataset, list[str], tuple[ConditionType, Reason, str]]] =
             "v8 was removed and is used by papers; the pinned recipe serves on; declare it again",
         ),
     ),
+    "of many that use a removed version three are named": (
+        two(
+            spec=b.dataset_spec("v7"),
+            recipes={"v7": b.V7},
+            users=tuple(
+                b.user(name, versions=("v8",), needs=("v8",), recipes=(b.V8.key,))
+                for name in ("zoo", "maps", "films", "books", "papers")
+            ),
+        ),
+        ["StartWork Embed v8@12"],
+        (
+            STALLED,
+            Reason.VERSION_IN_USE,
+            "v8 was removed and is used by books, films, maps and 2 more; the pinned recipe serves on; "
+            "declare it again",
+        ),
+    ),
+    "all versions that were removed while they serve are named": (
+        two(
+            spec=b.dataset_spec("v9"),
+            recipes={"v9": b.V8},
+            pins={**b.PINS, "v9": b.V8},
+            users=(
+                b.user("books", versions=("v7",), needs=("v7",), recipes=(b.V7.key,)),
+                b.user("films", versions=("v8",), needs=("v8",), recipes=(b.V8.key,)),
+            ),
+        ),
+        ["StartWork Embed v8@12"],
+        (
+            STALLED,
+            Reason.VERSION_IN_USE,
+            "v7 was removed and is used by books; v8 was removed and is used by films; the pinned recipes serve on; "
+            "declare them again",
+        ),
+    ),
+    "of many versions that were removed three are named": (
+        two(
+            spec=b.dataset_spec("v9"),
+            recipes={"v9": b.V8},
+            pins={f"v{n}": b.V8 for n in range(5, 10)},
+            users=(b.user(versions=("v5",), needs=("v5", "v6", "v7", "v8"), recipes=(b.V8.key,)),),
+        ),
+        ["StartWork Embed v5@12"],
+        (
+            STALLED,
+            Reason.VERSION_IN_USE,
+            "v5 was removed and is used by papers; v6 was removed and is used by papers; v7 was removed and is used by "
+            "papers; and 1 more; the pinned recipes serve on; declare them again",
+        ),
+    ),
     "a version removed and only retained is kept embedded without a word": (
         two(
             spec=b.dataset_spec("v7"),

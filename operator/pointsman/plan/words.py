@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -15,6 +15,8 @@ AT_REST = timedelta(minutes=5)
 SOON = timedelta(seconds=1)
 """When to look again where work is under way."""
 AT_ONCE = timedelta(0)
+NAMED = 3
+"""How many of many a sentence names."""
 
 
 def duration(span: timedelta) -> str:
@@ -27,6 +29,13 @@ def duration(span: timedelta) -> str:
     while len(parts) > 1 and parts[0][0] == 0:
         parts.pop(0)
     return " ".join(f"{value}{unit}" for value, unit in parts[:2] if value or unit == parts[0][1])
+
+
+def names(found: Iterable[str]) -> str:
+    """Return names as a person would list them, the first three and how many more: `a, b, c and 4 more`."""
+    known = sorted(found)
+    more = len(known) - NAMED
+    return ", ".join(known[:NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def progress(work: Work) -> dataset_api.Progress:
