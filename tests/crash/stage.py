@@ -123,6 +123,8 @@ STORE_EFFECTS: Mapping[str, Sequence[str]] = {
     "chunks": ("write", "write_by"),
     "vectors": ("append", "take_in"),
     "ledger": ("begin", "deal", "close", "void", "forget"),
+    "load": ("begin", "deal", "close", "give_up", "forget"),
+    "writers": ("end",),
 }
 PARTS = STORE_EFFECTS
 CLUSTER_EFFECTS = ("patch", "write_status", "write_config_map", "delete_config_map")
@@ -309,8 +311,11 @@ def world(stage: Stage, tripwire: Tripwire) -> World:
         backend=wired_backend,
     )
     batch = Wired(stage.batch, tripwire, BATCH_EFFECTS, {})
-    # Pods are processes of their own: what they do is no effect of the operator's.
-    pods = dataclasses.replace(doors, store=Store)
+    # Pods are processes of their own: what they do is no effect of the operator's. A Job of a stage that this one is a
+    # copy of names that one's folder.
+    pods = dataclasses.replace(
+        doors, store=lambda _, options: Store(str(stage.folder), options), backend=lambda *_: stage.database
+    )
     means = Means(
         batch=batch,  # type: ignore[arg-type]
         cluster=stage.cluster,

@@ -70,6 +70,18 @@ def by_pods(suspend: bool = False) -> Callable[[Stage], None]:
     return tell
 
 
+def load_by_pods(stage: Stage) -> None:
+    """Declare a dataset, of enough documents for several shares, that pods embed, and an index that they load."""
+    by_pods()(stage)
+    # The database is the same, under a name that pods could reach.
+    edit(stage, DEPLOYMENT, lambda r: r["spec"].update(backend={"qdrant": {"url": "http://qdrant:6333"}}))
+
+
+def pods(**job: Any) -> Callable[[Stage], None]:
+    """Edit what the dataset says of pods."""
+    return lambda stage: edit(stage, DATASET, lambda r: r["spec"]["work"]["job"].update(job))
+
+
 def in_a_bucket(stage: Stage) -> None:
     """Declare a dataset with a store of its own."""
     values = {"accessKeyID": "ana", "secretAccessKey": "sesame"}
@@ -267,12 +279,20 @@ MIGRATED = (declare, declare_v8, serve("v8"))
 AT_THE_GATE = (declare, judge, declare_v8, by_steps, serve("v8"), later(timedelta(seconds=10)))
 AT_A_TENTH = (*AT_THE_GATE, decide("Approve", "evaluation"))
 
+PODS_HELD = (load_by_pods, declare_v8, pods(suspend=True), serve("v8"))
+
 STORIES: dict[str, Story] = {
     "build": Story((), (declare,)),
     "build by pods": Story((), (by_pods(),)),
     "refresh by pods": Story((by_pods(),), (change_source,)),
     "want pods no more": Story((by_pods(suspend=True),), (without_pods,)),
     "delete while pods wait": Story((by_pods(suspend=True),), (delete_deployment, delete_dataset)),
+    "load by pods": Story((), (load_by_pods,)),
+    "migrate by pods": Story((load_by_pods, declare_v8), (serve("v8"),)),
+    "want what pods load no more": Story(PODS_HELD, (serve("v7"),)),
+    "load what pods were to load": Story(PODS_HELD, (without_pods,)),
+    "let pods go on to load": Story(PODS_HELD, (pods(suspend=False),)),
+    "delete while pods load": Story(PODS_HELD, (delete_deployment, delete_dataset)),
     "build from a bucket": Story((), (in_a_bucket,)),
     "delete what is in a bucket": Story((in_a_bucket,), (delete_deployment, delete_dataset)),
     "migrate": Story((declare,), (declare_v8, serve("v8"))),

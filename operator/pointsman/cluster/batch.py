@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from pointsman.cluster.resources import Resource
 
-OWNER = "pointsman.dev/dataset-uid"
-"""The label by which the Jobs of a dataset are found."""
+OWNER = "pointsman.dev/owner-uid"
+"""The label by which the Jobs of a dataset, or of a deployment, are found."""
 
 
 class Batch(Protocol):
@@ -22,7 +22,7 @@ class Batch(Protocol):
         ...
 
     def jobs(self, namespace: str, uid: str) -> Sequence[Resource]:
-        """Return the Jobs that were made for the dataset of a UID."""
+        """Return the Jobs that were made for the resource of a UID."""
         ...
 
     def create(self, namespace: str, job: Mapping[str, Any]) -> None:

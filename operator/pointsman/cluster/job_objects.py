@@ -1,6 +1,6 @@
-"""What a Kubernetes Job looks like that embeds a snapshot, and how one is read. No client here, and no call.
+"""What a Kubernetes Job looks like that embeds a snapshot or loads an index, and how one is read. No client, no call.
 
-A pod has no right at all on the API, no token, and no Secret but those of its own namespace that the dataset names.
+A pod has no right at all on the API, no token, and no Secret but those of its own namespace that its resource names.
 What it is to do stands in its environment, without anything secret.
 """
 
@@ -11,33 +11,37 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, assert_never
 
-from pointsman.api import base
-from pointsman.api import dataset as dataset_api
+from pointsman.api import base, engines
 from pointsman.api.work import JobWork
+from pointsman.backends import registry
 from pointsman.cluster.batch import OWNER
-from pointsman.cluster.resources import DATASET, MANAGED_BY, Resource
+from pointsman.cluster.resources import MANAGED_BY, Resource
 from pointsman.core import recipes
 from pointsman.core.recipes import Recipe
 from pointsman.embedders.declared import endpoint_of, model_of
-from pointsman.plan.tasks import Embed
+from pointsman.plan.tasks import Build, Embed
 from pointsman.store import options
 from pointsman.store.ledger import Attempt
 from pointsman.work import wire
-from pointsman.work.jobs import Job
+from pointsman.work.jobs import Job, marker_of
 from pointsman.work.shard import BROKEN_DOCUMENTS, BROKEN_SETTING, EVICTED
 
 SECRETS = "/var/run/pointsman"
 """Where the Secrets are mounted in a pod."""
 SHARD = "POINTSMAN_SHARD"
 """The variable that says what a pod is to do."""
-RECIPE, SNAPSHOT = "pointsman.dev/recipe", "pointsman.dev/snapshot"
+RECIPE, SNAPSHOT, INDEX = "pointsman.dev/recipe", "pointsman.dev/snapshot", "pointsman.dev/index"
 SCRATCH = "2Gi"
 """How much a pod may write to its scratch folder where the spec sets nothing aside: the store needs little of it, and a
 node's disk is everybody's."""
 _DISK = "ephemeral-storage"
 QUEUE = "kueue.x-k8s.io/queue-name"
+
+
+PodTask = Embed | Build
+"""What pods carry out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +59,18 @@ class Pods:
     """The PersistentVolumeClaim of the dataset's namespace on which the operator's own store is."""
 
 
-def name_of(task: Embed, uid: str, attempt: int) -> str:
-    """Return the name of the Job of an attempt: the same for whoever asks, and no other dataset's."""
-    run = recipes.digest([uid, task.recipe, task.snapshot], 8)
-    # Name and index become the pod's host name: a label of 63 characters, without the dots that a dataset's may have.
-    dataset, version = (text.replace(".", "-").rstrip("-") for text in (task.owner.name[:30], task.version[:12]))
-    return f"{dataset}-{version}-{run}-{attempt}"
+def name_of(task: PodTask, uid: str, attempt: int) -> str:
+    """Return the name of the Job of an attempt: the same for whoever asks, and no other resource's."""
+    what = [task.index] if isinstance(task, Build) else []
+    run = recipes.digest([uid, task.recipe, task.snapshot, *what], 8)
+    # Name and index become the pod's host name: a label of 63 characters, without the dots that a resource's may have.
+    owner, version = (text.replace(".", "-").rstrip("-") for text in (task.owner.name[:30], task.version[:12]))
+    return f"{owner}-{version}-{run}-{attempt}"
 
 
-def manifest(job: Job, task: Embed, recipe: Recipe, attempt: Attempt, pods: Pods) -> dict[str, Any]:
+def manifest(job: Job, task: PodTask, recipe: Recipe, attempt: Attempt, pods: Pods) -> dict[str, Any]:
     """Return the Job that carries out an attempt."""
-    assert job.dataset is not None, "an embedding has its dataset's spec"
+    assert job.dataset is not None, "what pods carry out has its dataset's spec"
     wanted = job.dataset.work.job
     labels = {
         **MANAGED_BY,
@@ -73,10 +78,11 @@ def manifest(job: Job, task: Embed, recipe: Recipe, attempt: Attempt, pods: Pods
         OWNER: job.uid,
         RECIPE: task.recipe,
         SNAPSHOT: str(task.snapshot),
+        **({INDEX: task.index} if isinstance(task, Build) else {}),
     }
     owner = {
         "apiVersion": f"{base.GROUP}/{base.API_VERSION}",
-        "kind": DATASET,
+        "kind": task.owner.kind,
         "name": task.owner.name,
         "uid": job.uid,
         "controller": True,
@@ -120,30 +126,28 @@ def _rules() -> list[dict[str, Any]]:
     ]
 
 
-def _pod(job: Job, task: Embed, recipe: Recipe, attempt: Attempt, wanted: JobWork, pods: Pods) -> dict[str, Any]:
+def _pod(job: Job, task: PodTask, recipe: Recipe, attempt: Attempt, wanted: JobWork, pods: Pods) -> dict[str, Any]:
     assert job.dataset is not None
     volumes: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {"sizeLimit": _scratch(wanted)}}]
     mounts: list[dict[str, Any]] = [{"name": "tmp", "mountPath": "/tmp"}]
-    endpoint = endpoint_of(job.dataset, model_of(job.dataset, task.version, recipe.space))
     if job.dataset.store is not None:
         volumes.append({"name": "store", "secret": {"secretName": job.dataset.store.credentials_ref.name}})
         mounts.append({"name": "store", "mountPath": f"{SECRETS}/store", "readOnly": True})
     elif pods.store_claim:
         volumes.append({"name": "store", "persistentVolumeClaim": {"claimName": pods.store_claim}})
         mounts.append({"name": "store", "mountPath": job.store})
-    if endpoint is not None and endpoint.api_key_ref is not None:
-        item = {"key": endpoint.api_key_ref.key, "path": "key"}
-        volumes.append({"name": "endpoint", "secret": {"secretName": endpoint.api_key_ref.name, "items": [item]}})
-        mounts.append({"name": "endpoint", "mountPath": f"{SECRETS}/endpoint", "readOnly": True})
+    for name, secret in _mounted(job, task, recipe).items():
+        volumes.append({"name": name, "secret": secret})
+        mounts.append({"name": name, "mountPath": f"{SECRETS}/{name}", "readOnly": True})
     container = {
         "name": "shard",
         "image": pods.image,
         "command": ["pointsman", "shard"],
         "env": [
-            {"name": SHARD, "value": json.dumps(description(job, task, recipe, attempt, endpoint), sort_keys=True)},
+            {"name": SHARD, "value": json.dumps(description(job, task, recipe, attempt), sort_keys=True)},
             {"name": "HOME", "value": "/tmp"},
         ],
-        "resources": wanted.resources.dump(),
+        "resources": _resources(task, wanted),
         "volumeMounts": mounts,
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -173,35 +177,84 @@ def _scratch(wanted: JobWork) -> str:
     return limits.get(_DISK) or requests.get(_DISK) or SCRATCH
 
 
-def secrets(job: Job, task: Embed, recipe: Recipe) -> list[str]:
-    """Return the names of the Secrets that a pod mounts."""
+def _resources(task: PodTask, wanted: JobWork) -> dict[str, Any]:
+    """Return what a pod asks for. Loading takes no device: those of a domain, such as GPUs, are for the model."""
+    found: dict[str, Any] = wanted.resources.dump()
+    if isinstance(task, Embed):
+        return found
+    return {kind: {name: each for name, each in of.items() if "/" not in name} for kind, of in found.items()}
+
+
+def _mounted(job: Job, task: PodTask, recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Return the Secret that a pod mounts beside the store's, as a volume has it, by the volume's name."""
+    if isinstance(task, Build):
+        assert job.backend is not None, "an index has its database's spec"
+        found = _of_database(job.backend)
+        return {} if found is None else {"database": {"secretName": found[0], "items": found[1]}}
     assert job.dataset is not None
     endpoint = endpoint_of(job.dataset, model_of(job.dataset, task.version, recipe.space))
-    store, key = job.dataset.store, None if endpoint is None else endpoint.api_key_ref
-    return [*([] if store is None else [store.credentials_ref.name]), *([] if key is None else [key.name])]
+    if endpoint is None or endpoint.api_key_ref is None:
+        return {}
+    item = {"key": endpoint.api_key_ref.key, "path": "key"}
+    return {"endpoint": {"secretName": endpoint.api_key_ref.name, "items": [item]}}
 
 
-def description(
-    job: Job, task: Embed, recipe: Recipe, attempt: Attempt, endpoint: dataset_api.Endpoint | None
-) -> dict[str, Any]:
-    """Return what a pod is told of its work. Nothing of it is secret, nor of the source."""
+def _of_database(backend: engines.Backend) -> tuple[str, list[dict[str, str]]] | None:
+    """Return the name of a database's Secret, and which of its keys a pod sees under which name; None for none."""
+    match registry.engine(backend):
+        case engines.QdrantBackend(api_key_ref=reference):
+            return None if reference is None else (reference.name, [{"key": reference.key, "path": "apiKey"}])
+        case engines.MilvusBackend(token_ref=reference):
+            return None if reference is None else (reference.name, [{"key": reference.key, "path": "token"}])
+        case engines.PgvectorBackend(credentials_ref=named):
+            return named.name, [{"key": key, "path": key} for key in ("username", "password")]
+        case engines.MemoryBackend():
+            return None
+        case never:
+            assert_never(never)
+
+
+def secrets(job: Job, task: PodTask, recipe: Recipe) -> list[str]:
+    """Return the names of the Secrets that a pod mounts."""
     assert job.dataset is not None
-    model = model_of(job.dataset, task.version, recipe.space)
-    told = None if endpoint is None else endpoint.model_copy(update={"api_key_ref": None})
-    return {
+    store = job.dataset.store
+    mounted = [str(secret["secretName"]) for secret in _mounted(job, task, recipe).values()]
+    return [*([] if store is None else [store.credentials_ref.name]), *mounted]
+
+
+def description(job: Job, task: PodTask, recipe: Recipe, attempt: Attempt) -> dict[str, Any]:
+    """Return what a pod is told of its work. Nothing of it is secret, nor of the source."""
+    told = {
         "namespace": task.owner.namespace,
-        "dataset": task.owner.name,
         "recipe": recipes.to_json(recipe),
         "snapshot": task.snapshot,
         "attempt": attempt.number,
         "store": job.home or job.store,
         "store_options": {} if job.home else dict(options.current(job.store_options)),
         "has_own_store": bool(job.home),
-        "model": model.dump(),
-        "endpoint": None if told is None else told.dump(),
-        "has_key": endpoint is not None and endpoint.api_key_ref is not None,
         # What pods may reach is what the operator may; where its own store is, is nothing to them.
         "access": wire.access_to_json(dataclasses.replace(job.access, store="")),
+    }
+    if isinstance(task, Build):
+        assert job.backend is not None
+        return told | {
+            "dataset": task.dataset,
+            "index": task.index,
+            "marker": dataclasses.asdict(marker_of(job, task, recipe)),
+            "backend": job.backend.dump(),
+            "has_credentials": _of_database(job.backend) is not None,
+            "serving": job.serving,
+            "shards": attempt.shards,
+        }
+    assert job.dataset is not None
+    model = model_of(job.dataset, task.version, recipe.space)
+    endpoint = endpoint_of(job.dataset, model)
+    reached = None if endpoint is None else endpoint.model_copy(update={"api_key_ref": None})
+    return told | {
+        "dataset": task.owner.name,
+        "model": model.dump(),
+        "endpoint": None if reached is None else reached.dump(),
+        "has_key": endpoint is not None and endpoint.api_key_ref is not None,
     }
 
 
@@ -227,6 +280,11 @@ def why_failed(job: Resource) -> str:
 def created_at(job: Resource) -> datetime:
     """Return when a Job was created."""
     return datetime.fromisoformat(job["metadata"]["creationTimestamp"])
+
+
+def index_of(job: Resource) -> str:
+    """Return the index that a Job of ours loads; empty for one that embeds."""
+    return str(job["metadata"].get("labels", {}).get(INDEX, ""))
 
 
 def of(job: Resource) -> tuple[str, int]:

@@ -34,7 +34,7 @@ class MemoryBatch:
             return copy.deepcopy(self._jobs.get((namespace, name)))
 
     def jobs(self, namespace: str, uid: str) -> Sequence[Resource]:
-        """Return copies of the Jobs that were made for the dataset of a UID."""
+        """Return copies of the Jobs that were made for the resource of a UID."""
         with self._lock:
             found = (job for (where, _), job in self._jobs.items() if where == namespace)
             return [copy.deepcopy(job) for job in found if job["metadata"]["labels"].get(OWNER) == uid]

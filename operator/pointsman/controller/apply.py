@@ -12,7 +12,7 @@ from pointsman.api import queryset as queryset_api
 from pointsman.api.conditions import Reason
 from pointsman.cluster import credentials
 from pointsman.cluster.resources import DATASET, DEPLOYMENT, FINALIZER, QUERY_SET, Resource
-from pointsman.controller import observe, reading
+from pointsman.controller import observe, pods, reading
 from pointsman.controller.world import World
 from pointsman.core.recipes import Recipe
 from pointsman.errors import Conflict, Terminal
@@ -169,11 +169,13 @@ def _job(task: Task, resource: Resource, world: World) -> Job:
         case Build() | Follow() | Check() | Repair():
             deployment = deployment_api.Spec(**resource["spec"])
             secrets = credentials.of_backend(cluster, namespace, deployment.backend, access)
-            serving = reading.facts_of(Key(DEPLOYMENT, namespace, task.owner.name), world)[0].serving
+            known = reading.facts_of(Key(DEPLOYMENT, namespace, task.owner.name), world)[0]
+            serving, found = known.serving, cluster.get(DATASET, namespace, task.dataset)
             is_other = serving is not None and serving.name != task.index
-            found = cluster.get(DATASET, namespace, task.dataset)
+            by_pods = pods.loaded_as(task, deployment, known, found, world) if isinstance(task, Build) else None
             return _with(
                 _at_home(job, task.dataset, found, world),
+                dataset=by_pods,
                 backend=deployment.backend,
                 credentials=secrets,
                 uid=resource["metadata"]["uid"],

@@ -16,7 +16,7 @@ from pointsman.api import queryset as queryset_api
 from pointsman.api.conditions import Reason
 from pointsman.api.deployment import Role
 from pointsman.backends import registry as backends
-from pointsman.cluster import credentials, job_objects
+from pointsman.cluster import credentials
 from pointsman.cluster.resources import (
     DATASET,
     DEPLOYMENT,
@@ -26,7 +26,7 @@ from pointsman.cluster.resources import (
     REFRESH_ANNOTATION,
     Resource,
 )
-from pointsman.controller import judging, reading
+from pointsman.controller import judging, pods, reading
 from pointsman.controller.stores import Held
 from pointsman.controller.world import World
 from pointsman.core import chunking
@@ -50,7 +50,7 @@ def dataset(resource: Resource, world: World) -> observed.Dataset:
     spec = reading.valid(dataset_api.Spec, resource)
     work = world.runner.work(key)
     # Jobs after work, as work is what makes them: one that is seen alone is nobody's.
-    status, found = reading.status(dataset_api.DatasetStatus, resource), _jobs(resource, spec, world)
+    status, found = reading.status(dataset_api.DatasetStatus, resource), pods.of_dataset(resource, spec, world)
     store = world.dataset(key.namespace, key.name, resource)
     pins, snapshots = store.pins(), store.snapshots()
     return observed.Dataset(
@@ -74,26 +74,15 @@ def dataset(resource: Resource, world: World) -> observed.Dataset:
     )
 
 
-def _jobs(resource: Resource, spec: dataset_api.Spec, world: World) -> tuple[observed.PodJob, ...]:
-    """Return the Kubernetes Jobs of a dataset; nobody is asked where none was ever wanted."""
-    if spec.work.mode != "Job" and not resource.get("status", {}).get("jobs"):
-        return ()
-    found = world.batch.jobs(resource["metadata"]["namespace"], resource["metadata"]["uid"])
-    return tuple(
-        observed.PodJob(
-            job["metadata"]["name"], *job_objects.of(job), job_objects.is_ended(job), job_objects.going_since(job)
-        )
-        for job in found
-    )
-
-
 def deployment(resource: Resource, world: World) -> observed.Deployment:
     """Return all that is known of a deployment."""
     meta, key = resource["metadata"], reading.key_of(resource)
     spec = reading.valid(deployment_api.Spec, resource)
     work = world.runner.work(key)
     facts, revision = reading.facts_of(key, world)
-    records = {index.name: record for index in facts.indexes if (record := _record(key, index.name, world))}
+    # Jobs after work, as work is what makes them: one that is seen alone is nobody's.
+    found = pods.of_deployment(resource, facts, world)
+    records = {index.name: record for index in facts.indexes if (record := pods.record(key, index.name, world))}
     published = world.cluster.config_map(key.namespace, config_map_name(key.name))
     physical, problem = _probe(resource, spec, facts, records, work, world)
     streams, streams_revision = judging.streams(key, world)
@@ -116,6 +105,7 @@ def deployment(resource: Resource, world: World) -> observed.Deployment:
         parameters=backends.parameters_digest(spec.backend),
         published=published,
         work=work,
+        jobs=found,
         deadline=world.deadline,
         problem=problem,
         approvals=judging.approvals(key, world),
@@ -242,8 +232,9 @@ def _view(
         problem = _problem(error)
         held = world.stores.seen(key) or _by_the_books(resource, facts, records)
     declared: tuple[str, ...] = ()
-    stalled = ""
+    stalled, mode = "", "InProcess"
     if resource is not None:
+        mode = resource["spec"].get("work", {}).get("mode", mode)
         declared = tuple(declared["name"] for declared in resource["spec"].get("versions", ()))
         if problem is None and (version not in held.pins or not held.embedded[held.pins[version].key]):
             stalled = _stalled(resource, version, bool(held.snapshots), work, world)
@@ -256,6 +247,7 @@ def _view(
         progress=embedding.progress(work, version, held.pins.get(version)),
         stalled=stalled,
         problem=problem,
+        is_for_pods=mode == "Job",
     )
 
 
@@ -328,12 +320,13 @@ def _user(resource: Resource, pins: Mapping[str, Recipe], world: World) -> obser
     recipes = {index.recipe for index in facts.indexes} | {pins[v].key for v in versions if v in pins}
     numbers: set[int] = {index.frozen for index in facts.indexes if index.frozen is not None}
     for index in facts.indexes:
-        record = _record(key, index.name, world)
+        record = pods.record(key, index.name, world)
         if record is not None and record.cursor is not None:
             numbers |= {record.cursor.snapshot} | ({record.pending} if record.pending is not None else set())
     # What an index is being built from is on no record yet.
     under_way = (work.task for work in world.runner.work(key) if work.phase is Phase.RUNNING)
     numbers |= {task.snapshot for task in under_way if isinstance(task, IndexTask)}
+    numbers |= {job.snapshot for job in pods.of_deployment(resource, facts, world)}
     pinned: tuple[tuple[str, int], ...] = ()
     if spec.get("snapshot") is not None:
         numbers.add(spec["snapshot"])
@@ -347,11 +340,6 @@ def _user(resource: Resource, pins: Mapping[str, Recipe], world: World) -> obser
         snapshots=tuple(sorted(numbers)),
         pinned=pinned,
     )
-
-
-def _record(deployment: Key, index: str, world: World) -> IndexRecord | None:
-    found = reading.record(jobs.index_log(deployment, index), world)
-    return None if found is None else plan_facts.record_from_json(found.value)
 
 
 def _recipe(spec: dataset_api.Spec, version: dataset_api.Version) -> Recipe | Problem:

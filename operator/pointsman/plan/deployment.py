@@ -32,6 +32,7 @@ from pointsman.plan import (
     drill,
     gates,
     indexes,
+    loading,
     removal,
     retirement,
     rollout,
@@ -86,8 +87,11 @@ def plan(seen: Deployment, now: datetime) -> Plan[api.DeploymentStatus]:
     if isinstance(target, Target) and _is_refused(seen, facts, target, now):
         # What nobody may be sent to is not kept current.
         wanted = None
-    work = indexes.work(seen, facts, wanted, now)
-    todo += _abandoned(seen, facts, target)
+    work, stopped = indexes.work(seen, facts, wanted, now), list(loading.stops(seen, facts, target))
+    # Nothing begins beside pods that have just been told to stop.
+    work = [task for task in work if task.index not in loading.unwanted(seen, facts, target)]
+    todo += stopped
+    todo += [action for action in _abandoned(seen, facts, target) if action not in stopped]
     todo += [actions.StartWork(task, seen.generation) for task in work]
     todo += [actions.StartWork(task, seen.generation) for task in answers.work(seen, facts, wanted, now)]
     todo += [actions.StartWork(task, seen.generation) for task in answers.probes(seen, facts, now)]

@@ -39,6 +39,10 @@ def state(seen: Deployment, facts: Facts, target: Target | str, work: list[Index
     if wanted is not None and problem is not None:
         kind = ConditionType.STALLED if problem.is_terminal else ConditionType.RECONCILING
         return kind, problem.reason, f"index {wanted.name} could not be looked at: {problem.message}; {serves}"
+    running = words.running(seen.work, f"index {wanted.name}") if wanted is not None else None
+    if running is not None and running.wait is not None:
+        # More than that the attempt before has failed.
+        return ConditionType.RECONCILING, running.wait.reason, f"{running.wait.message}; {serves}"
     if failure is not None:
         kind = ConditionType.STALLED if failure.is_terminal else ConditionType.RECONCILING
         return kind, failure.reason, f"{failure.message}; {serves}"
@@ -54,7 +58,6 @@ def state(seen: Deployment, facts: Facts, target: Target | str, work: list[Index
         return _under_way(seen, facts, wanted, serves, now)
     if wanted is None or (wanted.role is Role.CANDIDATE and indexes.is_suspended(seen, facts)):
         return ConditionType.RECONCILING, Reason.SUSPENDED, f"suspended by the spec before {target.version}; {serves}"
-    running = words.running(seen.work, f"index {wanted.name}")
     task = running.task if running is not None else next((t for t in work if t.index == wanted.name), None)
     if task is None and indexes.may_serve(seen, wanted) and (held := _held_back(seen, wanted, now)) is not None:
         return held

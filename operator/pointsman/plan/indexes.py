@@ -13,7 +13,7 @@ from pointsman.core import names
 from pointsman.core.rows import Cursor
 from pointsman.plan import words
 from pointsman.plan.facts import Facts, Index, IndexRecord
-from pointsman.plan.observed import Deployment, Embedded, Physical, Presence, Problem
+from pointsman.plan.observed import Deployment, Embedded, Physical, PodJob, Presence, Problem
 from pointsman.plan.tasks import Build, Check, Follow, IndexTask, Phase, Repair
 
 IN_FLIGHT = timedelta(minutes=2)
@@ -234,7 +234,7 @@ def _next(seen: Deployment, facts: Facts, index: Index, is_wanted: bool, now: da
     if record is None or record.cursor is None or record.verified_at is None:
         # A candidate is made; what has served and is gone is not made again under its name.
         is_due = not is_suspended(seen, facts) if index.role is Role.CANDIDATE else is_there
-        return _task(Build, seen, index, goal.snapshot) if is_due else None
+        return _task(Build, seen, index, _under_way(seen, index) or goal.snapshot) if is_due else None
     if not is_there:
         return None
     if at(seen, index.recipe, record.cursor.snapshot) is None:
@@ -253,6 +253,17 @@ def _next(seen: Deployment, facts: Facts, index: Index, is_wanted: bool, now: da
     last = record.checked_at or record.verified_at
     is_due = index.role is not Role.CANDIDATE and now - last >= base.parse_duration(seen.spec.check.every)
     return _task(Check, seen, index, record.cursor.snapshot) if is_due or is_in_doubt(seen, index, now) else None
+
+
+def live_jobs(seen: Deployment) -> list[PodJob]:
+    """Return the Jobs whose pods are at work, or wait to be, and not about to be gone."""
+    return [job for job in seen.jobs if job.index and not job.is_ended and job.going_since is None]
+
+
+def _under_way(seen: Deployment, index: Index) -> int | None:
+    """Return the snapshot that pods are loading into an index; None where there is none, or it is gone."""
+    found = (job.snapshot for job in live_jobs(seen) if job.index == index.name and seen.dataset.is_for_pods)
+    return next((number for number in found if at(seen, index.recipe, number) is not None), None)
 
 
 def is_in_doubt(seen: Deployment, index: Index, now: datetime) -> bool:

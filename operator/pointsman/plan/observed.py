@@ -76,7 +76,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class PodJob:
-    """A Kubernetes Job that embeds a snapshot."""
+    """A Kubernetes Job that embeds a snapshot, or loads it into an index."""
 
     name: str
     recipe: str
@@ -84,6 +84,8 @@ class PodJob:
     is_ended: bool
     going_since: datetime | None = None
     """Since when it is being deleted; None where it is not."""
+    index: str = ""
+    """The index that it loads; empty for one that embeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,8 @@ class DatasetView:
     """Why the dataset cannot go on, as a clause for people."""
     problem: Problem | None = None
     """What keeps its store from being looked at: pins, snapshots and what is embedded are then as last known."""
+    is_for_pods: bool = False
+    """Whether pods are to load its new indexes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +267,8 @@ class Deployment:
     """The ConfigMap that direct clients read."""
     work: tuple[Work, ...]
     deadline: timedelta
+    jobs: tuple[PodJob, ...] = ()
+    """The Kubernetes Jobs that were made for it and are there; unknown, and none, where no index is being loaded."""
     problem: Problem | None = None
     """What kept every index from being looked at."""
     approvals: tuple[Approval, ...] = ()

@@ -20,6 +20,7 @@ def plan(seen: Deployment, since: datetime, now: datetime) -> Plan[api.Deploymen
         return Plan((), seen.status, words.AT_REST)
     remaining = since + seen.deadline - now
     stop: tuple[actions.Action, ...] = (actions.CancelWork(seen.key),) if seen.work else ()
+    stop += tuple(actions.DeleteJob(seen.key, job.name) for job in indexes.live_jobs(seen))
     state = (ConditionType.RECONCILING, Reason.DELETING, _removing(seen, remaining))
     # Gateways are told first: what has no route is not routed.
     said = status(seen, seen.facts, state, now).model_copy(update={"route": None})

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pointsman.core import portions, rows
-from pointsman.store.tables import BATCH_ROWS, Offsets, Part, Table
+from pointsman.store.tables import BATCH_ROWS, Offsets, Part, Table, View
 
 
 class Corpus:
@@ -37,13 +37,7 @@ class Corpus:
 
     def read_at(self, version: int, offsets: Offsets) -> Iterator[pa.RecordBatch]:
         """Yield the documents at these ascending positions as batches of `rows.CORPUS`."""
-        view = self._table.at(version)
-        start, step = 0, portions.FIRST_ROWS
-        while start < len(offsets):
-            taken = view.take(offsets[start : start + step], rows.CORPUS.names).combine_chunks()
-            start += taken.num_rows
-            step = portions.next_rows(taken.num_rows, taken.nbytes, BATCH_ROWS)
-            yield from taken.to_batches()
+        yield from _read_at(self._table.at(version), offsets, rows.CORPUS.names)
 
     def write(self, base: int | None, deleted: pa.Array, upserts: Iterator[pa.RecordBatch]) -> int:
         """Write the version that follows `base`, or the first for None, and return its number.
@@ -77,6 +71,10 @@ class Chunks:
         wanted = None if documents is None else _strings(documents)
         yield from self._table.at(version).read("document", wanted, columns or rows.CHUNKS.names, batch_rows)
 
+    def read_at(self, version: int, offsets: Offsets, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield these columns of the chunks at these ascending positions, at most some megabytes at a time."""
+        yield from _read_at(self._table.at(version), offsets, columns)
+
     def write(self, base: int | None, replaced: pa.Array, upserts: Iterator[pa.RecordBatch]) -> int:
         """Write the version that follows `base`, or the first for None, and return its number.
 
@@ -103,6 +101,15 @@ class Chunks:
     def discard(self, parts: Sequence[Part]) -> None:
         """Remove what was written apart and was not taken in."""
         self._table.discard(parts)
+
+
+def _read_at(view: View, offsets: Offsets, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    start, step = 0, portions.FIRST_ROWS
+    while start < len(offsets):
+        taken = view.take(offsets[start : start + step], names).combine_chunks()
+        start += taken.num_rows
+        step = portions.next_rows(taken.num_rows, taken.nbytes, BATCH_ROWS)
+        yield from taken.to_batches()
 
 
 def _strings(values: Sequence[str] | pa.Array) -> pa.Array:

@@ -137,8 +137,15 @@ class DatasetStore:
 
     def runs(self) -> list[tuple[str, int]]:
         """Return recipe and snapshot of every ledger."""
-        found = (_RUN.fullmatch(name) for name in self._objects.folders(f"{self._layout.root}/runs"))
-        return [(run[1], int(run[2])) for run in found if run is not None]
+        return self._runs("runs")
+
+    def load(self, index: str, number: int) -> Ledger:
+        """Return what is finished of a snapshot that several processes load into an index."""
+        return Ledger(self._objects, self._remembered, self._layout.load(index, number))
+
+    def loads(self) -> list[tuple[str, int]]:
+        """Return index and snapshot of every ledger of an index that is loaded."""
+        return self._runs("loads")
 
     def clean(self, keep: Collection[int], recipes: Collection[str], grace: timedelta = GRACE) -> Cleaned:
         """Remove what is no longer needed; see `cleaning` for what stays whatever is asked.
@@ -170,6 +177,10 @@ class DatasetStore:
             there = self._objects.get(where)
         if there != content:
             raise Conflict(f"{where} was published by another; wanted it free, looking again")
+
+    def _runs(self, folder: str) -> list[tuple[str, int]]:
+        found = (_RUN.fullmatch(name) for name in self._objects.folders(f"{self._layout.root}/{folder}"))
+        return [(run[1], int(run[2])) for run in found if run is not None]
 
     def _pinned(self, version: str) -> Recipe | None:
         where = self._layout.pin(version)

@@ -42,6 +42,10 @@ class Layout:
         """Return the folder of what is finished of a snapshot that several processes embed."""
         return f"{self.root}/runs/{objects.path(recipe)}-{number:012d}"
 
+    def load(self, index: str, number: int) -> str:
+        """Return the folder of what is finished of a snapshot that several processes load into an index."""
+        return f"{self.root}/loads/{objects.path(index)}-{number:012d}"
+
     def has_runs(self) -> bool:
         """Return whether anything is embedded by several processes, whose files no version has yet."""
         return bool(self.objects.folders(f"{self.root}/runs"))

@@ -1,9 +1,10 @@
-"""What is finished of a snapshot that several processes embed, each on its own and killed at any time?
+"""What is finished of a snapshot that several processes embed, or load, each on its own and killed at any time?
 
-A run is divided into portions of documents, once and for ever. A snapshot may come to be divided anew, as another run,
-while a process that nobody reaches still works on the one before: so whatever is of a run lies in a folder of its own,
-and nothing that is finished of one run is taken for a portion of another. Whatever is finished is put only if absent:
-vectors as they come, as spills; then, for each portion, one record that names the files with its rows and its vectors.
+A run is divided into portions, of documents or of an index's points, once and for ever. A snapshot may come to be
+divided anew, as another run, while a process that nobody reaches still works on the one before: so whatever is of a run
+lies in a folder of its own, and nothing that is finished of one run is taken for a portion of another. Whatever is
+finished is put only if absent: vectors as they come, as spills; then, for each portion, one record that names the files
+with its rows and its vectors.
 No table knows of these files until one commit takes in all of them, so the ledger is all that keeps them from being
 lost, or from lying about for ever.
 """
@@ -28,6 +29,7 @@ from pointsman.store import records
 from pointsman.store.objects import Objects
 from pointsman.store.remembered import Remembered
 from pointsman.store.tables import Offsets, Part
+from pointsman.store.writers import Writers
 
 _PORTION = re.compile(r"([0-9]{6})\.json")
 
@@ -43,13 +45,14 @@ class Run:
     snapshot: int
     sequence: int
     corpus_version: int
+    """The version of the table whose rows are divided: of the corpus, or of the chunks where an index is loaded."""
     base: int | None
     """The snapshot that the rows follow; None where they begin from nothing."""
     documents: int
-    """How many documents are to be embedded: all, or those that changed since the base."""
+    """How many documents are to be embedded: all, or those that changed since the base. Of an index its points."""
     per_portion: int
     is_whole: bool
-    """Whether those are all documents; where they are not, the positions of each portion's are beside this record."""
+    """Whether those are all rows; where they are not, the positions of each portion's are beside this record."""
     id: str = ""
     """Tells it from every other run of the snapshot; empty in a ledger of a release whose runs had none."""
 
@@ -74,17 +77,17 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Portion:
-    """One finished portion."""
+    """One finished portion; of an index, only how many points it has."""
 
     documents: int
     rows: int
-    embedded: int
+    embedded: int = 0
     """Texts that were sent to the model."""
-    tokens: int
-    chunks: tuple[Part, ...]
-    vectors: tuple[Part, ...]
-    model: str
-    revision: str
+    tokens: int = 0
+    chunks: tuple[Part, ...] = ()
+    vectors: tuple[Part, ...] = ()
+    model: str = ""
+    revision: str = ""
     keys: str = field(default="", compare=False)
     """The name of the object with the keys that were embedded: each process that finishes it has one of its own."""
 
@@ -185,6 +188,10 @@ class Ledger:
         """Return whether a portion is finished."""
         return self._objects.has(f"{self._own}/portions/{number:06d}.json")
 
+    def load(self, number: int, points: int) -> None:
+        """Finish a portion of so many points, which are in the index; whoever else did so has written the same."""
+        self._put(f"portions/{number:06d}.json", dataclasses.asdict(Portion(documents=points, rows=points)))
+
     def finish(self, number: int, portion: Portion, content_keys: pa.Array) -> bool:
         """Finish a portion that has embedded these keys; return whether nobody else had."""
         # The keys first: a record has all that it stands for.
@@ -257,6 +264,24 @@ class Ledger:
                 kind = Terminal if value["terminal"] else Retryable
                 found.append(kind(Reason(value["reason"]), str(value["message"])))
         return sorted(found, key=lambda error: not isinstance(error, Terminal))
+
+    @property
+    def writers(self) -> Writers:
+        """Who may write to an index for the run."""
+        return Writers(self._objects, self._own)
+
+    def is_under_way(self, run: str, attempt: int) -> bool:
+        """Return whether a run is the one under way, nobody has ended it, and an attempt at it is not over."""
+        newest = Ledger(self._objects, self._remembered, self._root)
+        found = newest.run()
+        if found is None or found.id != run:
+            return False
+        return newest.writers.ended_at() is None and not newest.is_closed(attempt)
+
+    def give_up(self) -> None:
+        """Have the snapshot divided anew by whoever begins next; what is of the run stays."""
+        self._objects.delete(f"{self._root}/run.json")
+        self._id = None
 
     def forget(self) -> None:
         """Remove the ledger: how the run is divided last, so that one who is interrupted is sent again."""

@@ -23,7 +23,7 @@ from pointsman.core import changes, keys, rows
 from pointsman.core.recipes import Recipe
 from pointsman.errors import PointsmanError, Retryable, Terminal
 from pointsman.plan.facts import IndexRecord, record_from_json, record_to_json
-from pointsman.ports import Backend, IndexSpec
+from pointsman.ports import Backend, IndexSpec, Marker
 from pointsman.store.dataset import DatasetStore
 from pointsman.store.log import RecordLog
 from pointsman.store.vectors import VectorReader
@@ -86,23 +86,28 @@ class Content:
 
     def points(self, ids: pa.Array | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the points of these ids, or all, as batches of `rows.points`."""
-        dimensions, documents, wanted = self._recipe.space.dimensions, None, None
+        documents, wanted = None, None
         if ids is not None:
             wanted = keys.KeyIndex(ids)
             documents = pc.unique(self.keys["document"].filter(pa.array(wanted.contains(self.keys["point_id"]))))
-        schema = rows.points(dimensions)
         for batch in self._chunks.read(self.embedded.chunks_version, documents, columns=list(rows.POINT_COLUMNS)):
             chosen = batch if wanted is None else batch.filter(pa.array(wanted.contains(batch["point_id"])))
-            vectors = pa.array(self._vectors.take(chosen["content_key"]).reshape(-1))
-            columns = [chosen[name] for name in rows.POINT_COLUMNS]
-            columns.append(pa.repeat(self._recipe.key, chosen.num_rows))
-            columns.append(pa.FixedSizeListArray.from_arrays(vectors, dimensions))
-            yield pa.RecordBatch.from_arrays(columns, schema=schema)
+            yield points(self._recipe, chosen, self._vectors)
 
     @cached_property
     def _vectors(self) -> VectorReader:
         space = self._recipe.space
         return self._dataset.vectors(space.document_side, space.dimensions).reader()
+
+
+def points(recipe: Recipe, chunks: pa.RecordBatch, vectors: VectorReader) -> pa.RecordBatch:
+    """Return chunks, of `rows.POINT_COLUMNS`, joined with their vectors as `rows.points`."""
+    dimensions = recipe.space.dimensions
+    found = pa.array(vectors.take(chunks["content_key"]).reshape(-1))
+    columns = [chunks[name] for name in rows.POINT_COLUMNS]
+    columns.append(pa.repeat(recipe.key, chunks.num_rows))
+    columns.append(pa.FixedSizeListArray.from_arrays(found, dimensions))
+    return pa.RecordBatch.from_arrays(columns, schema=rows.points(dimensions))
 
 
 def build(index: Index, snapshot: int, pace: Pace) -> None:
@@ -116,6 +121,24 @@ def build(index: Index, snapshot: int, pace: Pace) -> None:
         _converge(index, content, pace)
     index.backend.seal(index.name)
     _verify(index, content, revision)
+
+
+def finish(index: Index, snapshot: int, pace: Pace) -> None:
+    """Verify by a full scan an index that others have loaded and sealed; what differs all the same is mended first.
+
+    Such are the points of an earlier snapshot, which a run that was given up has left.
+    """
+    _, revision = index.record()
+    _require_ours(index)
+    content = Content(index, snapshot)
+    try:
+        _verify(index, content, revision)
+    except Retryable as error:
+        if error.reason is not Reason.INDEX_DIFFERS:
+            raise
+        _take_away(index, content, pace)
+        index.backend.seal(index.name)
+        _verify(index, content, revision)
 
 
 def follow(index: Index, snapshot: int) -> None:
@@ -170,11 +193,16 @@ def repair(index: Index, snapshot: int, pace: Pace) -> None:
 
 def _require_ours(index: Index) -> None:
     """Raise unless the index is there and made by us for this deployment."""
-    marker = index.backend.find(index.name)
+    require_ours(index.backend, index.name, index.spec.marker)
+
+
+def require_ours(backend: Backend, name: str, wanted: Marker) -> None:
+    """Raise Retryable(INDEX_LOST) where an index is not there, Terminal(COLLECTION_FOREIGN) where it is another's."""
+    marker = backend.find(name)
     if marker is None:
-        raise Retryable(Reason.INDEX_LOST, f"index {index.name} is gone from the database")
-    if marker != index.spec.marker:
-        message = f"index {index.name} is marked as {marker.owner} {marker.version}, wanted {index.spec.marker.owner}"
+        raise Retryable(Reason.INDEX_LOST, f"index {name} is gone from the database")
+    if marker != wanted:
+        message = f"index {name} is marked as {marker.owner} {marker.version}, wanted {wanted.owner}"
         raise Terminal(Reason.COLLECTION_FOREIGN, message)
 
 
@@ -188,15 +216,20 @@ def _counted(index: Index, batches: Iterable[pa.RecordBatch], total: int) -> Ite
 
 def _converge(index: Index, content: Content, pace: Pace) -> None:
     """Take away what is too much and write what differs: first what a scan tells, then every payload and vector."""
+    _take_away(index, content, pace)
+    for batch in _counted(index, pace.over(content.points()), content.embedded.rows):
+        wrong = index.backend.differing(index.name, batch)
+        if wrong:
+            index.backend.upsert(index.name, batch.filter(pc.is_in(batch["point_id"], pa.array(wrong, rows.KEY))))
+
+
+def _take_away(index: Index, content: Content, pace: Pace) -> None:
+    """Take away what is too much and write what differs, as far as a scan tells."""
     parity = _parity(index, content)
     if parity.foreign:
         index.backend.remove_foreign(index.name)
     _upsert(index, content, parity.upserts, pace)
     _delete(index, parity.deletes)
-    for batch in _counted(index, pace.over(content.points()), content.embedded.rows):
-        wrong = index.backend.differing(index.name, batch)
-        if wrong:
-            index.backend.upsert(index.name, batch.filter(pc.is_in(batch["point_id"], pa.array(wrong, rows.KEY))))
 
 
 def _upsert(index: Index, content: Content, ids: pa.Array, pace: Pace | None = None) -> None:
@@ -271,9 +304,10 @@ def _differing(index: Index, content: Content, ids: pa.Array) -> list[bytes]:
 class Pace:
     """Lets a bulk load yield to the queries of the index that serves.
 
-    Once a second one query is timed on the serving index. While it takes more than three times what it took before the
-    load, and at least 20 ms more, the load pauses for half a second before each batch, for a minute at most: a load
-    that never ends helps nobody. The graph is built by the database when all is loaded, at a pace of its own.
+    Once a second, or as often as is said, one query is timed on the serving index. While it takes more than three times
+    what it took before the load, and at least 20 ms more, the load pauses for half a second before each batch, for a
+    minute at most: a load that never ends helps nobody. The graph is built by the database when all is loaded, at a
+    pace of its own.
     """
 
     RATIO, FLOOR, PAUSE, LONGEST = 3.0, 0.02, 0.5, 60.0
@@ -283,8 +317,10 @@ class Pace:
         probe: Callable[[], object] | None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        every: float = 1.0,
     ) -> None:
-        self._probe, self._clock, self._sleep = probe, clock, sleep
+        """`every` is in seconds: of many processes that load, all together ask once a second."""
+        self._probe, self._clock, self._sleep, self._every = probe, clock, sleep, every
         self.paused = 0.0
         self._last = clock()
         self._usual = min(self._timed() for _ in range(5))
@@ -293,14 +329,14 @@ class Pace:
         """Yield the batches, each when the serving index is at its usual speed."""
         for batch in batches:
             yield batch
-            if self._probe is not None and self._clock() - self._last >= 1.0:
+            if self._probe is not None and self._clock() - self._last >= self._every:
                 self._yield()
 
     def _yield(self) -> None:
-        waited = 0.0
+        waited, pause = 0.0, min(self.LONGEST, max(self.PAUSE, self._every / 2))
         while waited < self.LONGEST and self._timed() > max(self._usual * self.RATIO, self._usual + self.FLOOR):
-            self._sleep(self.PAUSE)
-            waited += self.PAUSE
+            self._sleep(pause)
+            waited += pause
         self.paused += waited
         self._last = self._clock()
 

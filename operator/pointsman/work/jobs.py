@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -44,7 +44,7 @@ from pointsman.plan.tasks import (
 )
 from pointsman.store.dataset import DatasetStore
 from pointsman.store.root import Store
-from pointsman.work import asking, canaries, embed, evaluate, indexing, probe, queries, refresh, sharding
+from pointsman.work import asking, canaries, embed, evaluate, indexing, loading, probe, queries, refresh, sharding
 from pointsman.work.progress import Report, nowhere
 
 Credentials = Mapping[str, str]
@@ -68,14 +68,16 @@ class Doors:
 
 
 class Stage(StrEnum):
-    """Which part of an embedding a job is."""
+    """Which part of an embedding, or of the loading of an index, a job is."""
 
     WHOLE = "Whole"
     """All of it, in this process."""
     DIVIDE = "Divide"
-    """What comes before the pods: dividing the snapshot."""
+    """What comes before the pods: dividing the snapshot, and making the index."""
+    SEAL = "Seal"
+    """What comes after pods that load: having the database build what it searches by."""
     PUBLISH = "Publish"
-    """What comes after them: the one commit, and the record."""
+    """What comes last: the one commit, or the full scan; and the record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +89,18 @@ class Job:
     store_options: Credentials = field(default_factory=dict, repr=False)
     access: Access = field(default_factory=Access)
     dataset: dataset_api.Spec | None = None
-    """The dataset's spec, for tasks that read its source or reach its models."""
+    """The dataset's spec, for tasks that read its source, reach its models, or are carried out by pods as it says."""
     backend: engines.Backend | None = None
     """The database, for tasks on an index and those that ask it."""
     query_set: queryset_api.Spec | None = None
     """The query set, for tasks that read it."""
     uid: str = ""
-    """The UID of the owner: for an index's marker, and for what is made in the cluster for a dataset."""
+    """The UID of the owner: for an index's marker, and for what is made in the cluster."""
     home: str = ""
     """Where the dataset is kept, if it has a store of its own."""
     home_options: Credentials = field(default_factory=dict, repr=False)
     stage: Stage = Stage.WHOLE
-    """Which part of an embedding it is."""
+    """Which part of an embedding, or of a loading, it is."""
     shards: int = 1
     """Into how many shares a snapshot is divided."""
     serving: str = ""
@@ -134,6 +136,7 @@ def carry_out(job: Job, doors: Doors, now: Callable[[], datetime], report: Repor
             dataset = home.dataset(job.task.owner.namespace, job.task.owner.name)
             with dataset.exclusive():
                 sharding.clean(dataset, job.task.recipes)
+                _forget_loads(dataset, job.task.keep)
                 dataset.clean(job.task.keep, job.task.recipes)
         case ReadQueries():
             log = store.log(*query_set_log(job.task.owner))
@@ -169,6 +172,8 @@ def _embed(
             return
         case Stage.PUBLISH:
             sharding.finish(dataset, task.version, recipe, task.snapshot, now)
+            return
+        case Stage.SEAL:
             return
         case Stage.WHOLE:
             # What pods have finished before somebody changed their mind is not embedded again.
@@ -253,18 +258,11 @@ def _on_index(
     dataset = home.dataset(task.owner.namespace, task.dataset)
     recipe = recipe_of(dataset, task.version, task.recipe)
     hnsw = backends.index_parameters(spec)
-    marker = ports.Marker(
-        owner=str(task.owner),
-        uid=job.uid,
-        version=task.version,
-        recipe=task.recipe,
-        space=recipe.space.key,
-        model=recipe.space.model,
-    )
+    made_by = marker_of(job, task, recipe)
     backend = doors.backend(spec, job.credentials, job.access)
     try:
         index = indexing.Index(
-            spec=ports.IndexSpec(task.index, recipe.space.dimensions, hnsw.m, hnsw.ef_construct, marker),
+            spec=ports.IndexSpec(task.index, recipe.space.dimensions, hnsw.m, hnsw.ef_construct, made_by),
             backend=backend,
             dataset=dataset,
             recipe=recipe,
@@ -274,26 +272,64 @@ def _on_index(
         )
         match task:
             case Build():
-                indexing.build(index, task.snapshot, _pace(job, backend))
+                _build(job, task, index)
             case Follow():
                 indexing.follow(index, task.snapshot)
             case Check():
                 indexing.check(index, task.snapshot)
             case Repair():
-                indexing.repair(index, task.snapshot, _pace(job, backend))
+                indexing.repair(index, task.snapshot, pace(job.serving, backend))
             case _:
                 assert_never(task)
     finally:
         backend.close()
 
 
-def _pace(job: Job, backend: ports.Backend) -> indexing.Pace:
-    """Return the pace that yields to the serving index, whatever state that is in."""
+def _build(job: Job, task: Build, index: indexing.Index) -> None:
+    match job.stage:
+        case Stage.DIVIDE:
+            loading.begin(index, task.snapshot, job.shards)
+        case Stage.SEAL:
+            index.backend.seal(index.name)
+        case Stage.PUBLISH:
+            indexing.finish(index, task.snapshot, pace(job.serving, index.backend))
+            loading.forget(index.dataset, index.name)
+        case Stage.WHOLE:
+            # Pods that were at it before somebody changed their mind write no more.
+            loading.stop(index)
+            indexing.build(index, task.snapshot, pace(job.serving, index.backend))
+            loading.forget(index.dataset, index.name)
+        case _:
+            assert_never(job.stage)
+
+
+def _forget_loads(dataset: DatasetStore, keep: Collection[int]) -> None:
+    """Remove the ledgers of indexes that nobody will load any more, since their snapshot goes."""
+    for index, number in dataset.loads():
+        if number not in keep:
+            dataset.load(index, number).forget()
+
+
+def marker_of(job: Job, task: IndexTask, recipe: Recipe) -> ports.Marker:
+    """Return what says whose an index is."""
+    return ports.Marker(
+        owner=str(task.owner),
+        uid=job.uid,
+        version=task.version,
+        recipe=task.recipe,
+        space=recipe.space.key,
+        model=recipe.space.model,
+    )
+
+
+def pace(serving: str, backend: ports.Backend, processes: int = 1) -> indexing.Pace:
+    """Return the pace that yields to the serving index, whatever state that is in, by so many that load at once."""
     try:
-        vector = _any_vector(job.serving, backend)
+        vector = _any_vector(serving, backend)
     except PointsmanError:
         vector = None
-    return indexing.Pace(None if vector is None else partial(backend.search, job.serving, vector, 10, None))
+    asked = None if vector is None else partial(backend.search, serving, vector, 10, None)
+    return indexing.Pace(asked, every=float(processes))
 
 
 def _any_vector(serving: str, backend: ports.Backend) -> npt.NDArray[np.float32] | None:
@@ -308,8 +344,11 @@ def _any_vector(serving: str, backend: ports.Backend) -> npt.NDArray[np.float32]
 
 
 def is_for_pods(job: Job) -> bool:
-    """Return whether a job is carried out by the pods of a Kubernetes Job."""
-    return isinstance(job.task, Embed) and job.dataset is not None and job.dataset.work.mode == "Job"
+    """Return whether a job is carried out by the pods of a Kubernetes Job.
+
+    The building of an index has its dataset's spec only where pods may load it.
+    """
+    return isinstance(job.task, Embed | Build) and job.dataset is not None and job.dataset.work.mode == "Job"
 
 
 def index_log(owner: Key, index: str) -> tuple[str, ...]:

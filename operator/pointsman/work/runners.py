@@ -45,8 +45,8 @@ LOST_SHARE = 20
 """What only an edit can mend is tried again by itself after this many times as long as the attempt took: a source of
 bad rows that takes an hour to read is not read all day."""
 MOST_JOBS = 16
-"""How many embeddings in pods of one namespace are looked after at once. Some wait for days, as while suspended; they
-keep none of another namespace waiting."""
+"""How many embeddings in pods of one namespace, and how many loads of indexes, are looked after at once. Some wait for
+days, as while suspended; they keep none of another kind or namespace waiting."""
 REPORT_EVERY = 1.0
 """Seconds between two sights of progress."""
 
@@ -220,8 +220,8 @@ class PooledRunner:
     def _lane(self, job: Job) -> futures.ThreadPoolExecutor:
         """Return the threads that carry a job out; those that wait for pods are their namespace's own."""
         lane = _lane(job)
-        if lane == "jobs":
-            lane = f"jobs of {job.task.owner.namespace}"
+        if jobs.is_for_pods(job):
+            lane = f"{lane} by pods of {job.task.owner.namespace}"
             if lane not in self._lanes:
                 # They take nothing of this machine but their own memory.
                 self._lanes[lane] = futures.ThreadPoolExecutor(MOST_JOBS, thread_name_prefix="work-jobs")
@@ -235,12 +235,13 @@ class PooledRunner:
         beside = (
             each for owner, found in self._running.items() if owner.namespace == namespace for each in found.values()
         )
-        ahead = sum(each.is_for_pods for each in beside)
+        ahead = sum(each.is_for_pods and type(each.work.task) is type(job.task) for each in beside)
         if ahead < MOST_JOBS:
             return None
+        what = "loads" if isinstance(job.task, Build) else "embeddings"
         return Wait(
             Reason.JOB_NOT_ADMITTED,
-            f"{ahead} embeddings in pods of {namespace} are before it, {MOST_JOBS} are looked after at once; it begins "
+            f"{ahead} {what} in pods of {namespace} are before it, {MOST_JOBS} are looked after at once; it begins "
             "when one of them ends or is removed",
         )
 
@@ -324,8 +325,6 @@ def _take(known: dict[Key, dict[str, Any]], owner: Key, subject: str) -> None:
 
 
 def _lane(job: Job) -> str:
-    if jobs.is_for_pods(job):
-        return "jobs"
     match job.task:
         case Follow():
             return "follow"

@@ -6,6 +6,7 @@ is kept is never asked for again, in this process or the next.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
@@ -20,6 +21,7 @@ from pointsman.store.dataset import DatasetStore
 from pointsman.store.ledger import Ledger, Portion, Run
 from pointsman.store.tables import Part
 from pointsman.work import cutting, embed, pipeline
+from pointsman.work.patience import Patience
 
 SPILL_SECONDS = 0.25
 """How old finished vectors may become before they are kept: what a kill may cost, weighed against four writes a second
@@ -44,28 +46,29 @@ def embed_shard(
     shard: int,
     embedder: ports.Embedder,
     now: Callable[[], datetime],
+    patience: Patience | None = None,
 ) -> None:
     """Finish the portions that an attempt has dealt out to a shard, as far as they are not finished.
 
     Raises Terminal(SOURCE_INVALID, MODEL_REJECTED) for documents that are broken, once all others are embedded;
-    Retryable(WORK_LOST) where the run was given up; and what the embedder and the store raise.
+    Retryable(WORK_LOST) where the run was given up; what the embedder raises, and what the store goes on raising.
     """
-    ledger = dataset.ledger(recipe.key, snapshot)
-    run, dealt = ledger.run(), ledger.attempt(attempt)
+    ledger, through = dataset.ledger(recipe.key, snapshot), (patience or Patience()).through
+    run, dealt = through(ledger.run), through(lambda: ledger.attempt(attempt))
     if run is None or dealt is None:
         raise Retryable(Reason.WORK_LOST, "the run was given up meanwhile; wanted it under way")
     portions = dealt.of(shard)
-    left = [number for number in portions if not ledger.is_finished(number)]
+    left = through(lambda: [number for number in portions if not ledger.is_finished(number)])
     log.info(logs.Event.SHARD_STARTED, attempt=attempt, shard=shard, portions=len(portions), left=len(left))
     if not left:
         return
-    embed.check_model(dataset, recipe, embedder)
+    through(lambda: embed.check_model(dataset, recipe, embedder))
     shared = _Shard(dataset, recipe, run, ledger, embedder, now)
-    shared.learn([number for number in portions if number not in left], left)
+    through(lambda: shared.learn([number for number in portions if number not in left], left))
     broken: list[Terminal] = []
     for number in left:
         try:
-            shared.portion(number)
+            through(functools.partial(shared.portion, number))
         except Terminal as error:
             if error.reason not in OF_DOCUMENTS:
                 raise

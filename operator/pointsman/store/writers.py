@@ -1,0 +1,49 @@
+"""Which processes may still write to an index for a run, and since when is none of them to?
+
+Each writes its name down before it begins and takes it away when nothing of what it sent can be under way any more. One
+that is killed leaves its name behind: then only time tells.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+
+import orjson
+
+from pointsman.store import records
+from pointsman.store.objects import Objects
+
+
+class Writers:
+    """Those of one run."""
+
+    def __init__(self, objects: Objects, folder: str) -> None:
+        self._objects, self._names, self._over = objects, f"{folder}/writers", f"{folder}/over.json"
+
+    def enter(self, attempt: int, shard: int) -> str:
+        """Write down that a process is about to write, and return the name that it does so by."""
+        name = f"{attempt:06d}-{shard:06d}-{uuid.uuid4().hex}"
+        self._objects.create(f"{self._names}/{name}", b"{}")
+        return name
+
+    def leave(self, name: str) -> None:
+        """Take a name away: nothing that its process has sent is under way."""
+        self._objects.delete(f"{self._names}/{name}")
+
+    def names(self) -> Sequence[str]:
+        """Return who has written and did not leave."""
+        return self._objects.files(self._names)
+
+    def end(self, at: datetime) -> None:
+        """Write down, once, that nobody is to begin or go on any more."""
+        self._objects.create(self._over, orjson.dumps({"format": records.FORMAT, "at": at.isoformat()}))
+
+    def ended_at(self) -> datetime | None:
+        """Return since when nobody is to go on; None while they are."""
+        content = self._objects.get(self._over)
+        if content is None:
+            return None
+        with records.reading(self._over):
+            return datetime.fromisoformat(orjson.loads(content)["at"])

@@ -1,0 +1,105 @@
+"""How is an index loaded by several processes: divided into portions, and known to be written to by none of them?
+
+Both ends are for one process; what lies between is in `load`, for any number. What may be loaded so is an index that
+was never complete, and therefore answers nobody: what a late pod writes there is found when the whole is compared.
+Before it is compared, and may begin to serve and to follow, no pod of any run may write to it any more. A pod that
+ended in good order has said so; of one that was killed, or that nobody reaches, only time tells.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from pointsman.api.conditions import Reason
+from pointsman.errors import Retryable
+from pointsman.plan.indexes import IN_FLIGHT
+from pointsman.store.dataset import DatasetStore
+from pointsman.store.ledger import Ledger, Run
+from pointsman.work import permits
+from pointsman.work.indexing import Content, Index
+
+PORTION_ROWS = 16_384
+"""How many points a portion has at most: few enough that a killed pod writes little anew."""
+MOST_PORTIONS = 8_192
+"""Of a run: each is one small object."""
+PER_SHARD = 4
+"""Portions that each shard has at least, where there are points enough, so that none waits long for the last."""
+LEAST_ROWS = 16
+SETTLES = timedelta(seconds=permits.SECONDS) + IN_FLIGHT
+"""How long after the end of a run something that a process of it has sent may still arrive."""
+
+
+def begin(index: Index, snapshot: int, shards: int) -> Run:
+    """Make the index and divide what it is to hold, unless both was done, and return how it is divided.
+
+    Runs of other snapshots are ended; what they have left in the index is found when the whole is compared. One of an
+    index that is gone from the database, or that somebody ended before all was loaded, begins anew.
+    """
+    content, dataset = Content(index, snapshot), index.dataset
+    is_there = index.backend.find(index.name) is not None
+    ledger = dataset.load(index.name, snapshot)
+    for other in _ledgers(dataset, index.name, besides=snapshot):
+        other.writers.end(index.now())
+    found = ledger.run()
+    if found is not None:
+        is_left = len(ledger.finished()) < found.portions and ledger.writers.ended_at() is not None
+        if is_there and not is_left:
+            return found
+        ledger.writers.end(index.now())
+        ledger.give_up()
+    index.backend.create(index.spec)
+    embedded = content.embedded
+    by_shards = embedded.rows // (shards * PER_SHARD)
+    run = Run(
+        snapshot=snapshot,
+        sequence=embedded.sequence,
+        corpus_version=embedded.chunks_version,
+        base=None,
+        documents=embedded.rows,
+        per_portion=max(LEAST_ROWS, min(PORTION_ROWS, by_shards), -(-embedded.rows // MOST_PORTIONS)),
+        is_whole=True,
+        id=uuid.uuid4().hex,
+    )
+    return ledger.begin(run, None)
+
+
+def settles_at(dataset: DatasetStore, index: str, now: datetime) -> datetime | None:
+    """Return until when something that pods have sent to an index may still arrive; None where nothing may.
+
+    Of runs that were ended; one that goes on has no end.
+    """
+    ends = [
+        (ledger.writers.ended_at() or now) + SETTLES for ledger in _ledgers(dataset, index) if ledger.writers.names()
+    ]
+    found = max(ends, default=now)
+    return found if found > now else None
+
+
+def stop(index: Index) -> None:
+    """End all runs, so that one process may load the index; raises Retryable(JOB_FAILED) while pods may still write."""
+    for ledger in _ledgers(index.dataset, index.name):
+        ledger.writers.end(index.now())
+    now = index.now()
+    until = settles_at(index.dataset, index.name, now)
+    if until is not None:
+        raise Retryable(Reason.JOB_FAILED, waiting(index.name, until), (until - now).total_seconds())
+
+
+def waiting(index: str, until: datetime) -> str:
+    """Return what is waited for, as a clause."""
+    return f"what pods that ended without a word have sent to {index} may arrive until {until:%H:%M:%SZ}; going on then"
+
+
+def forget(dataset: DatasetStore, index: str) -> None:
+    """Remove the ledgers of an index."""
+    for name, number in dataset.loads():
+        if name == index:
+            dataset.load(name, number).forget()
+
+
+def _ledgers(dataset: DatasetStore, index: str, besides: int | None = None) -> Iterator[Ledger]:
+    for name, number in dataset.loads():
+        if name == index and number != besides:
+            yield from dataset.load(name, number).runs()

@@ -1,0 +1,172 @@
+"""What is planned while pods load an index: which are stopped, what begins beside them, what is said of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from tests.plan import builders as b
+
+from pointsman.api.conditions import ConditionType, Reason
+from pointsman.plan import actions, deployment
+from pointsman.plan.facts import IndexRecord
+from pointsman.plan.observed import Deployment, PodJob
+from pointsman.plan.tasks import Build, Wait, Work
+
+SECONDS = timedelta(seconds=1)
+
+
+def job(index: str = "v8", number: int = 12, **changes: Any) -> PodJob:
+    values = {"name": f"load-{index}", "recipe": b.V8.key, "snapshot": number, "is_ended": False, "index": index}
+    return PodJob(**{**values, **changes})
+
+
+def loading(**changes: Any) -> Deployment:
+    """v7 serves, and pods load v8, which the spec wants."""
+    values: dict[str, Any] = {
+        "spec": b.spec("v8"),
+        "dataset": b.view(is_for_pods=True),
+        "physical": {"v8": b.UNCOUNTED},
+        "jobs": (job(),),
+        "work": (b.running(b.build()),),
+    }
+    return b.deployment(b.serving(), b.candidate(), **{**values, **changes})
+
+
+def done(seen: Deployment) -> list[str]:
+    """Return what is done about indexes and pods."""
+    told = []
+    for action in deployment.plan(seen, b.NOW).actions:
+        match action:
+            case actions.StartWork(task=Build() as task, generation=_):
+                told.append(f"Build {task.version}@{task.snapshot}")
+            case actions.CancelWork(subject=subject):
+                told.append(f"CancelWork {subject}".strip())
+            case actions.DeleteJob(name=name):
+                told.append(f"DeleteJob {name}")
+            case actions.DeleteIndex(index=index):
+                told.append(f"DeleteIndex {index}")
+    return told
+
+
+STOPPED = ["CancelWork index v8", "DeleteJob load-v8"]
+NEWER = b.view(
+    is_for_pods=True,
+    snapshots=b.snapshots(11, 12, 13),
+    embedded={b.V7.key: b.embedded(12, 13), b.V8.key: b.embedded(11, 12, 13)},
+)
+
+CASES: dict[str, tuple[Deployment, list[str]]] = {
+    "what is to be loaded is begun": (loading(jobs=(), work=()), ["Build v8@12"]),
+    "pods at work are left at it": (loading(), []),
+    "an operator that takes over goes on with them": (loading(work=()), ["Build v8@12"]),
+    "and with the snapshot that they are at, though a newer one is embedded": (
+        loading(work=(), dataset=NEWER),
+        ["Build v8@12"],
+    ),
+    "without pods the newest is loaded": (loading(work=(), jobs=(), dataset=NEWER), ["Build v8@13"]),
+    "pods that have ended hold nothing to their snapshot": (
+        loading(work=(), jobs=(job(is_ended=True),), dataset=NEWER),
+        ["Build v8@13"],
+    ),
+    "pods of a snapshot that is not embedded any more are stopped": (loading(jobs=(job(number=9),)), STOPPED),
+    "rolled back in the middle: they are stopped": (loading(spec=b.spec("v7")), STOPPED),
+    "rolled back, seen by an operator that has just begun": (
+        loading(spec=b.spec("v7"), work=()),
+        ["DeleteJob load-v8"],
+    ),
+    "pods that are ending are not deleted twice": (
+        loading(spec=b.spec("v7"), work=(), jobs=(job(going_since=b.NOW),)),
+        [],
+    ),
+    "pods that have ended stay to be looked at": (loading(spec=b.spec("v7"), work=(), jobs=(job(is_ended=True),)), []),
+    "another version that is not embedded yet: nothing is given up for it": (
+        loading(spec=b.spec("v9"), dataset=b.view(is_for_pods=True, pins={**b.PINS, "v9": b.V9})),
+        [],
+    ),
+    "pods are to load no more: they are stopped, and nobody begins beside them": (
+        loading(dataset=b.view(is_for_pods=False)),
+        STOPPED,
+    ),
+    "pods are to load no more, and are ending: one process begins": (
+        loading(dataset=b.view(is_for_pods=False), work=(), jobs=(job(going_since=b.NOW),)),
+        ["Build v8@12"],
+    ),
+    "pods of an index that is complete are stopped": (
+        loading(records={"v8": b.record()}, physical={"v8": b.present()}, work=()),
+        ["DeleteJob load-v8"],
+    ),
+    "pods of an index that is on no book are stopped": (loading(jobs=(job("v8_0"),)), ["DeleteJob load-v8_0"]),
+    "what is suspended goes on where it was begun": (loading(spec=b.spec("v8", suspend=True)), []),
+    "what is suspended is not begun": (loading(spec=b.spec("v8", suspend=True), jobs=(), work=()), []),
+    "deleted: pods go with the work, and the index after them": (
+        loading(deleting_since=b.NOW),
+        ["CancelWork", "DeleteJob load-v8"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("seen", "wanted"), CASES.values(), ids=CASES.keys())
+def test_what_is_done_about_pods_that_load(seen: Deployment, wanted: list[str]) -> None:
+    assert done(seen) == wanted
+
+
+def test_a_rollback_is_held_up_by_no_pods() -> None:
+    back = b.deployment(
+        b.serving("v8", b.V8),
+        b.retained(),
+        b.candidate("v9", b.V9),
+        spec=b.spec("v7"),
+        dataset=b.view(is_for_pods=True, pins={**b.PINS, "v9": b.V9}, embedded={
+            b.V7.key: b.embedded(12), b.V8.key: b.embedded(12), b.V9.key: b.embedded(12)}),
+        physical={"v9": b.UNCOUNTED},
+        jobs=(job("v9"),),
+        work=(b.running(b.build("v9", b.V9)),),
+    )  # fmt: skip
+    plan = deployment.plan(back, b.NOW)
+
+    (recorded,) = [action for action in plan.actions if isinstance(action, actions.RecordFacts)]
+    assert recorded.facts.serving is not None and recorded.facts.serving.version == "v7"
+    assert [a.name for a in plan.actions if isinstance(a, actions.DeleteJob)] == ["load-v9"]
+
+
+def test_an_index_that_serves_is_built_beside_pods_of_another() -> None:
+    """What pods are told to stop holds up nothing but their own index."""
+    seen = loading(
+        spec=b.spec("v7"),
+        work=(),
+        records={"v7": dataclasses.replace(b.record(11), pending=None)},
+        physical={"v7": b.present(11), "v8": b.UNCOUNTED},
+    )
+    kinds = b.kinds(deployment.plan(seen, b.NOW).actions)
+
+    assert "DeleteJob" in kinds
+    assert "StartWork Follow v7@12" in kinds
+
+
+def test_what_pods_wait_for_is_said_with_what_serves() -> None:
+    wait = Wait(Reason.JOB_REFUSED, "exceeded quota: pods; given up and created anew at one")
+    failed = b.failure(Reason.JOB_FAILED, "Job j ended")
+
+    plan = deployment.plan(loading(work=(Work(b.build(), 1, b.Phase.RUNNING, wait=wait, failure=failed),)), b.NOW)
+
+    assert b.goal(plan.status) == (
+        ConditionType.RECONCILING,
+        Reason.JOB_REFUSED,
+        f"{wait.message}; serving v7 normally",
+    )
+
+
+def test_how_far_pods_have_come_is_said() -> None:
+    plan = deployment.plan(loading(work=(b.running(b.build(), done=40, total=112, rate=24.0),)), b.NOW)
+
+    assert b.goal(plan.status)[1:] == (
+        Reason.BUILDING,
+        "v8@12 is being built from stored vectors (40 of 112 rows, 3s left); serving v7 normally",
+    )
+
+
+def test_a_record_without_a_cursor_is_of_an_index_that_was_never_complete() -> None:
+    assert done(loading(records={"v8": IndexRecord()})) == []
