@@ -1,6 +1,7 @@
 """The corpus, the chunks and the vectors on a local disk, under writers that die."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -23,9 +24,11 @@ from pointsman.errors import Conflict, Retryable
 from pointsman.store import objects
 from pointsman.store.corpus import Corpus
 from pointsman.store.dataset import DatasetStore
+from pointsman.store.locks import Exclusive
 from pointsman.store.records import EmbeddedSnapshot, Snapshot
 from pointsman.store.remembered import Remembered
 from pointsman.store.root import Store
+from pointsman.store.tables import Table
 
 NOW = datetime(2030, 1, 2, tzinfo=UTC)
 NONE = pa.array([], pa.string())
@@ -513,6 +516,27 @@ def test_a_version_stays_for_its_readers_until_its_grace_is_over(dataset: Datase
     dataset.clean(keep=[], recipes=[RECIPE.key], grace=AT_ONCE)
     with pytest.raises(Retryable, match="is not in the store"):
         dataset.corpus.keys(first.corpus_version)
+
+
+def test_what_a_run_has_written_outlives_any_clean_up_however_long_the_run_waits(tmp_path: Path) -> None:
+    is_under_way = True
+    schema = pa.schema([("id", pa.string())])
+    store = objects.Objects(str(tmp_path))
+    table = Table(store, "rows.lance", schema, Exclusive(tmp_path / "lock", "rows"), lambda: is_under_way)
+    for row in ("a", "b"):
+        table.append(pa.record_batch([pa.array([row])], schema=schema))
+    parts = table.write_apart(iter([pa.record_batch([pa.array(["c"])], schema=schema)]), "id")
+    weeks_ago = (NOW - timedelta(days=5_000)).timestamp()
+    for path in (tmp_path / "rows.lance").rglob("*"):
+        os.utime(path, (weeks_ago, weeks_ago))
+
+    table.clean(set(), AT_ONCE)
+
+    table.take_in(parts)
+    view = table.newest()
+    assert view is not None and view.columns(["id"])["id"].to_pylist() == ["a", "b", "c"]
+    is_under_way = False
+    assert table.clean(set(), AT_ONCE) > 0
 
 
 def test_a_reader_of_vectors_outlives_their_compaction(dataset: DatasetStore) -> None:

@@ -220,7 +220,8 @@ class Table:
     def clean(self, named: set[int], grace: timedelta) -> int:
         """Remove all versions but the newest and those that records name, and return the bytes that came free.
 
-        A version younger than `grace` stays for those who still read it.
+        A version younger than `grace` stays for those who still read it, and all of them while files lie about that a
+        later commit is to take in.
         """
         with self._lock.held(), _mapped(self._name):
             data = self._open()
@@ -231,12 +232,16 @@ class Table:
                 data.tags.create(_tag(version), version)
             for version in tagged - named:
                 data.tags.delete(_tag(version))
+            if self._has_writers():
+                # What no version has yet would go once it is seven days old, which Lance cannot be told not to do: of
+                # pods that waited for so long, what was paid for.
+                return 0
             stats = data.cleanup_old_versions(
                 # Zero would be read as not said.
                 older_than=max(grace, timedelta(microseconds=1)),
                 # The files of writers that died. Where no lock says that nobody is writing, Lance lets them lie for
                 # seven days.
-                delete_unverified=self._objects.local is not None and not self._has_writers(),
+                delete_unverified=self._objects.local is not None,
                 error_if_tagged_old_versions=False,
             )
             return int(stats.bytes_removed)
