@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -51,6 +53,20 @@ def test_what_was_seen_is_there_until_it_is_seen_to_be_gone_but_for_who_manages_
     mirror.lost(Key(DEPLOYMENT, "search", "papers"))
     assert uid(mirror) is None
     assert mirror.naming(DEPLOYMENT, PAPERS) == []
+
+
+def test_what_is_kept_of_a_resource_is_smaller_than_its_json() -> None:
+    indexes = [{"name": f"papers-v{n}", "version": f"v{n}", "role": "Retained", "rows": 1000} for n in range(60)]
+    seen = [deployment(f"papers-{n}", indexes=indexes) for n in range(100)]
+    mirror = Mirror()
+
+    tracemalloc.start()
+    for each in seen:
+        mirror.saw(each)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert kept < sum(len(json.dumps(each)) for each in seen) / 2
 
 
 def test_whoever_looks_cannot_change_what_others_see() -> None:

@@ -34,7 +34,7 @@ from pointsman.cluster.kube_batch import KubeBatch
 from pointsman.cluster.memory_batch import MemoryBatch
 from pointsman.cluster.mirror import Mirror
 from pointsman.cluster.resources import PLURALS, Cluster
-from pointsman.controller import gateways, handlers, lease, listener
+from pointsman.controller import footprint, gateways, handlers, lease, listener
 from pointsman.controller.exposition import Parts
 from pointsman.controller.health import Health, Part
 from pointsman.controller.metrics import Metrics
@@ -68,6 +68,7 @@ def operator(
     """Look after datasets and deployments until told to stop. Settings are environment variables: docs/settings.md."""
     chosen = settings.load()
     logs.configure(chosen.log_level)
+    footprint.keep_small()
     run(chosen, kube.connect(kubeconfig))
 
 

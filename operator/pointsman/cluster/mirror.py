@@ -1,13 +1,14 @@
 """What was last seen of our resources, without asking again? For looking only: whoever acts on it reads it anew.
 
 Told by watches and by listings. A watch may miss that something was deleted, or be behind; a listing drops whatever it
-does not name, but for what a watch has told of since the listing began, which may be newer. Resources are kept as JSON
-without `managedFields`: a third of the memory, of which thousands of them take most.
+does not name, but for what a watch has told of since the listing began, which may be newer. Resources are kept as
+compressed JSON without `managedFields`: of thousands, a deployment is 2 KB here and some 40 as Python's objects.
 """
 
 from __future__ import annotations
 
 import threading
+import zlib
 from collections.abc import Sequence
 
 import orjson
@@ -65,13 +66,13 @@ class Mirror:
         """Return a resource as it was seen last; None for one that was not seen, which may be there all the same."""
         with self._lock:
             found = self._known.get(Key(kind, namespace, name))
-        return None if found is None else dict(orjson.loads(found[0]))
+        return None if found is None else _read(found[0])
 
     def naming(self, kind: str, named: Key) -> list[Resource]:
         """Return the resources of a kind that name another: deployments a dataset, Approvals a deployment."""
         with self._lock:
             found = [self._known[key][0] for key in self._keys_naming(kind, named)]
-        return [dict(orjson.loads(content)) for content in found]
+        return [_read(content) for content in found]
 
     def keys_naming(self, kind: str, named: Key) -> list[Key]:
         """Return the keys of those."""
@@ -149,4 +150,9 @@ def _key(resource: Resource) -> Key:
 def _kept(resource: Resource) -> tuple[bytes, Key | None]:
     meta = {name: value for name, value in resource["metadata"].items() if name != "managedFields"}
     named = sight.names(resource["kind"], meta["namespace"], resource.get("spec") or {})
-    return orjson.dumps({**resource, "metadata": meta}), named
+    # Not only for its size: what orjson returns keeps all that it was written into, up to four times as much.
+    return zlib.compress(orjson.dumps({**resource, "metadata": meta}), 1), named
+
+
+def _read(content: bytes) -> Resource:
+    return dict(orjson.loads(zlib.decompress(content)))
