@@ -266,7 +266,7 @@ def test_policies_let_out_nothing_but_dns_and_the_api_server_by_default() -> Non
     assert operator["spec"]["ingress"] == []
 
 
-def test_what_is_let_out_besides_reaches_both_and_the_store_the_operator_alone(tmp_path: Path) -> None:
+def test_what_is_let_out_besides_reaches_each_role_that_needs_it(tmp_path: Path) -> None:
     peers = {"databases": "search", "models": "models", "sources": "corpus", "store": "minio"}
     egress = {
         name: [{"to": [{"namespaceSelector": {"matchLabels": {"team": team}}}], "ports": [{"port": 9000}]}]
@@ -282,10 +282,41 @@ def test_what_is_let_out_besides_reaches_both_and_the_store_the_operator_alone(t
             for peer in rule.get("to", [])
             if "namespaceSelector" in peer
         }
-        for policy in of(render(files=[values]), "NetworkPolicy")
+        for policy in of(render(*WITH_JOBS, files=[values]), "NetworkPolicy")
     }
 
-    assert teams == {"operator": {"search", "models", "corpus", "minio"}, "gateway": {"search", "models"}}
+    assert teams == {
+        "operator": {"search", "models", "corpus", "minio"},
+        "gateway": {"search", "models"},
+        # Which embed and load, and read no source.
+        "shards": {"search", "models", "minio"},
+    }
+
+
+def test_names_are_asked_for_at_the_ports_that_their_servers_have(tmp_path: Path) -> None:
+    peer = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "openshift-dns"}}}
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump({"networkPolicy": {"dns": {"ports": [53, 5353], "to": [peer]}}}))
+
+    policies = of(render(*WITH_JOBS, files=[values]), "NetworkPolicy")
+
+    wanted = [{"port": port, "protocol": protocol} for port in (53, 5353) for protocol in ("UDP", "TCP")]
+    assert [policy["spec"]["egress"][0] for policy in policies] == [{"ports": wanted, "to": [peer]}] * 4
+
+
+def test_the_chart_s_own_test_is_let_in_beside_those_who_may_ask(tmp_path: Path) -> None:
+    searchers = {"namespaceSelector": {"matchLabels": {"team": "shop"}}}
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump({"networkPolicy": {"queriesFrom": [searchers]}}))
+
+    documents = render(files=[values])
+
+    (gateway,) = of(documents, "NetworkPolicy", f"{FULLNAME}-gateway")
+    (pod,) = of(documents, "Pod")
+    ours, test = gateway["spec"]["ingress"][0]["from"]
+    assert ours == searchers
+    assert test["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert "test" in test["podSelector"]["matchLabels"].values()
 
 
 def test_public_egress_reaches_no_private_address_and_no_metadata() -> None:
