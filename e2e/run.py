@@ -1,15 +1,18 @@
 """`make e2e`: a cluster, the image and the chart on it, the stories, and everything away again.
 
+    --where-possible  say why, and be content, where this machine cannot be a node; stories that fail still fail
+
     E2E_KUBECONFIG  a cluster that is there already, such as kind or k3d; without it this machine becomes a node
     E2E_LOAD        how an image's archive gets into that cluster, such as "kind load image-archive {archive}"
     E2E_BASE        the base of all images; without it Debian is put together here
     KEEP=1          leave the cluster up, with everything on it; `make e2e-down` ends it
 
-Arguments are passed to pytest.
+Other arguments are passed to pytest.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shlex
@@ -22,12 +25,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2e import stack, stage
-from e2e.cluster import images, leftovers, node, programs
+from e2e import stage
+from e2e.cluster import images, leftovers, node, possible, programs
 from e2e.cluster.kube import Kube
 from e2e.cluster.namespaces import NodeError
 
 from pointsman.controlplane import progress
+from pointsman.errors import PointsmanError
+
+WHERE_POSSIBLE = "--where-possible"
+STOPPED = 130
+_LONGEST = 600
+"""Characters of why no story is told."""
 
 
 class Plugin:
@@ -43,9 +52,11 @@ class Plugin:
 
 def main(arguments: list[str]) -> int:
     """Run the stories on a cluster and return pytest's exit status."""
-    # What ends a run from outside ends it in its own order.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # What ends a run from outside ends it as Ctrl-C does: pytest says how far it came, then all is taken down.
+    signal.signal(signal.SIGTERM, _stop)
     begun = time.monotonic()
+    is_wanted = WHERE_POSSIBLE not in arguments
+    arguments = [each for each in arguments if each != WHERE_POSSIBLE]
     given = os.environ.get("E2E_KUBECONFIG")
     home = node.home()
     home.mkdir(parents=True, exist_ok=True)
@@ -54,16 +65,27 @@ def main(arguments: list[str]) -> int:
     try:
         if given:
             return _tell(_stage(Kube(Path(given)), folder, builder, None), arguments)
-        if not node.is_possible():
-            raise NodeError("a node needs Linux and root: name a cluster with E2E_KUBECONFIG instead")
+        if obstacle := possible.obstacle(home):
+            raise possible.NotPossible(f"{obstacle}; E2E_KUBECONFIG names a cluster instead")
         with node.alone(home):
             return _on_this_machine(home, folder, builder, arguments)
+    except possible.NotPossible as error:
+        print(f"stories not run: {' '.join(str(error).split())[:_LONGEST]}", file=sys.stderr)
+        return int(is_wanted)
     except NodeError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return STOPPED
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         print(f"make e2e took {(time.monotonic() - begun) / 60:.1f} minutes", file=sys.stderr)
+
+
+def _stop(number: int, frame: object) -> None:
+    # Once: it may come to this process and, by way of make, to this process again.
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _on_this_machine(home: Path, folder: Path, builder: images.Builder, arguments: list[str]) -> int:
@@ -73,10 +95,14 @@ def _on_this_machine(home: Path, folder: Path, builder: images.Builder, argument
     before = leftovers.look(here.files.folder)
     status, is_kept = 1, False
     try:
-        here.up(builder)
-        status = _tell(_stage(Kube(here.kubeconfig), folder, builder, here), arguments)
+        _prepare(here, builder)
+        with here.keeping_logs():
+            status = _tell(_stage(Kube(here.kubeconfig), folder, builder, here), arguments)
         is_kept = os.environ.get("KEEP") == "1"
     finally:
+        # Whoever asks twice gets no half of it.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
         if is_kept:
             here.stay()
             print(f"the cluster stays up until `make e2e-down`: export KUBECONFIG={here.kubeconfig}", file=sys.stderr)
@@ -90,34 +116,52 @@ def _on_this_machine(home: Path, folder: Path, builder: images.Builder, argument
     return int(status)
 
 
+def _prepare(here: node.Node, builder: images.Builder) -> None:
+    """Bring up an empty cluster, and have what images are made from: nothing of the product is in it yet."""
+    try:
+        here.up(builder)
+        builder.builder()
+        programs.helm()
+        programs.built(programs.VERSITYGW)
+    except (NodeError, PointsmanError, OSError, subprocess.SubprocessError) as error:
+        raise possible.NotPossible(str(error)) from error
+
+
 def _stage(kube: Kube, folder: Path, builder: images.Builder, here: node.Node | None) -> stage.Stage:
-    image = builder.pointsman()
-    postgres = builder.small("postgres", _postgres(), {"BASE": builder.base()})
-    s3 = builder.small("s3", {"versitygw": programs.built(programs.VERSITYGW)})
-    if here is not None:
-        here.load(builder, [image, postgres, s3])
-    else:
-        _load(builder, [image, postgres, s3], folder)
-    made = stage.Stage(kube, folder, image, here)
+    def load(name: str) -> str:
+        if here is not None:
+            here.load(builder, [name])
+        else:
+            _load(builder, name, folder)
+        return name
+
+    def bring(tree: Path, tag: str) -> str:
+        return load(builder.pointsman(tree, tag))
+
+    image = bring(images.ROOT, images.TAG)
+    postgres = load(builder.small("postgres", _postgres(), {"BASE": builder.base()}))
+    s3 = load(builder.small("s3", {"versitygw": programs.built(programs.VERSITYGW)}))
+    made = stage.Stage(kube, folder, stage.Images(image, postgres, s3), bring, here)
     with progress.Progress(sys.stderr, "Starting the database and the object store"):
-        made.provide(postgres, s3)
+        made.provide()
     return made
 
 
 def _tell(here: stage.Stage, arguments: list[str]) -> int:
     os.chdir(images.ROOT)
-    return int(pytest.main(["e2e", "-m", "e2e", "-v", "-x", "-p", "no:cacheprovider", *arguments], [Plugin(here)]))
+    # Each story stands by itself; where three have failed it is the cluster.
+    options = ["-m", "e2e", "-v", "--maxfail=3", "-p", "no:cacheprovider"]
+    return int(pytest.main(["e2e", *options, *arguments], [Plugin(here)]))
 
 
-def _load(builder: images.Builder, names: list[str], folder: Path) -> None:
+def _load(builder: images.Builder, name: str, folder: Path) -> None:
     command = os.environ.get("E2E_LOAD")
     if command is None:
         raise NodeError('say how an image gets into that cluster, such as E2E_LOAD="kind load image-archive {archive}"')
-    for name in names:
-        with progress.Progress(sys.stderr, f"Loading {name}"):
-            archive = builder.archive(name, folder)
-            subprocess.run([part.format(archive=archive) for part in shlex.split(command)], check=True)
-            archive.unlink()
+    with progress.Progress(sys.stderr, f"Loading {name}"):
+        archive = builder.archive(name, folder)
+        subprocess.run([part.format(archive=archive) for part in shlex.split(command)], check=True)
+        archive.unlink()
 
 
 def _postgres() -> dict[str, Path]:
@@ -134,21 +178,24 @@ def _postgres() -> dict[str, Path]:
 
 
 def _keep_logs(here: node.Node) -> None:
-    """Keep what the programs of the node and the pods said: it is what explains a failure."""
+    """Keep what the programs of the node and all pods said: it is what explains a failure."""
     kept = images.ROOT / "build" / "e2e"
     shutil.rmtree(kept, ignore_errors=True)
     for name, path in _logs(here):
         target = kept / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
+    for kind in ("events", "pods", "pointsman") if here.kubeconfig.exists() else ():
+        with contextlib.suppress(subprocess.SubprocessError):
+            said = Kube(here.kubeconfig).run("get", kind, "-A", "-o", "wide", check=False, within=20)
+            (kept / f"{kind}.txt").write_text(said)
 
 
 def _logs(here: node.Node) -> Iterator[tuple[str, Path]]:
     for path in (here.files.folder / "logs").glob("*"):
         yield f"node/{path.name}", path
-    for path in (here.files.folder / "pod-logs").glob(f"{stack.NAMESPACE}_*/*/*.log"):
-        pod = path.parent.parent.name.split("_")[1]
-        yield f"pods/{pod}/{path.parent.name}-{path.name}", path
+    for name, path in here.logs().items():
+        yield f"pods/{name}.log", path
 
 
 if __name__ == "__main__":

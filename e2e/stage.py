@@ -78,13 +78,37 @@ class Answers:
     """Seconds from when a query was due until it was answered."""
 
 
+@dataclass(frozen=True, slots=True)
+class Images:
+    """The names of images that are in the cluster."""
+
+    pointsman: str
+    database: str
+    object_store: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the model's server was asked for."""
+
+    texts: int
+    different: int
+
+    @property
+    def again(self) -> int:
+        """How many texts were asked for that had been before."""
+        return self.texts - self.different
+
+
 @dataclass
 class Stage:
     """One cluster, and the folder in which what the stories need is written."""
 
     kube: Kube
     folder: Path
-    image: str
+    images: Images
+    bring: Callable[[Path, str], str]
+    """Builds the product's image from a tree, under a tag, and loads it into the cluster; returns its name."""
     node: Node | None = None
     """Where the cluster is this machine's own node: faults of the machine itself can be made."""
     keys: stack.Keys = field(default_factory=stack.Keys.make, repr=False)
@@ -95,14 +119,18 @@ class Stage:
 
     # What a platform team does.
 
-    def provide(self, database: str, object_store: str) -> None:
+    def provide(self) -> None:
         """Bring up what Pointsman needs and does not bring: a database, and an object store with the texts."""
         texts = self.folder / "corpus"
         texts.mkdir(parents=True, exist_ok=True)
         corpus.write(texts)
         self.kube.apply([stack.namespace()])
         self.kube.apply(
-            [*stack.secrets_for(self.keys), *stack.database(database), *stack.object_store(object_store)],
+            [
+                *stack.secrets_for(self.keys),
+                *stack.database(self.images.database),
+                *stack.object_store(self.images.object_store),
+            ]
         )
         for name in (stack.DATABASE, stack.STORE):
             self.wait(functools.partial(self.kube.is_available, stack.NAMESPACE, name), f"{name} to be there", 120)
@@ -112,13 +140,35 @@ class Stage:
             for path in texts.glob("*.jsonl"):
                 client.put_object(Bucket=stack.CORPUS_BUCKET, Key=path.name, Body=path.read_bytes())
 
-    def install(self, *more: str) -> None:
-        """Install the chart, or upgrade it, and wait until it says that it is there."""
+    def install(self, *more: str, tree: Path = ROOT, image: str = "") -> None:
+        """Install the chart of a tree, or upgrade to it, and wait until it says that it is there."""
         values = self.folder / "values.yaml"
-        values.write_text(yaml.safe_dump(dict(stack.chart_values(self.image))))
-        command = [str(programs.helm()), "upgrade", "--install", stack.RELEASE, str(ROOT / "charts" / "pointsman")]
-        flags = ["--namespace", stack.NAMESPACE, "--values", str(values), "--wait", "--timeout", "3m", *more]
+        values.write_text(yaml.safe_dump(dict(stack.chart_values(image or self.images.pointsman))))
+        command = [str(programs.helm()), "upgrade", "--install", stack.RELEASE, str(tree / "charts" / "pointsman")]
+        flags = ["--namespace", stack.NAMESPACE, "--values", str(values), "--wait", "--timeout", "5m", *more]
         self.kube.command([*command, *flags])
+
+    def clear(self) -> None:
+        """Have a cluster without Pointsman and all that the stories made, whatever became of them."""
+        helm = [str(programs.helm()), "uninstall", stack.RELEASE, "-n", stack.NAMESPACE, "--wait"]
+        self.kube.command(helm, check=False)
+        for namespace in (stack.NAMESPACE, stack.TENANT):
+            self.kube.run("delete", "namespace", namespace, "--wait=false", "--ignore-not-found")
+            self.let_go(namespace)
+            self.wait(functools.partial(self._is_gone, namespace), f"{namespace} to go")
+        self.kube.run("delete", "crd", "-l", "app.kubernetes.io/part-of=pointsman")
+        self.begun = 0
+
+    def _is_gone(self, namespace: str) -> bool:
+        return not self.kube.get("namespace", namespace)
+
+    def let_go(self, namespace: str) -> None:
+        """Take off the finalizers that nobody is there to take off, as docs/install.md has it."""
+        for kind in (DEPLOYMENT, DATASET):
+            for name in self.kube.run("get", kind, "-n", namespace, "-o", "name", check=False).split():
+                patch = '{"metadata": {"finalizers": null}}'
+                # It may have gone by itself meanwhile.
+                self.kube.run("patch", name, "-n", namespace, "--type=merge", "-p", patch, check=False)
 
     def admit(self, tenant: str) -> None:
         """Have another namespace looked after."""
@@ -152,12 +202,23 @@ class Stage:
         """Put a source of many documents beside the texts: each several times, under other ids and in other words."""
         rows = [json.loads(line) for line in (self.folder / "corpus" / "documents.jsonl").read_text().splitlines()]
         many = (
-            json.dumps({**row, "id": f"{row['id']}/{copy}", "text": f"{row['text']} This is copy {copy} of {times}."})
+            json.dumps({**row, "id": f"{row['id']}/{copy}", "text": copied(row, copy)})
             for copy in range(times)
             for row in rows
         )
         with self.object_store() as client:
             client.put_object(Bucket=stack.CORPUS_BUCKET, Key="many.jsonl", Body="\n".join(many).encode())
+
+    def count(self) -> None:
+        """Have the model's server that counts, and counts from now on."""
+        self.kube.apply(stack.model(self.images.pointsman))
+        self.wait(lambda: self.kube.is_available(stack.NAMESPACE, stack.MODEL), "the model's server")
+        self.asked("forget")
+
+    def asked(self, what: str = "asked") -> Asked:
+        """Return how many texts the model was asked for since it began to count."""
+        path = f"/api/v1/namespaces/{stack.NAMESPACE}/services/{stack.MODEL}:{stack.MODEL_PORT}/proxy/{what}"
+        return Asked(**json.loads(self.kube.run("get", "--raw", path)))
 
     def embed_many(self, name: str, work: Mapping[str, Any]) -> None:
         """Declare a dataset of the many documents, with a store of its own."""
@@ -180,7 +241,7 @@ class Stage:
 
     def ask(self, rate: float = RATE) -> None:
         """Have the judged queries asked from now on."""
-        self.kube.apply(stack.asker(self.image, self.folder / "corpus" / "queries.jsonl", rate))
+        self.kube.apply(stack.asker(self.images.pointsman, self.folder / "corpus" / "queries.jsonl", rate))
         self.wait(lambda: self.kube.is_available(stack.NAMESPACE, stack.ASKER), "somebody who asks")
         self.wait(lambda: self.answers().versions, "the first answer")
 
@@ -195,6 +256,14 @@ class Stage:
         """Return all that the deployment says of itself."""
         found: dict[str, Any] = self.kube.get(DEPLOYMENT, stack.NAME, stack.NAMESPACE).get("status", {})
         return found
+
+    def settle(self) -> None:
+        """Have it at rest, whatever an earlier story left under way."""
+        found = self.kube.get(DEPLOYMENT, stack.NAME, stack.NAMESPACE)
+        serving = found.get("status", {}).get("servingVersion")
+        if serving and (found["spec"]["version"] != serving or not self.is_ready(serving)):
+            self.serve(serving)
+            self.wait(lambda: self.is_ready(serving), f"{serving} to be Ready")
 
     def serving(self) -> str:
         """Return the version that serves."""
@@ -246,12 +315,6 @@ class Stage:
         found = self.kube.list("pods", stack.NAMESPACE, f"app.kubernetes.io/component={component}")
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
-    def logs(self, component: str) -> str:
-        """Return what operator or gateways logged."""
-        return self.kube.run(
-            "logs", "-n", stack.NAMESPACE, "-l", f"app.kubernetes.io/component={component}", "--tail=-1"
-        )
-
     def wait(
         self,
         look: Callable[[], T | None],
@@ -290,6 +353,11 @@ class Stage:
                 yield int(process.stdout.readline().split(" -> ")[0].rpartition(":")[2])
             finally:
                 process.terminate()
+
+
+def copied(row: Mapping[str, Any], copy: int) -> str:
+    """Return the text of a document's copy, which is like no other."""
+    return f"{row['text']} {stack.COUNTED} {copy}."
 
 
 KEY = pytest.StashKey[Stage]()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from e2e.cluster import images, leftovers, node
+from e2e.cluster import images, leftovers, node, possible
 from e2e.cluster.namespaces import NodeError
 
 
@@ -13,7 +13,7 @@ def main() -> int:
     if sys.argv[1:] not in (["up"], ["down"]):
         print(__doc__, file=sys.stderr)
         return 64
-    if not node.is_possible():
+    if not possible.is_possible():
         print("a node needs Linux and root: name a cluster with E2E_KUBECONFIG instead", file=sys.stderr)
         return 1
     home = node.home()

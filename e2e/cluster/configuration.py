@@ -16,7 +16,7 @@ from pointsman.controlplane import credentials
 NAME = "pointsman-e2e"
 """The node's name, and that of its network and control groups."""
 SERVER = f"https://{NODE}:6443"
-SERVICES, DNS = "10.96.0.0/16", "10.96.0.10"
+SERVICES, API, DNS = "10.96.0.0/16", "10.96.0.1", "10.96.0.10"
 PODS = "10.244.0.0/24"
 SANDBOX = "localhost/pointsman-e2e-sandbox:1"
 CNI_PLUGINS = Path("/usr/lib/cni")
@@ -48,6 +48,16 @@ class Files:
         return self.folder / "logs" / "audit.jsonl"
 
     @property
+    def pod_logs(self) -> Path:
+        """Where the kubelet has the logs of the pods that there are."""
+        return self.folder / "pod-logs"
+
+    @property
+    def kept_logs(self) -> Path:
+        """Where those of all pods that there ever were are."""
+        return self.folder / "kept-logs"
+
+    @property
     def volumes(self) -> Path:
         """Where PersistentVolumes are."""
         return self.folder / "volumes"
@@ -66,7 +76,7 @@ def write(files: Files) -> credentials.Credentials:
     """Write all files that the programs read."""
     pki = files.folder / "pki"
     pki.mkdir()
-    made = credentials.create(pki, hosts=[NODE, "10.96.0.1"], clients=CLIENTS)
+    made = credentials.create(pki, hosts=[NODE, API], clients=CLIENTS)
     credentials.write_kubeconfig(files.admin, SERVER, made)
     for client in CLIENTS:
         credentials.write_kubeconfig(files.kubeconfig(client.name), SERVER, made, client.name)
@@ -220,7 +230,7 @@ def _kubelet(files: Files, made: credentials.Credentials) -> dict[str, Any]:
         "clusterDNS": [DNS],
         "clusterDomain": "cluster.local",
         "containerRuntimeEndpoint": f"unix://{files.containerd_socket}",
-        "podLogsDir": str(files.folder / "pod-logs"),
+        "podLogsDir": str(files.pod_logs),
         "volumePluginDir": str(files.folder / "volume-plugins"),
         "resolvConf": str(files.folder / "resolv.conf"),
         "failSwapOn": False,

@@ -53,9 +53,10 @@ class Kube:
         found: dict[str, Any] = json.loads(said) if said.strip() else {}
         return found
 
-    def list(self, kind: str, namespace: str, selector: str = "") -> list[dict[str, Any]]:
-        """Return the objects of a kind in a namespace."""
-        said = self.run("get", kind, "-n", namespace, "-l", selector, "-o", "json", check=False, within=20)
+    def list(self, kind: str, namespace: str, selector: str = "", everywhere: bool = False) -> list[dict[str, Any]]:
+        """Return the objects of a kind in a namespace, or everywhere."""
+        where = ["-A"] if everywhere else ["-n", namespace]
+        said = self.run("get", kind, *where, "-l", selector, "-o", "json", check=False, within=20)
         found: list[dict[str, Any]] = json.loads(said)["items"] if said.strip() else []
         return found
 

@@ -73,23 +73,28 @@ def new(before: Machine, after: Machine) -> list[str]:
 
 def groups() -> list[Path]:
     """Return the control groups of the node, the innermost first."""
-    tops = [path for path in (_GROUPS, *_GROUPS.iterdir()) if (path / configuration.NAME).is_dir()]
+    there = (_GROUPS, *_GROUPS.iterdir()) if _GROUPS.is_dir() else ()
+    tops = [path for path in there if (path / configuration.NAME).is_dir()]
     found = [top / configuration.NAME for top in tops]
     inner = [path for top in found for path in top.rglob("*") if path.is_dir()]
     return sorted({*found, *inner}, key=lambda path: -len(path.parts))
 
 
+def hierarchies() -> list[Path]:
+    """Return the hierarchies of control groups: one, or one for each controller."""
+    if (_GROUPS / "cgroup.controllers").exists():
+        return [_GROUPS]
+    return [path for path in _GROUPS.iterdir() if (path / "cgroup.procs").exists()] if _GROUPS.is_dir() else []
+
+
 def make_groups() -> None:
     """Make the control group below which all pods are, in every hierarchy."""
-    if (_GROUPS / "cgroup.controllers").exists():
-        (_GROUPS / configuration.NAME).mkdir(exist_ok=True)
-        return
-    for hierarchy in (path for path in _GROUPS.iterdir() if (path / "cgroup.procs").exists()):
+    for hierarchy in hierarchies():
         group = hierarchy / configuration.NAME
         group.mkdir(exist_ok=True)
         # A new group of cpuset has no processors, so nothing could run in it.
         for name in ("cpuset.cpus", "cpuset.mems"):
-            if (hierarchy / name).exists():
+            if (hierarchy / name).exists() and (group / name).exists():
                 (group / name).write_text((hierarchy / name).read_text())
 
 

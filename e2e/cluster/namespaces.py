@@ -73,8 +73,9 @@ class Namespaces:
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
         except (OSError, ValueError):
             return None
-        # The number may be another process's by now.
-        return cls(folder, pid) if init.__file__.encode() in command and str(folder).encode() in command else None
+        # The number may be another process's by now. Whichever checkout it was started from, there is one in a folder.
+        is_ours = Path(init.__file__).name.encode() in command and str(folder).encode() in command
+        return cls(folder, pid) if is_ours else None
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
         """Have the first process do something, and return what it says."""

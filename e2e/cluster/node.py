@@ -13,8 +13,9 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from e2e.cluster import configuration, images, leftovers, objects, programs
@@ -24,7 +25,7 @@ from e2e.cluster.namespaces import Namespaces, NodeError
 from pointsman.controlplane import admin, binaries, progress
 
 _WITHIN_SECONDS = 180.0
-_LOOK_EVERY_SECONDS = 0.1
+_LOOK_EVERY_SECONDS, _KEEP_EVERY_SECONDS = 0.1, 0.3
 _VOLUMES = 6
 
 
@@ -96,6 +97,7 @@ class Node:
                 folder.chmod(0o777)
             kube.apply([*objects.dns(dns), *objects.volumes(self.files.volumes, _VOLUMES)])
             self._wait(lambda: kube.is_available("kube-system", "coredns"), "names to be served", line)
+            self._wait(self._is_service_reached, "an address of a Service to answer", line)
 
     def down(self) -> None:
         """End it and clear away all that it had; does nothing where there is none. Safe after any failure."""
@@ -121,6 +123,38 @@ class Node:
                 line.tick()
                 self._ctr("image", "import", "--snapshotter=overlayfs", str(archive))
                 archive.unlink()
+
+    # Logs.
+
+    @contextlib.contextmanager
+    def keeping_logs(self) -> Iterator[None]:
+        """Keep what pods log meanwhile, also of those that go: the kubelet removes logs with their pod."""
+        is_over = threading.Event()
+        keeper = threading.Thread(target=self._keep_logs, args=(is_over,), name="logs", daemon=True)
+        keeper.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            keeper.join()
+
+    def logs(self) -> Mapping[str, Path]:
+        """Return the logs of all containers that were ever seen, by namespace, pod, container and how often it ran."""
+        kept = self.files.kept_logs
+        return {str(path.relative_to(kept).with_suffix("")): path for path in sorted(kept.rglob("*.log"))}
+
+    def _keep_logs(self, is_over: threading.Event) -> None:
+        while True:
+            for path in self.files.pod_logs.glob("*/*/*.log"):
+                # Named after namespace, pod and its uid.
+                namespace, pod, _ = path.parent.parent.name.split("_")
+                kept = self.files.kept_logs / namespace / pod / f"{path.parent.name}-{path.stem}.log"
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                # A second name of the same file: what is written later is there too.
+                with contextlib.suppress(FileExistsError, FileNotFoundError):
+                    os.link(path, kept)
+            if is_over.wait(_KEEP_EVERY_SECONDS):
+                return
 
     # Faults.
 
@@ -148,6 +182,11 @@ class Node:
 
     def _is_containerd_ready(self) -> bool:
         return self.files.containerd_socket.exists() and bool(self._ctr("version", check=False))
+
+    def _is_service_reached(self) -> bool:
+        """Whether addresses are rewritten on their way: a kernel may lack what that needs."""
+        look = f"import socket; print(socket.create_connection(({configuration.API!r}, 443), 2) and 'reached')"
+        return "reached" in self.namespaces.run(sys.executable, "-I", "-c", look, check=False)
 
     def _ctr(self, *arguments: str, check: bool = True) -> str:
         command = [programs.where("ctr"), f"--address={self.files.containerd_socket}", "--namespace=k8s.io"]
@@ -179,8 +218,3 @@ def alone(home: Path) -> Iterator[None]:
 def home() -> Path:
     """Return the folder below which the node, and what is kept for it, are."""
     return binaries.Finder().home().parent / "e2e"
-
-
-def is_possible() -> bool:
-    """Whether a node can be brought up on this machine."""
-    return sys.platform == "linux" and os.geteuid() == 0
