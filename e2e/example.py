@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from e2e import stack
+from e2e import counting, stack
 from e2e.cluster.kube import Object
 
 STEPS: Sequence[Mapping[str, Any]] = (
@@ -42,10 +42,15 @@ def resources() -> Sequence[Object]:
 
 
 def many(name: str, work: Mapping[str, Any]) -> Object:
-    """Return a dataset of many documents, with a store of its own."""
-    source = {"files": _files("many"), "idField": "id"}
-    store = {"uri": f"s3://{stack.STORE_BUCKET}/{name}", **_CREDENTIALS}
-    spec = {"source": source, "versions": [version("v1", 64)], "store": store, "work": dict(work)}
+    """Return a dataset of many documents, with a store of its own and the model that counts."""
+    model = {"openai": {"endpoint": "main", "model": counting.MODEL, "dimensions": counting.DIMENSIONS}}
+    spec = {
+        "source": {"files": _files("many"), "idField": "id"},
+        "endpoints": [{"name": "main", "baseURL": f"{stack.MODEL_URL}/v1"}],
+        "versions": [{**version("v1", 64), "model": model}],
+        "store": {"uri": f"s3://{stack.STORE_BUCKET}/{name}", **_CREDENTIALS},
+        "work": dict(work),
+    }
     return _resource("EmbeddingDataset", name, spec)
 
 

@@ -18,9 +18,9 @@ NAMESPACE, TENANT = "pointsman-e2e", "tenant"
 RELEASE = "pointsman"
 NAME = "stdlib"
 """Of the dataset, the deployment and the query set."""
-DATABASE, STORE, ASKER = "postgres", "s3", "asker"
+DATABASE, STORE, ASKER, MODEL, LEAK = "postgres", "s3", "asker", "model", "leak"
 CORPUS_BUCKET, STORE_BUCKET = "corpus", "store"
-S3_PORT = 7070
+S3_PORT, MODEL_PORT = 7070, 8000
 _RESOURCES = {"requests": {"cpu": "200m", "memory": "128Mi"}}
 SEARCH = f"http://{RELEASE}-gateway.{NAMESPACE}.svc:8080/v1/namespaces/{NAMESPACE}/indexes/{NAME}/search"
 
@@ -45,6 +45,9 @@ def host(name: str) -> str:
 
 
 ENDPOINT = f"http://{host(STORE)}:{S3_PORT}"
+MODEL_URL = f"http://{host(MODEL)}:{MODEL_PORT}"
+COUNTED = "This is copy"
+"""What is in every text that the model's server counts."""
 
 
 def namespace(name: str = NAMESPACE) -> Object:
@@ -182,18 +185,49 @@ def asker(image: str, queries: Path, rate: float) -> Sequence[Object]:
     ]
 
 
+def model(image: str, seconds: float = 0.4) -> Sequence[Object]:
+    """Return a model's server that counts the texts that it is asked for, and takes so many seconds for a request."""
+    container = {
+        "name": MODEL,
+        "image": image,
+        "command": ["python", "/model/counting.py", str(MODEL_PORT), COUNTED, str(seconds)],
+        "ports": [{"containerPort": MODEL_PORT}],
+        "readinessProbe": {"httpGet": {"path": "/asked", "port": MODEL_PORT}, "periodSeconds": 1},
+        "volumeMounts": [{"name": "files", "mountPath": "/model"}],
+    }
+    files = {"counting.py": (Path(__file__).parent / "counting.py").read_text()}
+    return [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _named(MODEL), "data": files},
+        _deployment(MODEL, container, [{"name": "files", "configMap": {"name": MODEL}}]),
+        _service(MODEL, MODEL_PORT),
+    ]
+
+
+def leak(image: str, text: str) -> Sequence[Object]:
+    """Return a pod that logs a text and ends, and a ConfigMap with it: what may never be, to see that it is found."""
+    container = {"name": LEAK, "image": image, "command": ["python", "-c", "import os; print(os.environ['TEXT'])"]}
+    environment = [{"name": "TEXT", "valueFrom": {"configMapKeyRef": {"name": LEAK, "key": "text"}}}]
+    deployment = _deployment(LEAK, {**container, "env": environment}, [])
+    pod = {**deployment["spec"]["template"]["spec"], "restartPolicy": "Never"}
+    return [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _named(LEAK), "data": {"text": text}},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": _named(LEAK), "spec": pod},
+    ]
+
+
 def chart_values(image: str) -> Mapping[str, Any]:
     """Return the values with which a platform team would install the chart here."""
     repository, _, tag = image.rpartition(":")
     return {
         "image": {"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent"},
         "store": {"s3": {"uri": f"s3://{STORE_BUCKET}/e2e", "existingSecret": "store"}},
-        "access": {"allowedHosts": [host(DATABASE), host(STORE)]},
+        "access": {"allowedHosts": [host(DATABASE), host(STORE), host(MODEL)]},
         "jobs": {"enabled": True},
         "operator": {"resyncSeconds": 20, "resources": {"requests": {"cpu": "50m", "memory": "256Mi"}}},
         "gateway": {"resources": {"requests": {"cpu": "250m", "memory": "256Mi"}}},
         "networkPolicy": {
             "databases": [_to(DATABASE, 5432)],
+            "models": [_to(MODEL, MODEL_PORT)],
             "sources": [_to(STORE, S3_PORT)],
             "store": [_to(STORE, S3_PORT)],
         },

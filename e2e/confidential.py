@@ -1,0 +1,51 @@
+"""What may nobody find in a log, a status or an event, and was any of it found?
+
+Texts and secrets are looked for as they are. Vectors are looked for in base64, and by their numbers, whatever those
+were formatted by: a few digits of several numbers of one vector in the same place are no coincidence.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+_LONGEST_LOOKED_FOR = 16
+"""Numbers of one vector."""
+_ENOUGH = 4
+"""So many of them, and it is that vector."""
+_DIGITS = 5
+_NUMBER = re.compile(r"0?\.(0*[1-9]\d{4})\d*")
+
+
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """What was put where only those who need it may read it."""
+
+    texts: Mapping[str, Sequence[str]]
+    """Secrets, queries and documents, by what they are."""
+    vectors: Mapping[str, Sequence[Sequence[float]]]
+
+    def found(self, said: Mapping[str, str]) -> list[str]:
+        """Return what was found where, in one line each, without saying it again."""
+        return [f"{what} in {where}" for where, text in sorted(said.items()) for what in self._in(text)]
+
+    def _in(self, text: str) -> Iterator[str]:
+        yield from (what for what, each in self.texts.items() if any(one in text for one in each))
+        numbers = set(_NUMBER.findall(text))
+        for what, each in self.vectors.items():
+            if any(len(_digits(vector) & numbers) >= _ENOUGH or _bytes(vector) in text for vector in each):
+                yield what
+
+
+def _digits(vector: Sequence[float]) -> set[str]:
+    """Return the first digits of a vector's first numbers, from the point on, as every way to write one has them."""
+    written = (f"{abs(number):.12f}".partition(".")[2] for number in vector[:_LONGEST_LOOKED_FOR])
+    return {part[: len(part) - len(part.lstrip("0")) + _DIGITS] for part in written if part.strip("0")}
+
+
+def _bytes(vector: Sequence[float]) -> str:
+    """Return how a vector begins in base64."""
+    return base64.b64encode(struct.pack("<12f", *vector[:12])).decode()

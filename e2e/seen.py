@@ -1,0 +1,71 @@
+"""What can be read by whoever looks after a cluster, and what must not be in it?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from e2e import confidential, counting, stack, stage
+from e2e.stage import Stage
+
+from pointsman.embedders import wordllama
+
+_LONG = 40
+"""Characters that nobody writes by chance."""
+_SEEN = ("pointsman", "events", "configmaps", "jobs", "pods", "deployments", "leases", "endpointslices")
+"""The kinds whose objects are read."""
+
+
+def planted(live: Stage) -> confidential.Planted:
+    """Return secrets, texts and vectors that went through here."""
+    queries, documents = (
+        [json.loads(line) for line in (live.folder / "corpus" / f"{name}.jsonl").read_text().splitlines()]
+        for name in ("queries", "documents")
+    )
+    asked = [str(row["text"]) for row in queries if len(str(row["text"])) > _LONG]
+    held = [max(str(row["text"]).splitlines(), key=len) for row in documents]
+    return confidential.Planted(
+        {
+            "the database's password": [live.keys.database],
+            "the object store's keys": [live.keys.secret, live.keys.access],
+            "a query": asked,
+            "a document": [line for line in held if len(line) > _LONG],
+        },
+        {
+            "the vector of a query": [
+                vector for size in (64, 256) for vector in wordllama.Wordllama(size).embed(asked[:200]).tolist()
+            ],
+            "the vector of a document": [
+                counting.vector(f"{row['name']}. {stage.copied(row, 1)}") for row in documents
+            ],
+        },
+    )
+
+
+def said(live: Stage) -> dict[str, str]:
+    """Return everything that anybody with a right to look can read, by where: logs, metrics and resources."""
+    found = {f"log {name}": text for name, text in _logs(live)}
+    for kind in _SEEN:
+        for each in live.kube.list(kind, "", everywhere=True):
+            name = f"{kind} {each['metadata'].get('namespace', '')}/{each['metadata']['name']}"
+            # Where the stories themselves keep the queries for whoever asks them.
+            if name != f"configmaps {stack.NAMESPACE}/{stack.ASKER}":
+                found[name] = json.dumps(each, ensure_ascii=False)
+    for component, port in (("gateway", 8081), ("operator", 8082)):
+        for pod in live.pods(component):
+            name = pod["metadata"]["name"]
+            path = f"/api/v1/namespaces/{stack.NAMESPACE}/pods/{name}:{port}/proxy/metrics"
+            found[f"metrics {name}"] = live.kube.run("get", "--raw", path)
+    return found
+
+
+def _logs(live: Stage) -> Iterator[tuple[str, str]]:
+    """Yield what containers logged; on a node of one's own also those of pods that have gone."""
+    if live.node is not None:
+        yield from ((name, path.read_text(errors="replace")) for name, path in live.node.logs().items())
+        return
+    for pod in live.kube.list("pods", stack.NAMESPACE):
+        name = pod["metadata"]["name"]
+        for which in ("--previous=false", "--previous"):
+            arguments = ["logs", name, "-n", stack.NAMESPACE, "--all-containers", "--tail=-1", which]
+            yield f"{stack.NAMESPACE}/{name} {which}", live.kube.run(*arguments, check=False)
