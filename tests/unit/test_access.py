@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pointsman import access
+from pointsman import hosts
 from pointsman.access import SECRET_ANNOTATION, Access
 from pointsman.api.conditions import Reason
 from pointsman.errors import PointsmanError, Retryable, Terminal
@@ -218,7 +218,7 @@ def test_a_name_that_does_not_resolve_may_resolve_later() -> None:
 
 
 def test_the_system_resolver_answers_for_a_literal() -> None:
-    assert access.resolve("127.0.0.1", 80) == ["127.0.0.1"]
+    assert hosts.resolve("127.0.0.1", 80) == ["127.0.0.1"]
 
 
 @given(st.ip_addresses())
@@ -252,7 +252,7 @@ def test_hiding_an_ipv4_address_in_ipv6_gains_nothing(address: ipaddress.IPv4Add
 @given(st.text(max_size=40))
 def test_any_text_for_a_host_is_allowed_or_refused_and_nothing_else(text: str) -> None:
     try:
-        access.normalised(text)
+        hosts.normalised(text)
     except Terminal as error:
         assert error.reason is Reason.ENDPOINT_NOT_ALLOWED
 
@@ -293,8 +293,8 @@ def test_urls_that_could_mean_something_else_are_refused_without_being_shown(url
 def test_a_plain_url_passes() -> None:
     allowed = Access(resolve=lambda host, port: ["93.184.216.34"])
     allowed.check_url("https://api.example.com/v1")
-    assert access.split_url("http://api.example.com:8080/v1") == ("http", "api.example.com", 8080)
-    assert access.split_url("https://api.example.com/v1") == ("https", "api.example.com", 443)
+    assert hosts.split_url("http://api.example.com:8080/v1") == ("http", "api.example.com", 8080)
+    assert hosts.split_url("https://api.example.com/v1") == ("https", "api.example.com", 443)
 
 
 # Secrets.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import assert_never
 from urllib.parse import urlsplit, urlunsplit
 
-from pointsman import access, ports
+from pointsman import access, hosts, ports
 from pointsman.api import engines
 from pointsman.backends import memory
 from pointsman.core import recipes
@@ -118,7 +118,7 @@ def _pinned(url: str, allowed: access.Access, *more_ports: int) -> str:
     With TLS the name stays, because the certificate is checked against it; an address that it is moved to
     afterwards would have to show that certificate.
     """
-    scheme, host, port = access.split_url(url)
+    scheme, host, port = hosts.split_url(url)
     pinned = allowed.check_host(host, port)
     for other in more_ports:
         allowed.check_host(host, other)

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from pointsman import access
+from pointsman import access, hosts
 from pointsman.api.conditions import Reason
 from pointsman.errors import Retryable, Terminal
 
@@ -62,7 +62,7 @@ class Connection:
 
         `read_seconds` bounds the silence between two parts of an answer; thrice as much bounds all of it.
         """
-        self._scheme, self._host, self._port = access.split_url(url)
+        self._scheme, self._host, self._port = hosts.split_url(url)
         self._path = urlsplit(url).path
         self._access = allowed
         self._deadline = 3 * read_seconds

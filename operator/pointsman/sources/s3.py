@@ -16,7 +16,8 @@ from typing import Any
 
 from aiohttp import abc
 
-from pointsman.access import Access, normalised, split_url
+from pointsman import hosts
+from pointsman.access import Access
 from pointsman.api.conditions import Reason
 from pointsman.errors import PointsmanError, Terminal
 
@@ -36,7 +37,7 @@ def open_store(uri: str, credentials: Mapping[str, str], access: Access) -> Any:
     if not has_keys:
         _check_ambient(uri, endpoint, access)
     bucket = uri.removeprefix("s3://").partition("/")[0]
-    _, host, port = split_url(endpoint or f"https://{bucket}.s3.amazonaws.com")
+    _, host, port = hosts.split_url(endpoint or f"https://{bucket}.s3.amazonaws.com")
     judged = Judged(host, port, access, is_amazon=endpoint is None)
     try:
         import s3fs
@@ -74,7 +75,7 @@ class Judged(abc.AbstractResolver):
     """
 
     def __init__(self, host: str, port: int, access: Access, is_amazon: bool = False) -> None:
-        self._host, self._access, self._is_amazon = normalised(host), access, is_amazon
+        self._host, self._access, self._is_amazon = hosts.normalised(host), access, is_amazon
         self._judged = {(address, port) for address in access.addresses(host, port)}
 
     async def resolve(
