@@ -48,7 +48,7 @@ from pointsman import ports
 from pointsman.access import Access
 from pointsman.api import base
 from pointsman.backends import memory, points, registry
-from pointsman.core import recipes
+from pointsman.core import digests, recipes
 from pointsman.core import rows as schema
 from pointsman.store import records
 from pointsman.store import root as store
@@ -256,8 +256,8 @@ def stored(folder: str, content: list[pa.RecordBatch], dimensions: int) -> index
     recipe = recipes.Recipe(space, "{text}", ("kind", "module"), recipes.Chunker("words", "1", 256, 0))
     root = store.Store(folder)
     dataset = root.dataset("bench", "load")
-    digests = ("text_digest", "cut_digest")
-    chunks = [_with(batch, schema.CHUNKS, **dict.fromkeys(digests, batch["content_key"])) for batch in content]
+    texts = ("text_digest", "cut_digest")
+    chunks = [_with(batch, schema.CHUNKS, **dict.fromkeys(texts, batch["content_key"])) for batch in content]
     version = dataset.chunks(recipe.key).write(None, pa.array([], pa.string()), iter(chunks))
     for batch in content:
         names = {"space": space.key, "model": space.model, "revision": space.revision, "recipe": recipe.key}
@@ -275,7 +275,7 @@ def stored(folder: str, content: list[pa.RecordBatch], dimensions: int) -> index
             chunks_version=version,
             documents=count,
             rows=count,
-            digest="",
+            digest=sum(map(digests.Digest.of, content), digests.Digest()).hex(recipe.key),
             changes={},
             embedded=count,
             reused=0,

@@ -40,7 +40,7 @@ def directions(texts: Sequence[str]) -> Vectors:
     return unit
 
 
-def publish(dataset: DatasetStore, number: int, texts: Texts) -> None:
+def publish(dataset: DatasetStore, number: int, texts: Texts, has_digest: bool = False) -> None:
     """Make an embedded snapshot of documents of one chunk each, instead of all that there were."""
     side = RECIPE.space.document_side
     metadata = [json.dumps({"n": i}, separators=(",", ":")) for i in range(len(texts))]
@@ -85,7 +85,7 @@ def publish(dataset: DatasetStore, number: int, texts: Texts) -> None:
             chunks_version=version,
             documents=count,
             rows=count,
-            digest=f"digest-{number}",
+            digest=digests.Digest.of(chunks).hex(RECIPE.key) if has_digest else f"digest-{number}",
             changes={},
             embedded=count,
             reused=0,
@@ -384,3 +384,41 @@ def test_builds_and_repairs_read_at_the_pace_of_the_index_that_serves(index: Ind
         pace = Paced()
         work(index, 1, pace)
         assert pace.passed == 1
+
+
+class Scans(Memory):
+    """The database in memory, that counts its scans."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scans = 0
+
+    def scan(self, name: str) -> Iterator[pa.RecordBatch]:
+        self.scans += 1
+        return super().scan(name)
+
+
+@pytest.mark.parametrize(
+    ("harm", "differences"),
+    [
+        (lambda database, ids: None, 0),
+        (lambda database, ids: database.delete(NAME, ids[:2]), 2),
+        (lambda database, ids: overwrite(database, "doc-3"), 1),
+    ],
+    ids=["nothing", "two are gone", "a vector is another"],
+)
+def test_a_digest_tells_that_all_is_there_and_only_what_differs_is_looked_for_by_keys(
+    index: Index, harm: Callable[[Any, list[bytes]], None], differences: int
+) -> None:
+    database = Scans()
+    index = dataclasses.replace(index, backend=database)
+    texts = {f"doc-{n}": f"text {n}" for n in range(40)}
+    publish(index.dataset, 1, texts, has_digest=True)
+    build(index, 1, Pace(None))
+    assert database.scans == 1
+    harm(database, digests.point_ids(list(texts), [0] * 40).to_pylist())
+    database.scans = 0
+    check(index, 1)
+
+    assert index.record()[0].differences == differences
+    assert database.scans == (2 if differences == 2 else 1)

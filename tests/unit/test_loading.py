@@ -57,6 +57,7 @@ class Room:
         self.store = Store(str(folder))
         self.dataset: DatasetStore = self.store.dataset("shop", "papers")
         self.backend, self.now, self.slept = Flaky(), AT, list[float]()
+        self.runs: dict[int, str] = {}
 
     def index(self, name: str = NAME, backend: Memory | None = None) -> Index:
         spec = IndexSpec(name, 4, 16, 128, MARKER)
@@ -64,12 +65,12 @@ class Room:
         return Index(spec, backend or self.backend, self.dataset, RECIPE, log, lambda: self.now, progress.nowhere)
 
     def deal(self, shards: int = 3, snapshot: int = 1) -> int:
-        loading.begin(self.index(), snapshot, shards)
+        self.runs[snapshot] = loading.begin(self.index(), snapshot, shards).id
         return self.dataset.load(NAME, snapshot).deal(shards).number
 
     def run(self, attempt: int, shard: int, snapshot: int = 1) -> None:
         target = load.Target(NAME, MARKER, self.backend, Pace(None))
-        share = load.Share(snapshot, attempt, shard, Patience(self.slept.append))
+        share = load.Share(snapshot, self.runs[snapshot], attempt, shard, Patience(self.slept.append))
         load.load_shard(self.dataset, RECIPE, target, share)
 
     def load_all(self, shards: int = 3, snapshot: int = 1) -> None:

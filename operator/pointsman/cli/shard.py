@@ -105,7 +105,7 @@ def _load(
         target = load.Target(
             told["index"], Marker(**told["marker"]), backend, jobs.pace(told["serving"], backend, told["shards"])
         )
-        load.load_shard(dataset, recipe, target, load.Share(told["snapshot"], told["attempt"], number))
+        load.load_shard(dataset, recipe, target, load.Share(told["snapshot"], told["run"], told["attempt"], number))
     finally:
         backend.close()
 

@@ -59,16 +59,19 @@ class Pods:
     """The PersistentVolumeClaim of the dataset's namespace on which the operator's own store is."""
 
 
-def name_of(task: PodTask, uid: str, attempt: int) -> str:
-    """Return the name of the Job of an attempt: the same for whoever asks, and no other resource's."""
-    what = [task.index] if isinstance(task, Build) else []
+def name_of(task: PodTask, uid: str, attempt: int, run: str = "") -> str:
+    """Return the name of the Job of an attempt: the same for whoever asks, and no other resource's.
+
+    `run` tells runs that load an index apart, of which each counts its attempts from one.
+    """
+    what = [task.index, run] if isinstance(task, Build) else []
     run = recipes.digest([uid, task.recipe, task.snapshot, *what], 8)
     # Name and index become the pod's host name: a label of 63 characters, without the dots that a resource's may have.
     owner, version = (text.replace(".", "-").rstrip("-") for text in (task.owner.name[:30], task.version[:12]))
     return f"{owner}-{version}-{run}-{attempt}"
 
 
-def manifest(job: Job, task: PodTask, recipe: Recipe, attempt: Attempt, pods: Pods) -> dict[str, Any]:
+def manifest(job: Job, task: PodTask, recipe: Recipe, attempt: Attempt, pods: Pods, run: str = "") -> dict[str, Any]:
     """Return the Job that carries out an attempt."""
     assert job.dataset is not None, "what pods carry out has its dataset's spec"
     wanted = job.dataset.work.job
@@ -92,7 +95,7 @@ def manifest(job: Job, task: PodTask, recipe: Recipe, attempt: Attempt, pods: Po
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
-            "name": name_of(task, job.uid, attempt.number),
+            "name": name_of(task, job.uid, attempt.number, run),
             "namespace": task.owner.namespace,
             "labels": {**labels, **queue},
             "ownerReferences": [owner],
@@ -108,7 +111,7 @@ def manifest(job: Job, task: PodTask, recipe: Recipe, attempt: Attempt, pods: Po
             "ttlSecondsAfterFinished": _seconds(wanted.ttl),
             # Kueue starts what it admits; nobody else does.
             "suspend": bool(wanted.queue_name) or wanted.suspend or job.dataset.suspend,
-            "template": {"metadata": {"labels": labels}, "spec": _pod(job, task, recipe, attempt, wanted, pods)},
+            "template": {"metadata": {"labels": labels}, "spec": _pod(job, task, recipe, attempt, pods, run)},
         },
     }
 
@@ -126,8 +129,9 @@ def _rules() -> list[dict[str, Any]]:
     ]
 
 
-def _pod(job: Job, task: PodTask, recipe: Recipe, attempt: Attempt, wanted: JobWork, pods: Pods) -> dict[str, Any]:
+def _pod(job: Job, task: PodTask, recipe: Recipe, attempt: Attempt, pods: Pods, run: str) -> dict[str, Any]:
     assert job.dataset is not None
+    wanted = job.dataset.work.job
     volumes: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {"sizeLimit": _scratch(wanted)}}]
     mounts: list[dict[str, Any]] = [{"name": "tmp", "mountPath": "/tmp"}]
     if job.dataset.store is not None:
@@ -144,7 +148,7 @@ def _pod(job: Job, task: PodTask, recipe: Recipe, attempt: Attempt, wanted: JobW
         "image": pods.image,
         "command": ["pointsman", "shard"],
         "env": [
-            {"name": SHARD, "value": json.dumps(description(job, task, recipe, attempt), sort_keys=True)},
+            {"name": SHARD, "value": json.dumps(description(job, task, recipe, attempt, run), sort_keys=True)},
             {"name": "HOME", "value": "/tmp"},
         ],
         "resources": _resources(task, wanted),
@@ -222,7 +226,7 @@ def secrets(job: Job, task: PodTask, recipe: Recipe) -> list[str]:
     return [*([] if store is None else [store.credentials_ref.name]), *mounted]
 
 
-def description(job: Job, task: PodTask, recipe: Recipe, attempt: Attempt) -> dict[str, Any]:
+def description(job: Job, task: PodTask, recipe: Recipe, attempt: Attempt, run: str) -> dict[str, Any]:
     """Return what a pod is told of its work. Nothing of it is secret, nor of the source."""
     told = {
         "namespace": task.owner.namespace,
@@ -240,6 +244,7 @@ def description(job: Job, task: PodTask, recipe: Recipe, attempt: Attempt) -> di
         return told | {
             "dataset": task.dataset,
             "index": task.index,
+            "run": run,
             "marker": dataclasses.asdict(marker_of(job, task, recipe)),
             "backend": job.backend.dump(),
             "has_credentials": _of_database(job.backend) is not None,

@@ -89,12 +89,20 @@ class Rounds:
     def tidy(self) -> None:
         """Delete the Job of the last attempt, should it still be there: nothing is left for its pods."""
         attempt = self._ledger.attempt()
-        name = "" if attempt is None else job_objects.name_of(self._task, self._job.uid, attempt.number)
+        name = "" if attempt is None else self._name(attempt)
         found = self._means.batch.job(self._namespace, name) if name else None
         if found is not None and not job_objects.is_ended(found) and job_objects.going_since(found) is None:
             self._means.fence.check()
             self._means.batch.delete(self._namespace, name)
             log.info(logs.Event.JOB_DELETED, job=f"{self._namespace}/{name}")
+
+    def _name(self, attempt: Attempt) -> str:
+        return job_objects.name_of(self._task, self._job.uid, attempt.number, self._run())
+
+    def _run(self) -> str:
+        """Return which run it is, in names, where those before it may have left Jobs of the same attempt."""
+        run = self._ledger.run() if isinstance(self._task, Build) else None
+        return "" if run is None else run.id
 
     def _left(self) -> int:
         """Return how many portions are not finished."""
@@ -107,7 +115,7 @@ class Rounds:
         """Return the attempt that is under way and its Job's name: the newest, or one that deals out what is left."""
         attempt = self._ledger.attempt()
         if attempt is not None and not self._ledger.is_closed(attempt.number):
-            name = job_objects.name_of(self._task, self._job.uid, attempt.number)
+            name = self._name(attempt)
             found = self._means.batch.job(self._namespace, name)
             if found is not None and job_objects.going_since(found) is None:
                 return attempt, name
@@ -124,9 +132,9 @@ class Rounds:
         return is_as_wanted and left == self._left() and not self._ledger.failures(attempt.number)
 
     def _create(self, attempt: Attempt) -> tuple[Attempt, str]:
-        name = job_objects.name_of(self._task, self._job.uid, attempt.number)
+        name = self._name(attempt)
         self._means.fence.check()
-        body = job_objects.manifest(self._job, self._task, self._recipe, attempt, self._means.pods)
+        body = job_objects.manifest(self._job, self._task, self._recipe, attempt, self._means.pods, self._run())
         self._means.batch.create(self._namespace, body)
         log.info(logs.Event.JOB_CREATED, job=f"{self._namespace}/{name}", shards=attempt.shards)
         return attempt, name

@@ -40,9 +40,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Which share of which attempt is this process's."""
+    """Which share of which attempt at which run is this process's."""
 
     snapshot: int
+    run: str
     attempt: int
     shard: int
     patience: Patience = field(default_factory=Patience)
@@ -56,7 +57,7 @@ def load_shard(dataset: DatasetStore, recipe: Recipe, target: Target, share: Sha
     """
     ledger, through = dataset.load(target.name, share.snapshot), share.patience.through
     run, dealt = through(ledger.run), through(lambda: ledger.attempt(share.attempt))
-    if run is None or dealt is None:
+    if run is None or run.id != share.run or dealt is None:
         raise Retryable(Reason.WORK_LOST, "the run was given up meanwhile; wanted it under way")
     portions = dealt.of(share.shard)
     left = through(lambda: [number for number in portions if not ledger.is_finished(number)])
