@@ -41,7 +41,7 @@ class Resources(base.Model):
 
 
 class JobWork(base.Model):
-    """How pods embed. An edit takes effect with the next Job; `suspend` at once."""
+    """How pods embed, and load indexes. An edit takes effect with the next Job; `suspend` at once."""
 
     model_config = base.rules(
         base.rule("!has(self.deadline) || duration(self.deadline) >= duration('1m')", "deadline must be 1m or more"),
@@ -52,11 +52,11 @@ class JobWork(base.Model):
     )
 
     shards: Annotated[int, Field(ge=1, le=1000)] = 4
-    """Into how many pods' shares a snapshot is divided, where it has documents enough."""
+    """Into how many pods' shares a snapshot is divided, where it is large enough."""
     parallelism: Annotated[int, Field(ge=1, le=1000)] | None = None
     """How many pods run at once; where it is left out, all."""
     resources: Resources = Resources()
-    """What each pod asks for."""
+    """What each pod asks for. Pods that load an index ask for no devices: for nothing with a domain in its name."""
     node_selector: Annotated[dict[Label, Annotated[str, Field(max_length=63)]], Field(max_length=16)] = {}
     """The labels of the nodes that will do."""
     tolerations: Annotated[list[Toleration], base.atomic(), Field(max_length=16)] = []
@@ -78,12 +78,12 @@ class JobWork(base.Model):
 
 
 class Work(base.Model):
-    """Where embedding is done."""
+    """Where embedding is done, and new indexes are loaded."""
 
     mode: Literal["InProcess", "Job"] = "InProcess"
     """In processes beside the operator, or in the pods of Kubernetes Jobs in this namespace."""
     job: JobWork = JobWork()
-    """How pods embed, for mode `Job`."""
+    """How pods do it, for mode `Job`."""
 
 
 class Store(base.Model):
