@@ -72,6 +72,38 @@ def test_rotated_keys_open_objects_and_tables_of_a_store_that_is_open(server: s3
     assert rows.newest() is None
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "reason"),
+    [
+        pytest.param(403, "AccessDenied", Reason.STORE_UNAUTHORIZED, id="no right"),
+        pytest.param(400, "ExpiredToken", Reason.STORE_UNAUTHORIZED, id="keys of yesterday"),
+        pytest.param(404, "XAdminUserNotFound", Reason.STORE_UNAUTHORIZED, id="keys that nobody knows, as not found"),
+        pytest.param(404, "NoSuchBucket", Reason.STORE_UNREACHABLE, id="no bucket"),
+        pytest.param(507, "XMinioStorageFull", Reason.STORE_FULL, id="no room"),
+    ],
+)
+def test_what_is_refused_is_never_taken_for_what_never_was(
+    server: s3.Server, file: Path, status: int, code: str, reason: Reason
+) -> None:
+    put(file, keys("another"))
+    store = opened(server, file)
+    server.refusal = status, code
+
+    for asked in (lambda: store.get("a"), lambda: store.has("a"), lambda: store.files("a"), table(store).newest):
+        with pytest.raises(Retryable) as failure:
+            asked()
+        assert failure.value.reason is reason
+        assert f"HTTP {status}" in failure.value.message
+
+
+def test_an_object_that_is_not_there_is_not(server: s3.Server, file: Path) -> None:
+    put(file, keys(s3.ACCESS_KEY))
+    server.objects["vectors/prod/a"] = b"first"
+    store = opened(server, file)
+
+    assert (store.has("a"), store.has("b"), store.get("b"), table(store).newest()) == (True, False, None, None)
+
+
 @pytest.mark.parametrize("content", ["sesame", '["sesame"]', '{"aws_access_key_id": {"sesame": 1}}'])
 def test_a_file_of_something_else_is_named_without_what_is_in_it_and_read_again(file: Path, content: str) -> None:
     put(file, keys("a-key"))

@@ -29,6 +29,8 @@ class Server:
     """Where every request is sent on to."""
     access_key: str = ACCESS_KEY
     """The one that it lets in."""
+    refusal: tuple[int, str] = (403, "InvalidAccessKeyId")
+    """What it answers to another."""
     asked: int = 0
     """How many requests came."""
 
@@ -66,7 +68,8 @@ def start_s3() -> Iterator[Server]:
             if served.moved_to:
                 return 307, {"Location": f"{served.moved_to}{self.path}", "Content-Length": "0"}, b""
             if f"Credential={served.access_key}/" not in self.headers.get("Authorization", ""):
-                return 403, {}, b"<Error><Code>InvalidAccessKeyId</Code><Message>No</Message></Error>"
+                status, code = served.refusal
+                return status, {}, f"<Error><Code>{code}</Code><Message>No</Message></Error>".encode()
             parts = urlsplit(self.path)
             path, query = unquote(parts.path).strip("/"), parse_qs(parts.query)
             if "list-type" in query:

@@ -29,6 +29,12 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # How Rust's libraries write what the system, and what a server, answered.
 _NUMBER = re.compile(r"\(os error (\d+)\)")
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+_NO_OBJECT = frozenset({"NoSuchKey", "NoSuchVersion"})
+# Some of these come with 400 or 404.
+_OF_CREDENTIALS = frozenset(
+    {"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "XAdminUserNotFound"}
+)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED, _INSUFFICIENT_STORAGE = (401, 403), 507
 # What Lance reads from the same options but obstore wants apart from the credentials.
@@ -116,17 +122,15 @@ class Objects:
         with _mapped(path):
             try:
                 return bytes(obstore.get(self._store, path).bytes())
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                if not is_of_object(error):
+                    raise
                 return None
 
     def has(self, path: str) -> bool:
-        """Return whether there is an object, without reading it."""
-        with _mapped(path):
-            try:
-                obstore.head(self._store, path)
-            except FileNotFoundError:
-                return False
-            return True
+        """Return whether there is an object; for small ones."""
+        # An answer without a body does not say what is missing.
+        return self.get(path) is not None
 
     def create(self, path: str, content: bytes) -> bool:
         """Put an object if there is none of that path; return whether it was put. Whole, or not at all."""
@@ -164,8 +168,9 @@ class Objects:
         with _mapped(path):
             try:
                 obstore.delete(self._store, path)
-            except FileNotFoundError:
-                return
+            except FileNotFoundError as error:
+                if not is_of_object(error):
+                    raise
 
     def delete_tree(self, path: str) -> None:
         """Remove all objects below a path. None is no error."""
@@ -231,18 +236,27 @@ def _mapped(what: str) -> Iterator[None]:
         raise unreachable(what, error) from error
 
 
+def is_of_object(error: BaseException) -> bool:
+    """Return whether an answer that something is missing is about that object, not about the bucket or who asks.
+
+    Servers say 404 of all three (versitygw does), and what is missing is taken for what never was.
+    """
+    code = _CODE.search(str(error))
+    return code is None or code[1] in _NO_OBJECT
+
+
 def unreachable(what: str, error: BaseException) -> Retryable:
     """Return the error for a store that failed. It names the kind of failure, never what a vendor's text may quote.
 
     Its reason is STORE_FULL or STORE_UNAUTHORIZED where that is what is wrong, otherwise STORE_UNREACHABLE.
     """
-    number, status = _NUMBER.search(str(error)), _STATUS.search(str(error))
+    number, status, said = (pattern.search(str(error)) for pattern in (_NUMBER, _STATUS, _CODE))
     code = int(number[1]) if number else error.errno if isinstance(error, OSError) else None
     why = f"HTTP {status[1]}" if status else type(error).__name__ if code is None else os.strerror(code)
     if code in _FULL or (status and int(status[1]) == _INSUFFICIENT_STORAGE):
         message = f"the store is full at {what}: {why}; enlarge its volume or bucket, or have less kept"
         return Retryable(Reason.STORE_FULL, f"{message} (spec.retention); it goes on by itself")
-    if status and int(status[1]) in _REFUSED:
+    if (status and int(status[1]) in _REFUSED) or (said and said[1] in _OF_CREDENTIALS):
         message = f"the store refuses us at {what}: {why}; wanted credentials that may list, read, write and delete"
         return Retryable(Reason.STORE_UNAUTHORIZED, f"{message} there; a Secret is read again")
     return Retryable(Reason.STORE_UNREACHABLE, f"the store failed at {what}: {why}; wanted it to answer, trying again")

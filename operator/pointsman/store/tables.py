@@ -23,7 +23,7 @@ from pointsman.core import keys
 from pointsman.errors import Conflict, Retryable
 from pointsman.store.incoming import Incoming
 from pointsman.store.locks import Exclusive
-from pointsman.store.objects import Objects, unreachable
+from pointsman.store.objects import Objects, is_of_object, unreachable
 from pointsman.store.views import BATCH_ROWS as BATCH_ROWS
 from pointsman.store.views import KEYS_BATCH_ROWS
 from pointsman.store.views import Offsets as Offsets
@@ -357,7 +357,7 @@ def _tidied(data: lance.LanceDataset) -> lance.LanceDataset:
 
 
 def _is_missing(error: BaseException) -> bool:
-    return "was not found" in str(error) or "does not exist" in str(error)
+    return ("was not found" in str(error) or "does not exist" in str(error)) and is_of_object(error)
 
 
 @contextmanager
