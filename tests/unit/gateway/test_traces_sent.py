@@ -32,6 +32,8 @@ def test_a_collector_that_does_not_answer_costs_spans_and_no_query(
 ) -> None:
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "8")
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4")
+    # Nothing is given up meanwhile.
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")
     collector.go.clear()
     tracer = spans.start(os.environ, "gateway-1")
 
