@@ -190,7 +190,8 @@ def measured(stage: Stage, size: int) -> str:
     stage.operator.start()
     assert stage.operator.process is not None
     process = psutil.Process(stage.operator.process.pid)
-    until(stage, lambda: answer(stage, "/readyz", lines) == "ok", "everything to be listed", 0.1)
+    # Not what the probe says: whoever stands by is ready too, as is everybody for a moment.
+    until(stage, lambda: "pointsman_synced 1.0" in page(stage, lines), "everything to be listed", 0.5)
     listed = time.monotonic() - start
     until(stage, lambda: looked_at(page(stage)) >= size + 1, "everything to be looked at", 2.0)
     seen = time.monotonic() - start
@@ -238,18 +239,13 @@ def total(told: str, pattern: str) -> float:
     return sum(float(found) for found in re.findall(rf"^{pattern} (\S+)$", told, re.MULTILINE))
 
 
-def page(stage: Stage) -> str:
-    """Return all metrics of the operator."""
-    return answer(stage, "/metrics")
-
-
-def answer(stage: Stage, path: str, after: int = 0) -> str:
-    """Return what the operator answers; nothing while it does not listen, which it has said behind so many lines."""
+def page(stage: Stage, after: int = 0) -> str:
+    """Return all metrics of the operator; none while it does not listen, which it has said behind so many lines."""
     ports = [line["port"] for line in stage.operator.lines()[after:] if line["event"] == "metrics_served"]
     if not ports:
         return ""
     try:
-        return httpx.get(f"http://127.0.0.1:{ports[-1]}{path}", trust_env=False, timeout=60).text
+        return httpx.get(f"http://127.0.0.1:{ports[-1]}/metrics", trust_env=False, timeout=60).text
     except httpx.HTTPError:
         return ""
 

@@ -2,7 +2,7 @@
 
 Told by watches and by listings. A watch may miss that something was deleted, or be behind; a listing drops whatever it
 does not name, but for what a watch has told of since the listing began, which may be newer. Resources are kept as
-compressed JSON without `managedFields`: of thousands, a deployment is 2 KB here and some 40 as Python's objects.
+compressed JSON without `managedFields`: of thousands, a deployment is 2 KB here and some 20 as Python's objects.
 """
 
 from __future__ import annotations

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from prometheus_client import CollectorRegistry, ProcessCollector, exposition
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import ProcessCollector, exposition
+from prometheus_client.utils import floatToGoString
 
 from pointsman.cluster.counting import Requests
 from pointsman.controller import families
-from pointsman.controller.families import Family, Shape
+from pointsman.controller.families import Family
+from pointsman.controller.figures import Sample
 from pointsman.controller.gateways import Gateways
 from pointsman.controller.health import Health
 from pointsman.controller.metrics import BUCKETS, Histogram, Labels, Metrics
 from pointsman.controller.queue import Queue
 
 CONTENT_TYPE: Final = exposition.CONTENT_TYPE_LATEST
+_ESCAPED: Final = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 
 
 @dataclass(slots=True)
@@ -33,69 +34,62 @@ class Parts:
     gateways: Gateways | None = None
 
 
-class _Everything(Collector):
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+def text(parts: Parts) -> bytes:
+    """Return all metrics in Prometheus's text format, with what is known of the process, and those without a number.
 
-    def collect(self) -> Iterator[Metric]:
-        """Yield every metric that there is, those without a number too."""
-        numbers, histograms = self._parts.metrics.numbers(), self._parts.metrics.histograms()
-        numbers |= _of_process(self._parts)
-        for family in families.ALL:
-            # One after the other: of thousands of resources, all at once would be a lot of memory.
-            if family.shape is Shape.HISTOGRAM:
-                yield _histogram(family, histograms.pop(family, {}))
-            else:
-                yield _numbers(family, numbers.pop(family, {}))
+    Written by hand: thousands of resources are a hundred thousand lines, each of which would be several objects.
+    """
+    pages = {family: _Page(family) for family in families.ALL}
+    for family, labels, value in itertools.chain(parts.metrics.samples(), _of_process(parts)):
+        pages[family].add(labels, value)
+    for family, labels, each in parts.metrics.histograms():
+        pages[family].add_histogram(labels, each)
+    process = exposition.generate_latest(ProcessCollector(registry=None))
+    return b"".join([*(page.lines for page in pages.values()), process])
 
 
-def registry(parts: Parts) -> CollectorRegistry:
-    """Return a registry of its own for one operator, with what is known of its process."""
-    found = CollectorRegistry(auto_describe=False)
-    found.register(_Everything(parts))
-    ProcessCollector(registry=found)
-    return found
+class _Page:
+    """The lines of one metric: https://prometheus.io/docs/instrumenting/exposition_formats/."""
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+        self.lines = bytearray(f"# HELP {family.name} {family.says}\n# TYPE {family.name} {family.shape}\n".encode())
+
+    def add(self, labels: Labels, value: float) -> None:
+        """Write one number."""
+        self._write("", zip(self._family.labels, labels, strict=True), value)
+
+    def add_histogram(self, labels: Labels, each: Histogram) -> None:
+        """Write the counts up to each edge, how many there are, and their sum."""
+        named = list(zip(self._family.labels, labels, strict=True))
+        edges = [*(f"{edge:g}" if edge < 1_000_000 else f"{edge:.0f}" for edge in BUCKETS[self._family]), "+Inf"]
+        for edge, count in zip(edges, itertools.accumulate(each.counts), strict=True):
+            self._write("_bucket", [*named, ("le", edge)], count)
+        self._write("_count", named, sum(each.counts))
+        self._write("_sum", named, each.total)
+
+    def _write(self, suffix: str, labels: Iterable[tuple[str, str]], value: float) -> None:
+        told = ",".join(f'{name}="{label.translate(_ESCAPED)}"' for name, label in sorted(labels))
+        which = f"{{{told}}}" if told else ""
+        self.lines += f"{self._family.name}{suffix}{which} {floatToGoString(value)}\n".encode()
 
 
-def text(known: CollectorRegistry) -> bytes:
-    """Return all metrics in Prometheus's text format."""
-    return exposition.generate_latest(known)
-
-
-def _of_process(parts: Parts) -> dict[Family, dict[Labels, float]]:
+def _of_process(parts: Parts) -> Iterator[Sample]:
     epoch = parts.health.epoch
-    found: dict[Family, dict[Labels, float]] = {
-        families.LEADER: {(): float(epoch > 0)},
-        families.EPOCH: {(): float(epoch)},
-        families.SYNCED: {(): float(parts.health.is_synced)},
-        families.API_REQUESTS: {labels: float(count) for labels, count in parts.requests.counts.items()},
-    }
+    yield Sample(families.LEADER, (), float(epoch > 0))
+    yield Sample(families.EPOCH, (), float(epoch))
+    yield Sample(families.SYNCED, (), float(parts.health.is_synced))
+    for labels, count in parts.requests.counts.items():
+        yield Sample(families.API_REQUESTS, labels, float(count))
     if parts.queue is not None:
         load = parts.queue.load()
-        found[families.QUEUE_DEPTH] = {(): float(load.due)}
-        found[families.QUEUE_BUSY] = {(): float(load.busy)}
-        found[families.QUEUE_WAIT] = {(): load.waited}
+        yield Sample(families.QUEUE_DEPTH, (), float(load.due))
+        yield Sample(families.QUEUE_BUSY, (), float(load.busy))
+        yield Sample(families.QUEUE_WAIT, (), load.waited)
     if parts.gateways is not None:
         states = [
             "silent" if report.problem else "ready" if report.is_ready else "not_ready"
             for report in parts.gateways.reports()
         ]
-        found[families.GATEWAYS] = {(state,): float(states.count(state)) for state in ("ready", "not_ready", "silent")}
-    return found
-
-
-def _numbers(family: Family, found: Mapping[Labels, float]) -> Metric:
-    make = CounterMetricFamily if family.shape is Shape.COUNTER else GaugeMetricFamily
-    metric = make(family.name, family.says, labels=family.labels)
-    for labels, value in found.items():
-        metric.add_metric(labels, value)
-    return metric
-
-
-def _histogram(family: Family, found: Mapping[Labels, Histogram]) -> Metric:
-    metric = HistogramMetricFamily(family.name, family.says, labels=family.labels)
-    edges = [*(f"{edge:g}" if edge < 1_000_000 else f"{edge:.0f}" for edge in BUCKETS[family]), "+Inf"]
-    for labels, each in found.items():
-        counts = map(float, itertools.accumulate(each.counts))
-        metric.add_metric(labels, list(zip(edges, counts, strict=True)), each.total)
-    return metric
+        for state in ("ready", "not_ready", "silent"):
+            yield Sample(families.GATEWAYS, (state,), float(states.count(state)))

@@ -67,9 +67,8 @@ class Listener:
 
 def pages(parts: Parts) -> Mapping[str, Callable[[], Page]]:
     """Return what is answered where."""
-    known = exposition.registry(parts)
     return {
-        "/metrics": lambda: Page(HTTPStatus.OK, exposition.CONTENT_TYPE, exposition.text(known)),
+        "/metrics": lambda: Page(HTTPStatus.OK, exposition.CONTENT_TYPE, exposition.text(parts)),
         "/healthz": lambda: _probe(parts.health.problem(parts.metrics.looks())),
         "/readyz": lambda: _probe(parts.health.waits()),
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -35,6 +35,10 @@ class Histogram:
 
     counts: list[int]
     total: float = 0.0
+
+    def copy(self) -> Histogram:
+        """Return one that nobody adds to."""
+        return Histogram([*self.counts], self.total)
 
 
 @dataclass(slots=True)
@@ -119,36 +123,37 @@ class Metrics:
             found = [each for (family, _), each in self._histograms.items() if family is families.RECONCILE_SECONDS]
             return sum(sum(each.counts) for each in found)
 
-    def numbers(self) -> dict[Family, dict[Labels, float]]:
-        """Return all gauges and counters, with the names of their resources in front of their labels."""
-        found: dict[Family, dict[Labels, float]] = {}
-        with self._lock:
-            for (family, labels), count in self._counters.items():
-                found.setdefault(family, {})[labels] = count
-            for key, resource in self._resources.items():
-                place = (key.namespace, key.name)
-                for family, labels, value in resource.samples:
-                    found.setdefault(family, {})[(*place, *labels)] = value
-                for family, labels, value in resource.conditions:
-                    found.setdefault(family, {})[(key.kind, *place, *labels)] = value
-                for (family, labels), count in resource.counters.items():
-                    found.setdefault(family, {})[(*place, *labels)] = count
-                for family, labels, value in resource.work:
-                    column = found.setdefault(family, {})
-                    column[labels] = column.get(labels, 0.0) + value
-        return found
+    def samples(self) -> Iterator[Sample]:
+        """Yield all gauges and counters, with the names of their resources in front of their labels.
 
-    def histograms(self) -> dict[Family, dict[Labels, Histogram]]:
-        """Return copies of all histograms, with the names of their resources in front of their labels."""
-        found: dict[Family, dict[Labels, Histogram]] = {}
+        One after the other: of thousands of resources, all at once would be a lot of memory.
+        """
         with self._lock:
-            for (family, labels), each in self._histograms.items():
-                found.setdefault(family, {})[labels] = Histogram([*each.counts], each.total)
-            for key, resource in self._resources.items():
-                for (family, labels), each in resource.histograms.items():
-                    place = (key.namespace, key.name, *labels)
-                    found.setdefault(family, {})[place] = Histogram([*each.counts], each.total)
-        return found
+            counters, resources = list(self._counters.items()), list(self._resources.items())
+        yield from (Sample(family, labels, count) for (family, labels), count in counters)
+        work: Counter[tuple[Family, Labels]] = Counter()
+        for key, resource in resources:
+            place = (key.namespace, key.name)
+            with self._lock:
+                counters = list(resource.counters.items())
+            for (family, labels), count in counters:
+                yield Sample(family, (*place, *labels), count)
+            for family, labels, value in resource.samples:
+                yield Sample(family, (*place, *labels), value)
+            for family, labels, value in resource.conditions:
+                yield Sample(family, (key.kind, *place, *labels), value)
+            for family, labels, value in resource.work:
+                work[family, labels] += int(value)
+        yield from (Sample(family, labels, count) for (family, labels), count in work.items())
+
+    def histograms(self) -> Iterator[tuple[Family, Labels, Histogram]]:
+        """Yield copies of all histograms, with the names of their resources in front of their labels."""
+        with self._lock:
+            found = [(key, each.copy()) for key, each in self._histograms.items()]
+            for resource, known in self._resources.items():
+                place = (resource.namespace, resource.name)
+                found += [((family, (*place, *rest)), each.copy()) for (family, rest), each in known.histograms.items()]
+        yield from ((family, labels, each) for (family, labels), each in found)
 
     def _once(self, samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
         return tuple(self._shared.setdefault(sample, sample) for sample in samples)
