@@ -29,8 +29,10 @@ from pointsman.core.recipes import Recipe, Space
 from pointsman.embedders.wordllama import Wordllama
 from pointsman.errors import Retryable, Terminal
 from pointsman.store.root import Store
+from pointsman.work import shard as shards
 from pointsman.work import wire
 from pointsman.work.jobs import Doors
+from pointsman.work.patience import PAUSES, Patience
 
 ROOT = Path(__file__).parents[3]
 
@@ -185,3 +187,69 @@ def test_told_to_end_it_keeps_what_was_answered_and_ends_at_once(tmp_path: Path)
     assert b"two three" not in logged
     assert ledger.failures(1) == []
     assert ledger.spilled() or ledger.finished()
+
+
+class Away:
+    """A table that cannot be written the first times."""
+
+    def __init__(self, inner: Any, times: int) -> None:
+        self._inner, self.times = inner, times
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._inner, name)
+        if name != "write_apart":
+            return value
+
+        def asked(*arguments: Any) -> Any:
+            self.times -= 1
+            if self.times >= 0:
+                raise Retryable(Reason.STORE_UNREACHABLE, "the store is away")
+            return value(*arguments)
+
+        return asked
+
+
+class Flaky:
+    """A dataset whose vectors, once embedded, cannot be written to their table the first times."""
+
+    def __init__(self, inner: Any, times: int) -> None:
+        self._inner, self.times = inner, times
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def vectors(self, side: str, dimensions: int) -> Any:
+        return Away(self._inner.vectors(side, dimensions), self.times)
+
+
+@pytest.mark.parametrize(("times", "is_done"), [(3, True), (len(PAUSES) + 1, False)], ids=["a moment", "for good"])
+def test_a_store_that_is_away_is_waited_for_and_what_was_answered_is_not_asked_for_again(
+    folder: Path, times: int, is_done: bool
+) -> None:
+    model, slept = Hashing(), list[float]()
+
+    def embed() -> None:
+        dataset: Any = Flaky(opened(folder), times)
+        shards.embed_shard(dataset, RECIPE, 1, 1, 0, model, lambda: AT, Patience(slept.append))
+
+    if is_done:
+        embed()
+        assert sharding.finish(opened(folder), "v7", RECIPE, 1, lambda: AT).documents == 40
+        assert slept == list(PAUSES[:times])
+    else:
+        with pytest.raises(Retryable) as found:
+            embed()
+        assert found.value.reason is Reason.STORE_UNREACHABLE
+        assert slept == list(PAUSES)
+    assert max(model.asked.values()) == 1
+
+
+def test_what_the_model_says_is_not_waited_for_by_the_pod(folder: Path) -> None:
+    class Silent(Hashing):
+        def embed(self, texts: Sequence[str], finished: Any = None) -> Any:
+            raise Retryable(Reason.MODEL_UNREACHABLE, "the model is away")
+
+    slept: list[float] = []
+    with pytest.raises(Retryable):
+        shards.embed_shard(opened(folder), RECIPE, 1, 1, 0, Silent(), lambda: AT, Patience(slept.append))
+    assert slept == []
