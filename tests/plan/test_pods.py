@@ -38,9 +38,9 @@ def under_way(number: int = 12, wait: Wait | None = None) -> Work:
     return Work(b.embed("v8", number, b.V8), 1, Phase.RUNNING, wait=wait)
 
 
-def refused(number: int, reason: Reason = Reason.MODEL_REJECTED) -> Work:
+def refused(number: int, reason: Reason = Reason.MODEL_REJECTED, total: int = 12) -> Work:
     failure = Failure(reason, "no", True, attempts=1, retry_at=b.NOW + b.HOUR)
-    return Work(b.embed("v8", number, b.V8), 1, Phase.FAILED, failure=failure)
+    return Work(b.embed("v8", number, b.V8), 1, Phase.FAILED, done=total // 2, total=total, failure=failure)
 
 
 def done(seen: Dataset) -> list[str]:
@@ -140,6 +140,14 @@ CASES: dict[str, tuple[Dataset, list[str]]] = {
     "what was wrong with documents waits while they are the same": (
         two(work=(refused(12),), embedded={b.V7.key: b.embedded(12), b.V8.key: ()}),
         [],
+    ),
+    "a model that refuses the pinned texts too is given its time, whatever the snapshot": (
+        two(work=(refused(11, total=0),), embedded={b.V7.key: b.embedded(12), b.V8.key: ()}),
+        [],
+    ),
+    "documents that cannot be rendered are of their snapshot alone": (
+        two(work=(refused(11, Reason.SOURCE_INVALID, total=0),), embedded={b.V7.key: b.embedded(12), b.V8.key: ()}),
+        ["Embed v8@12"],
     ),
     "what was wrong with the model waits, whatever the documents are": (
         two(work=(refused(11, Reason.MODEL_UNAUTHORIZED),), embedded={b.V7.key: b.embedded(12), b.V8.key: ()}),

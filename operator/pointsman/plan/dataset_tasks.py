@@ -9,10 +9,7 @@ from pointsman.api import base
 from pointsman.api.conditions import Reason
 from pointsman.plan import embedding
 from pointsman.plan.observed import Dataset
-from pointsman.plan.tasks import Clean, DatasetTask, Embed, Failure, Phase, Refresh
-
-_OF_DOCUMENTS = (Reason.SOURCE_INVALID, Reason.MODEL_REJECTED)
-"""What is wrong with documents, which those of another snapshot may not have."""
+from pointsman.plan.tasks import Clean, DatasetTask, Embed, Failure, Phase, Refresh, Work
 
 
 def starting(seen: Dataset, now: datetime) -> DatasetTask | None:
@@ -101,9 +98,18 @@ def _may_start(task: DatasetTask, seen: Dataset, now: datetime) -> bool:
     for work in seen.work:
         if work.failure is not None and _alike(work.task, task):
             is_edited = work.generation != seen.generation or _asked(work.task) != _asked(task)
-            is_edited |= work.failure.reason in _OF_DOCUMENTS and _number(work.task) != _number(task)
+            is_edited |= _is_of_documents(work) and _number(work.task) != _number(task)
             return is_edited or now >= work.failure.retry_at
     return True
+
+
+def _is_of_documents(work: Work) -> bool:
+    """Return whether what failed is wrong with documents, which those of another snapshot may not have.
+
+    A model is given the pinned texts first: one that refuses these has come to no document.
+    """
+    reason = None if work.failure is None else work.failure.reason
+    return reason is Reason.SOURCE_INVALID or (reason is Reason.MODEL_REJECTED and work.total > 0)
 
 
 def _number(task: object) -> int:
