@@ -1,0 +1,116 @@
+"""What is seen of the pods that load an index, and which index they may load, in a whole Pointsman."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pyarrow as pa
+from tests.crash import stories
+from tests.crash.stage import DEPLOYMENT_KEY, NAMESPACE, Stage, Tripwire, settle, told, world
+
+from pointsman.api import deployment as deployment_api
+from pointsman.api import engines
+from pointsman.backends.memory import Memory
+from pointsman.cluster import job_objects
+from pointsman.cluster.memory_batch import MemoryBatch
+from pointsman.cluster.resources import DATASET, DEPLOYMENT, Resource
+from pointsman.controller import observe, pods, reading
+from pointsman.controller.world import World
+from pointsman.plan.tasks import Build
+
+
+class Asked(MemoryBatch):
+    """Jobs in memory, that count how often they are asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times = 0
+
+    def jobs(self, namespace: str, uid: str) -> Any:
+        self.times += 1
+        return super().jobs(namespace, uid)
+
+
+def resource(stage: Stage, kind: str) -> Resource:
+    found = stage.cluster.get(kind, NAMESPACE, "papers")
+    assert found is not None
+    return found
+
+
+def loaded_as(stage: Stage, here: World, index: str, **backend: Any) -> bool:
+    """Return whether pods would load an index, were it to be built."""
+    facts, _ = reading.facts_of(DEPLOYMENT_KEY, here)
+    spec = reading.valid(deployment_api.Spec, resource(stage, DEPLOYMENT))
+    if backend:
+        spec = spec.model_copy(update={"backend": engines.Backend.model_validate(backend)})
+    task = Build(DEPLOYMENT_KEY, "papers", index, "v8", "recipe", 1)
+    return pods.loaded_as(task, spec, facts, resource(stage, DATASET), here) is not None
+
+
+def index(stage: Stage, version: str, here: World) -> str:
+    return next(i.name for i in reading.facts_of(DEPLOYMENT_KEY, here)[0].indexes if i.version == version)
+
+
+def test_jobs_of_a_deployment_are_asked_for_only_while_an_index_was_never_complete(stage: Stage) -> None:
+    here = told(stage, stories.load_by_pods)
+    batch = Asked()
+    at_rest = dataclasses.replace(here, batch=batch)
+    assert observe.deployment(resource(stage, DEPLOYMENT), at_rest).jobs == ()
+    assert batch.times == 0
+
+    here = told(stage, stories.declare_v8, stories.pods(suspend=True), stories.serve("v8"))
+    seen = observe.deployment(resource(stage, DEPLOYMENT), here)
+    (job,) = [job for job in seen.jobs if not job.is_ended]
+    assert (job.index, job.snapshot) == (index(stage, "v8", here), 1)
+    assert seen.dataset.is_for_pods
+
+
+def test_what_pods_load_is_not_cleaned_up_before_it_is_loaded(stage: Stage) -> None:
+    told(stage, *stories.PODS_HELD)
+    # Of an operator that has just begun, and has nothing under way yet.
+    here = world(stage, Tripwire())
+    (job,) = [job for job in stage.batch.all() if not job_objects.is_ended(job)]
+    job["metadata"]["name"], job["metadata"]["labels"][job_objects.SNAPSHOT] = "another", "7"
+    stage.batch.create(NAMESPACE, job)
+
+    (user,) = observe.dataset(resource(stage, DATASET), here).users
+
+    assert user.snapshots == (1, 7)
+
+
+def test_pods_load_what_is_new_and_nothing_that_may_answer(stage: Stage) -> None:
+    here = told(stage, *stories.PODS_HELD)
+    new, serving = index(stage, "v8", here), index(stage, "v7", here)
+
+    assert loaded_as(stage, here, new)
+    assert not loaded_as(stage, here, serving)
+    assert not loaded_as(stage, here, "pm_of_nobody")
+    assert not loaded_as(stage, here, new, memory={})
+    stories.without_pods(stage)
+    assert not loaded_as(stage, here, new)
+
+
+class Watched(Memory):
+    """The database in memory, that remembers into what it was told to load what."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_complete: Callable[[str], bool] = lambda name: False
+        self.written: list[tuple[str, bool]] = []
+
+    def load(self, name: str, batches: Iterable[pa.RecordBatch]) -> int:
+        self.written.append((name, self.is_complete(name)))
+        return super().load(name, batches)
+
+
+def test_no_pod_writes_to_an_index_that_was_complete_once(stage: Stage) -> None:
+    stage.database = database = Watched()
+    here = told(stage, stories.load_by_pods)
+    database.is_complete = lambda name: pods.is_complete(pods.record(DEPLOYMENT_KEY, name, here))
+    for step in (stories.declare_v8, stories.serve("v8"), stories.change_source, stories.serve("v7")):
+        step(stage)
+        settle(stage, Tripwire(), here)
+
+    assert set(database.written) == {(index(stage, version, here), False) for version in ("v7", "v8")}
