@@ -67,16 +67,18 @@ def milvus_lite(folder: Path) -> Iterator[Database]:
 @contextlib.contextmanager
 def pgvector(folder: Path) -> Iterator[Database]:
     """Start a PostgreSQL server with pgvector."""
-    with postgres.start_postgres(folder) as server:
-        engine = backends_engines.pgvector_engine(server)
-        yield Database(
-            "pgvector",
-            pgvector_spec(server),
-            engine,
-            {"username": server.username, "password": server.password},
-        )
-        engine.backend.close()
-        engine.close()
+    with postgres.start_postgres(folder) as server, pgvector_at(server) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def pgvector_at(server: postgres.Server) -> Iterator[Database]:
+    """Open a PostgreSQL server that runs."""
+    engine = backends_engines.pgvector_engine(server)
+    secret = {"username": server.username, "password": server.password}
+    yield Database("pgvector", pgvector_spec(server), engine, secret)
+    engine.backend.close()
+    engine.close()
 
 
 def pgvector_spec(server: postgres.Server, **changes: Any) -> dict[str, Any]:
