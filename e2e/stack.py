@@ -185,7 +185,7 @@ def asker(image: str, queries: Path, rate: float) -> Sequence[Object]:
     ]
 
 
-def model(image: str, seconds: float = 0.4) -> Sequence[Object]:
+def model(image: str, seconds: float = 0.2) -> Sequence[Object]:
     """Return a model's server that counts the texts that it is asked for, and takes so many seconds for a request."""
     container = {
         "name": MODEL,

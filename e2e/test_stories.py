@@ -124,7 +124,7 @@ def test_7_while_the_database_restarts_queries_get_a_clear_answer_and_afterwards
 
 def test_8_pods_that_embed_are_killed_and_evicted_and_the_digest_is_that_of_a_run_in_the_operator(live: Stage) -> None:
     live.count()
-    live.multiply(10)
+    live.multiply(3)
     live.embed_many("parts", {"mode": "Job", "job": {"shards": 3, "parallelism": 2, "resources": SMALL}})
     killed = live.wait(lambda: live.pod_of_jobs("parts"), "a pod that embeds")
     live.wait(lambda: live.asked().texts >= 400, "texts to be embedded")
@@ -227,7 +227,7 @@ def test_10_the_chart_is_upgraded_in_mid_canary_from_an_earlier_release(earlier:
     earlier.wait(lambda: any(each["version"] == "v9" for each in earlier.status().get("rejected", ())), "v9 rejected")
     earlier.serve("v7")
     earlier.wait(lambda: earlier.is_ready("v7"), "v7 to be Ready")
-    earlier.multiply(10)
+    earlier.multiply(3)
     work = {"mode": "Job", "job": {"shards": 2, "parallelism": 2, "resources": SMALL}}
     earlier.embed_many("parts", work)
     earlier.wait(lambda: earlier.asked().texts >= 1000, "texts to be embedded")
