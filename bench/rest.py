@@ -27,16 +27,18 @@ from pointsman.controlplane import plane
 PARTS = (
     ("Python itself", ""),
     ("pydantic, the resources' types", "pointsman.api.dataset, pointsman.api.deployment, pointsman.api.queryset"),
-    ("numpy, pyarrow", "numpy, pyarrow, pyarrow.compute"),
+    ("numpy", "numpy"),
+    ("pyarrow", "pyarrow, pyarrow.compute"),
+    ("scipy's distributions, and what of numpy they bring along", "scipy.special"),
     ("obstore (the store's records)", "pointsman.store.root"),
-    ("kubernetes client", "pointsman.cluster.kube"),
-    ("its calls of core objects, imported when it is opened", "kubernetes.client.api.core_v1_api"),
+    ("kubernetes client", "pointsman.cluster.kube, kubernetes.client.api_client"),
     ("kopf", "pointsman.controller.handlers"),
     ("all else of the operator", "pointsman.cli.operator"),
     ("pymilvus, where a deployment is on Milvus", "pointsman.backends.milvus"),
     ("qdrant-client, where one is on Qdrant", "pointsman.backends.qdrant"),
     ("psycopg, where one is on PostgreSQL", "pointsman.backends.pgvector"),
     ("lance, in workers alone", "lance"),
+    ("the kubernetes client's types of core objects, which nobody uses", "kubernetes.client.api.core_v1_api"),
 )
 PROBE = """
 import importlib, json, sys, time

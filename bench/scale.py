@@ -73,8 +73,8 @@ class Spent:
 def main() -> None:
     """Measure each size on a stage of its own."""
     sizes = [int(size) for size in sys.argv[1:]] or list(SIZES)
-    heads = ["deployments", "datasets", "all listed", "all looked at", "memory", "processor at rest", "of a look"]
-    heads += ["requests of a look", "writes at rest", "edit acted on, p50", "p99"]
+    heads = ["deployments", "datasets", "all listed", "all looked at", "memory", "of it libraries' files", "at most"]
+    heads += ["processor at rest", "of a look", "requests of a look", "writes at rest", "edit acted on, p50", "p99"]
     print(f"| {' | '.join(heads)} |\n|{'---:|' * len(heads)}")
     settings = {"resync_seconds": f"{RESYNC:g}", "metrics_host": "127.0.0.1", "metrics_port": "0"}
     for size in sizes:
@@ -193,23 +193,30 @@ def measured(stage: Stage, size: int) -> str:
     # Not what the probe says: whoever stands by is ready too, as is everybody for a moment.
     until(stage, lambda: "pointsman_synced 1.0" in page(stage, lines), "everything to be listed", 0.5)
     listed = time.monotonic() - start
-    until(stage, lambda: looked_at(page(stage)) >= size + 1, "everything to be looked at", 2.0)
+    until(stage, lambda: looked_at(page(stage)) >= size + 1, "everything to be looked at", 5.0)
     seen = time.monotonic() - start
     # The first looks are over, and those that they have called for.
     time.sleep(RESYNC)
     before = spent(stage, process)
     time.sleep(2 * RESYNC)
     after = spent(stage, process)
-    memory = process.memory_info().rss / 2**20
+    memory, files, most = (resident(process.pid, which) for which in ("VmRSS", "RssFile", "VmHWM"))
     looks, cpu = after.looks - before.looks, after.processor - before.processor
     seconds = [edited(stage, number) for number in range(min(EDITS, size))]
     seconds.sort()
     return (
-        f"| {size:,} | {-(-size // SHARED):,} | {listed:.1f} s | {seen:.1f} s | {memory:,.0f} MiB "
+        f"| {size:,} | {-(-size // SHARED):,} | {listed:.1f} s | {seen:.1f} s "
+        f"| {memory:,.0f} MiB | {files:,.0f} MiB | {most:,.0f} MiB "
         f"| {cpu / (after.at - before.at):.0%} of a core | {cpu / looks * 1000:.1f} ms "
         f"| {(after.requests - before.requests) / looks:.1f} | {after.writes - before.writes} "
         f"| {statistics.median(seconds):.2f} s | {seconds[min(len(seconds) - 1, int(len(seconds) * 0.99))]:.2f} s |"
     )
+
+
+def resident(pid: int, which: str) -> float:
+    """Return how much memory of a process is resident, or was, in MiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(f"{which}:")).split()[1]) / 1024
 
 
 def edited(stage: Stage, number: int) -> float:

@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
 THREADS = 6
-PROGRAM = f"""
+ALLOCATING = f"""
 import ctypes, sys, threading
 from pointsman.controller import footprint
 
@@ -34,13 +35,37 @@ libc.fflush(out)
 """
 
 
+FREEING = """
+from pointsman.controller import footprint
+
+def resident():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmRSS")).split()[1]) * 1024
+
+pieces = [bytearray(8 * 1024) for _ in range(8_000)]
+pieces = pieces[::50]
+before = resident()
+footprint.give_back()
+print(before - resident())
+"""
+
+
 def arenas(how: str) -> int:
     """Return how many arenas a process has whose threads have allocated at the same time."""
-    done = subprocess.run([sys.executable, "-c", PROGRAM, how], check=True, capture_output=True, text=True, timeout=120)
-    return done.stdout.count("<heap nr=")
+    return run(ALLOCATING, how).count("<heap nr=")
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
+def run(program: str, *arguments: str) -> str:
+    """Return what a process of its own prints."""
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+
+
 def test_all_threads_of_the_operator_share_one_arena() -> None:
     assert arenas("small") == 1
     assert arenas("as it is") > 1
+
+
+def test_what_is_free_between_pieces_that_are_kept_is_given_back() -> None:
+    freed = 8_000 * 8 * 1024
+
+    assert int(run(FREEING)) > freed / 2

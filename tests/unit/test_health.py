@@ -60,4 +60,4 @@ def test_a_long_queue_that_is_worked_off_is_well_until_nothing_has_ended_for_as_
 
     assert (while_it_moves.status, not_yet_for_long.status, on_again.status) == (200, 200, 200)
     assert stopped.status == 503
-    assert stopped.body.startswith(b"loop: a resource has been due for 360 s")
+    assert stopped.body[0].startswith(b"loop: a resource has been due for 360 s")

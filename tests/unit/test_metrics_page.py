@@ -43,7 +43,7 @@ def collected(registry: CollectorRegistry) -> dict[str, Any]:
 
 
 def test_the_page_tells_of_every_metric_of_the_operator() -> None:
-    shown = exposition.text(Parts(Metrics(), Health(), Requests())).decode()
+    shown = b"".join(exposition.text(Parts(Metrics(), Health(), Requests()))).decode()
 
     said = dict(re.findall(r"^# HELP (pointsman_\S+) (.*)$", shown, re.MULTILINE))
     shapes = dict(re.findall(r"^# TYPE (pointsman_\S+) (.*)$", shown, re.MULTILINE))

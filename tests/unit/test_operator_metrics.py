@@ -59,7 +59,7 @@ def parts(metrics: Metrics | None = None, **more: Any) -> Parts:
 
 def read(found: Parts) -> dict[str, float]:
     """Return every sample by its name and labels as Prometheus reads them."""
-    text = exposition.text(found).decode()
+    text = b"".join(exposition.text(found)).decode()
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     return {
         f"{sample.name}{{{', '.join(f'{k}={v}' for k, v in sorted(sample.labels.items()))}}}": sample.value
@@ -79,7 +79,7 @@ def test_a_label_is_read_as_it_was_written_whatever_is_in_it() -> None:
     metrics, kind = Metrics(), 'a "kind" of\n\\n'
     metrics.failed(kind, "CONFLICT")
 
-    text = exposition.text(parts(metrics)).decode()
+    text = b"".join(exposition.text(parts(metrics))).decode()
 
     found = [each for family in text_string_to_metric_families(text) for each in family.samples]
     assert [each.value for each in found if each.labels == {"kind": kind, "reason": "CONFLICT"}] == [1.0]

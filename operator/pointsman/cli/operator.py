@@ -231,6 +231,7 @@ def _resync(
         # At the start all is due. Later each has its own moment in the period, so that thousands do not come at once.
         if woken(queue, mirror, cluster, chosen, health, chosen.resync_seconds if health.is_synced else 0.0):
             health.sync()
+        footprint.give_back()
         if stop.wait(chosen.resync_seconds if health.is_synced else min(chosen.resync_seconds, UNSEEN_EVERY)):
             return
 

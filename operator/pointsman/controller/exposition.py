@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from prometheus_client import ProcessCollector, exposition
-from prometheus_client.utils import floatToGoString
 
 from pointsman.cluster.counting import Requests
 from pointsman.controller import families
@@ -34,10 +33,11 @@ class Parts:
     gateways: Gateways | None = None
 
 
-def text(parts: Parts) -> bytes:
+def text(parts: Parts) -> Sequence[bytes | bytearray]:
     """Return all metrics in Prometheus's text format, with what is known of the process, and those without a number.
 
-    Written by hand: thousands of resources are a hundred thousand lines, each of which would be several objects.
+    In pieces and written by hand: thousands of resources are a hundred thousand lines, each of which would be several
+    objects, and all of them twenty megabytes.
     """
     pages = {family: _Page(family) for family in families.ALL}
     for family, labels, value in itertools.chain(parts.metrics.samples(), _of_process(parts)):
@@ -45,7 +45,7 @@ def text(parts: Parts) -> bytes:
     for family, labels, each in parts.metrics.histograms():
         pages[family].add_histogram(labels, each)
     process = exposition.generate_latest(ProcessCollector(registry=None))
-    return b"".join([*(page.lines for page in pages.values()), process])
+    return [*(page.lines for page in pages.values()), process]
 
 
 class _Page:
@@ -71,7 +71,7 @@ class _Page:
     def _write(self, suffix: str, labels: Iterable[tuple[str, str]], value: float) -> None:
         told = ",".join(f'{name}="{label.translate(_ESCAPED)}"' for name, label in sorted(labels))
         which = f"{{{told}}}" if told else ""
-        self.lines += f"{self._family.name}{suffix}{which} {floatToGoString(value)}\n".encode()
+        self.lines += f"{self._family.name}{suffix}{which} {float(value)!r}\n".encode()
 
 
 def _of_process(parts: Parts) -> Iterator[Sample]:

@@ -17,9 +17,20 @@ KEPT: Final = 128 * 1024
 
 
 def keep_small() -> None:
-    """Have all threads that begin from now on share one arena, and free memory given back to the system."""
-    libc: Any = ctypes.CDLL(None)
+    """Have all threads that begin from now on share one arena, and what is free at its end given back at once."""
+    libc = _libc()
     # Not musl, whose allocator has nothing to be told.
     if hasattr(libc, "mallopt"):
         libc.mallopt(_ARENA_MAX, 1)
         libc.mallopt(_TRIM_THRESHOLD, KEPT)
+
+
+def give_back() -> None:
+    """Give back to the system what is free in between, as after much was read of which little is kept."""
+    libc = _libc()
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
+
+
+def _libc() -> Any:
+    return ctypes.CDLL(None)

@@ -44,7 +44,7 @@ def registry(mirror: Mirror, wake: Wake, look: Wake) -> kopf.OperatorRegistry:
         settings.networking.request_timeout = 60
         settings.persistence.finalizer = f"{base.GROUP}/kopf-unused"
         # Each resource that was seen keeps a task and its content for so long.
-        settings.queueing.idle_timeout = 0.1
+        settings.queueing.idle_timeout = 0.01
 
     @kopf.on.event(base.GROUP, base.API_VERSION, PLURALS[DATASET], registry=handlers)
     async def dataset(event: kopf.RawEvent, **_: Any) -> None:

@@ -6,7 +6,7 @@ import socket
 import socketserver
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, NamedTuple
@@ -29,7 +29,7 @@ class Page(NamedTuple):
 
     status: HTTPStatus
     kind: str
-    body: bytes
+    body: Sequence[bytes | bytearray]
 
 
 class Listener:
@@ -76,7 +76,7 @@ def pages(parts: Parts) -> Mapping[str, Callable[[], Page]]:
 
 def _probe(problem: str) -> Page:
     status = HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK
-    return Page(status, PLAIN, (problem or "ok").encode())
+    return Page(status, PLAIN, [(problem or "ok").encode()])
 
 
 class _Server(ThreadingHTTPServer):
@@ -105,12 +105,12 @@ def _handler(known: Mapping[str, Callable[[], Page]]) -> type[BaseHTTPRequestHan
         def do_GET(self) -> None:
             """Answer with the page of a path."""
             page = known.get(self.path.partition("?")[0])
-            found = Page(HTTPStatus.NOT_FOUND, PLAIN, b"not found") if page is None else page()
+            found = Page(HTTPStatus.NOT_FOUND, PLAIN, [b"not found"]) if page is None else page()
             self.send_response(found.status)
             self.send_header("Content-Type", found.kind)
-            self.send_header("Content-Length", str(len(found.body)))
+            self.send_header("Content-Length", str(sum(map(len, found.body))))
             self.end_headers()
-            self.wfile.write(found.body)
+            self.wfile.writelines(found.body)
 
         def log_message(self, format: str, *args: Any) -> None:
             """Log no line for a probe."""
