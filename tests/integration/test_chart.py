@@ -417,6 +417,21 @@ def test_an_operator_is_asked_whether_it_is_well_and_a_gateway_whether_to_send_q
     ]
 
 
+def test_the_keys_of_the_store_are_a_file_that_follows_its_secret() -> None:
+    rendered = render("store.s3.uri=s3://bucket/prefix", "store.s3.existingSecret=keys", "store.s3.key=json")
+    (operator,) = of(rendered, "Deployment", f"{FULLNAME}-operator")
+    pod = operator["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    (file,) = [entry["value"] for entry in container["env"] if entry["name"] == "POINTSMAN_STORE_OPTIONS_FILE"]
+    (mount,) = [mount for mount in container["volumeMounts"] if file.startswith(f"{mount['mountPath']}/")]
+    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == mount["name"]]
+
+    # What is mounted by `subPath`, or is in the environment, stays as it was when the pod began.
+    assert mount == {"name": "store-options", "mountPath": "/run/pointsman/store", "readOnly": True}
+    assert volume["secret"] == {"secretName": "keys", "items": [{"key": "json", "path": "options"}]}
+    assert not [entry for entry in container["env"] if "secretKeyRef" in entry.get("valueFrom", {})]
+
+
 def test_the_rules_in_the_readme_are_those_of_the_chart() -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", (chart.ROOT / "README.md").read_text(), re.S)
     by_hand = [rights(yaml.safe_load_all(block)) for block in blocks if "kind: ClusterRole" in block]
