@@ -228,7 +228,7 @@ class Reason(StrEnum):
     JOB_CANNOT_START = "JobCannotStart"
     """The containers of a Kubernetes Job cannot start: an image or a Secret is missing, or refused."""
     JOB_FAILED = "JobFailed"
-    """A Kubernetes Job ended before all was embedded."""
+    """A Kubernetes Job ended before all was embedded or loaded, or a pod that loads an index ended without a word."""
     CLUSTER_UNREACHABLE = "ClusterUnreachable"
     """The Kubernetes API could not be reached."""
     CONFLICT = "Conflict"
