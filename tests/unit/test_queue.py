@@ -57,6 +57,16 @@ def test_a_reason_goes_before_a_routine_that_has_not_waited_long() -> None:
     assert taken(fill, 3) == ["overdue", "edited", "routine"]
 
 
+def test_where_many_have_waited_too_long_they_and_reasons_are_served_by_turns() -> None:
+    def fill(queue: Queue) -> None:
+        for number in range(4):
+            queue.look(key(f"overdue {number}"), ago(BEHIND + 60 - number))
+        for number in range(2):
+            queue.add(key(f"edited {number}"), ago(1 - number))
+
+    assert taken(fill, 6) == ["overdue 0", "edited 0", "overdue 1", "edited 1", "overdue 2", "overdue 3"]
+
+
 def test_a_routine_that_gets_a_reason_goes_before_others() -> None:
     def fill(queue: Queue) -> None:
         queue.look(key("a"))

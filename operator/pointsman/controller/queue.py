@@ -1,7 +1,8 @@
 """Which resource is looked at next: each key once, one at a time, when it is due.
 
 Whoever has a reason is served before what is only looked at from time to time, so that an edit does not wait until
-thousands of others have been found unchanged.
+thousands of others have been found unchanged. Where even those that have waited too long are thousands, as on a machine
+that is busy with something else, both are served by turns.
 """
 
 from __future__ import annotations
@@ -47,6 +48,14 @@ class _Due:
     at: float
     rank: float
 
+    @property
+    def is_routine(self) -> bool:
+        """Whether nobody has a reason."""
+        return self.rank >= self.at + BEHIND
+
+
+_Entry = tuple[float, int, Key, _Due]
+
 
 class Queue:
     """Keys with the time at which each is due. A key that is added while it is worked on is due again right after."""
@@ -57,8 +66,10 @@ class Queue:
         self._due: dict[Key, _Due] = {}
         # What is in one of the heaps and not in `_due`, or busy, is passed over: it was moved, or is put back later.
         self._order = itertools.count()
-        self._later: list[tuple[float, int, Key, _Due]] = []
-        self._ready: list[tuple[float, int, Key, _Due]] = []
+        self._later: list[_Entry] = []
+        self._urgent: list[_Entry] = []
+        self._routine: list[_Entry] = []
+        self._was_routine = False
         self._busy: set[Key] = set()
         self._failures: dict[Key, int] = {}
         self._is_stopping = False
@@ -131,15 +142,25 @@ class Queue:
                 now = time.monotonic()
                 while self._later and self._later[0][0] <= now:
                     _, order, key, due = heapq.heappop(self._later)
-                    heapq.heappush(self._ready, (due.rank, order, key, due))
-                while self._ready:
-                    _, _, key, due = heapq.heappop(self._ready)
-                    if self._due.get(key) is due and key not in self._busy:
-                        del self._due[key]
-                        self._busy.add(key)
-                        if self._ready:
-                            # It may have been put there by this thread alone.
-                            self._condition.notify()
-                        return key
+                    heapq.heappush(self._routine if due.is_routine else self._urgent, (due.rank, order, key, due))
+                found = self._first()
+                if found is not None:
+                    del self._due[found]
+                    self._busy.add(found)
+                    if self._urgent or self._routine:
+                        # It may have been put there by this thread alone.
+                        self._condition.notify()
+                    return found
                 self._condition.wait(min(60.0, self._later[0][0] - now) if self._later else 60.0)
             return None
+
+    def _first(self) -> Key | None:
+        """Take out the key that is next of those that are due; None where none is."""
+        for heap in (self._urgent, self._routine):
+            while heap and (self._due.get(heap[0][2]) is not heap[0][3] or heap[0][2] in self._busy):
+                heapq.heappop(heap)
+        if not self._urgent and not self._routine:
+            return None
+        has_waited = bool(self._routine) and (not self._urgent or self._routine[0] < self._urgent[0])
+        self._was_routine = has_waited and not (self._was_routine and self._urgent)
+        return heapq.heappop(self._routine if self._was_routine else self._urgent)[2]
