@@ -30,13 +30,14 @@ class Planted:
 
     def found(self, said: Mapping[str, str]) -> list[str]:
         """Return what was found where, in one line each, without saying it again."""
-        return [f"{what} in {where}" for where, text in sorted(said.items()) for what in self._in(text)]
+        written = {what: [(_digits(one), _bytes(one)) for one in each] for what, each in self.vectors.items()}
+        return [f"{what} in {where}" for where, text in sorted(said.items()) for what in self._in(text, written)]
 
-    def _in(self, text: str) -> Iterator[str]:
+    def _in(self, text: str, written: Mapping[str, Sequence[tuple[set[str], str]]]) -> Iterator[str]:
         yield from (what for what, each in self.texts.items() if any(one in text for one in each))
         numbers = set(_NUMBER.findall(text))
-        for what, each in self.vectors.items():
-            if any(len(_digits(vector) & numbers) >= _ENOUGH or _bytes(vector) in text for vector in each):
+        for what, vectors in written.items():
+            if any(len(digits & numbers) >= _ENOUGH or content in text for digits, content in vectors):
                 yield what
 
 
