@@ -204,7 +204,8 @@ def test_nobody_reads_a_secret_a_text_or_a_vector_in_what_was_logged_or_said(ser
         assert {line.rpartition(" in ")[0] for line in planted.found({"it": said[leak]})} == everything
     assert any(said[where] for where in said if where.startswith("log") and "operator" in where)
     assert any(said[where] for where in said if where.startswith("log") and "gateway" in where)
-    assert not planted.found({where: text for where, text in said.items() if not is_leak[where]})
+    found = planted.found({where: text for where, text in said.items() if not is_leak[where]})
+    assert found == []
 
 
 def test_11_a_namespace_is_deleted_after_the_operator_and_the_documented_way_out_works(served: Stage) -> None:
