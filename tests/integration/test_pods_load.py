@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,11 +149,9 @@ def test_a_rollback_in_the_middle_ends_the_pods_and_what_they_loaded_is_gone_on_
     stage.edit(DEPLOYMENT, "papers", version="v8")
     index = room.slowed("papers", {first})
     stage.wait(lambda: room.count(index) > 300, "pods load v8", every=0.05)
-    since = time.monotonic()
     stage.edit(DEPLOYMENT, "papers", version="v7")
     stage.wait(lambda: stage.serves("papers", "v7") and not kubelet.pods, "v7 serves, and no pod is left")
 
-    assert time.monotonic() - since < 60
     assert stage.route("papers")["collection"] == first
     left = room.count(index)
     assert 0 < left < COUNT

@@ -7,7 +7,7 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ class Room:
             list(pods.map(lambda shard: self.run(attempt, shard, snapshot), range(shards)))
 
     def publish(self, snapshot: int = 1) -> None:
-        self.dataset.load(NAME, snapshot).writers.end(self.now)
+        self.dataset.load(NAME, snapshot).writers.end(lambda: self.now)
         assert loading.settles_at(self.dataset, NAME, self.now) is None
         self.backend.seal(NAME)
         finish(self.index(), snapshot, Pace(None))
@@ -149,7 +149,7 @@ def test_shards_that_are_killed_at_random_load_the_same(room: Room) -> None:
             except Killed:
                 kills += 1
     room.now += loading.SETTLES
-    room.dataset.load(NAME, 1).writers.end(room.now - loading.SETTLES)
+    room.dataset.load(NAME, 1).writers.end(lambda: room.now - loading.SETTLES)
     room.publish()
 
     assert kills > 3
@@ -191,7 +191,7 @@ def test_what_is_left_is_dealt_out_anew_and_a_later_attempt_ends_the_one_before(
 
 def test_a_pod_writes_nothing_once_its_run_was_ended(room: Room) -> None:
     attempt = room.deal(shards=1)
-    room.dataset.load(NAME, 1).writers.end(room.now)
+    room.dataset.load(NAME, 1).writers.end(lambda: room.now)
 
     assert fails(Retryable, lambda: room.run(attempt, 0)).reason is Reason.WORK_LOST
     assert room.backend.count(NAME) == 0
@@ -286,7 +286,7 @@ def test_what_waiting_does_not_mend_is_not_waited_for(room: Room) -> None:
 
 def test_after_pods_that_ended_in_good_order_nobody_waits(room: Room) -> None:
     room.load_all()
-    room.dataset.load(NAME, 1).writers.end(room.now)
+    room.dataset.load(NAME, 1).writers.end(lambda: room.now)
 
     assert loading.settles_at(room.dataset, NAME, room.now) is None
 
@@ -302,15 +302,47 @@ def test_after_a_pod_that_ended_in_the_middle_of_a_call_it_is_waited_for_what_it
     attempt, ledger = room.deal(shards=1), room.dataset.load(NAME, 1)
     with pytest.raises(ends):
         room.run(attempt, 0)
-    ledger.writers.end(room.now)
+    ledger.writers.end(lambda: room.now)
 
     until = room.now + timedelta(seconds=permits.SECONDS) + IN_FLIGHT
     assert loading.settles_at(room.dataset, NAME, room.now) == until
     assert loading.settles_at(room.dataset, NAME, until - timedelta(seconds=1)) == until
     assert loading.settles_at(room.dataset, NAME, until) is None
     # The moment is that of the first who said so.
-    ledger.writers.end(until)
+    ledger.writers.end(lambda: until)
     assert loading.settles_at(room.dataset, NAME, until) is None
+
+
+def test_who_looks_while_the_end_is_being_written_is_waited_for_from_when_it_can_be_seen(room: Room) -> None:
+    room.deal()
+    writers = room.dataset.load(NAME, 1).writers
+    writers.enter(1, 0)
+
+    def later() -> datetime:
+        # It can be seen by now.
+        assert writers.is_over()
+        return room.now + timedelta(seconds=30)
+
+    writers.end(later)
+
+    assert loading.settles_at(room.dataset, NAME, room.now) == room.now + timedelta(seconds=30) + loading.SETTLES
+
+
+def test_an_end_whose_moment_was_never_written_down_is_as_late_as_can_be(room: Room) -> None:
+    room.deal()
+    writers = room.dataset.load(NAME, 1).writers
+    writers.enter(1, 0)
+
+    def killed() -> datetime:
+        raise Killed
+
+    with pytest.raises(Killed):
+        writers.end(killed)
+
+    later = room.now + timedelta(hours=1)
+    assert loading.settles_at(room.dataset, NAME, later) == later + loading.SETTLES
+    writers.end(lambda: later)
+    assert loading.settles_at(room.dataset, NAME, later + loading.SETTLES) is None
 
 
 def test_one_process_takes_over_from_pods_once_they_write_no_more(room: Room) -> None:
@@ -347,7 +379,7 @@ def test_pods_that_are_wanted_again_begin_a_run_of_their_own(room: Room) -> None
 def test_a_run_of_which_all_is_loaded_is_not_begun_anew(room: Room) -> None:
     room.load_all()
     run, ledger = room.dataset.load(NAME, 1).run(), room.dataset.load(NAME, 1)
-    ledger.writers.end(room.now)
+    ledger.writers.end(lambda: room.now)
 
     assert loading.begin(room.index(), 1, shards=9) == run
     assert ledger.attempt().number == 1  # type: ignore[union-attr]

@@ -151,7 +151,7 @@ class _ByPods:
         self._carry_out(Stage.DIVIDE, rounds)
         rounds.run()
         self._means.fence.check()
-        ledger.writers.end(self._means.now())
+        ledger.writers.end(self._means.now)
         rounds.tidy()
         self._carry_out(Stage.SEAL, rounds)
         while (until := loading.settles_at(dataset, task.index, self._means.now())) is not None:

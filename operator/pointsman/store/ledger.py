@@ -276,7 +276,7 @@ class Ledger:
         found = newest.run()
         if found is None or found.id != run:
             return False
-        return newest.writers.ended_at() is None and not newest.is_closed(attempt)
+        return not newest.writers.is_over() and not newest.is_closed(attempt)
 
     def give_up(self) -> None:
         """Have the snapshot divided anew by whoever begins next; what is of the run stays."""

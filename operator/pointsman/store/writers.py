@@ -7,7 +7,7 @@ that is killed leaves its name behind: then only time tells.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import orjson
@@ -20,7 +20,8 @@ class Writers:
     """Those of one run."""
 
     def __init__(self, objects: Objects, folder: str) -> None:
-        self._objects, self._names, self._over = objects, f"{folder}/writers", f"{folder}/over.json"
+        self._objects, self._names = objects, f"{folder}/writers"
+        self._over, self._ended = f"{folder}/over.json", f"{folder}/ended.json"
 
     def enter(self, attempt: int, shard: int) -> str:
         """Write down that a process is about to write, and return the name that it does so by."""
@@ -36,14 +37,20 @@ class Writers:
         """Return who has written and did not leave."""
         return self._objects.files(self._names)
 
-    def end(self, at: datetime) -> None:
-        """Write down, once, that nobody is to begin or go on any more."""
-        self._objects.create(self._over, orjson.dumps({"format": records.FORMAT, "at": at.isoformat()}))
+    def end(self, now: Callable[[], datetime]) -> None:
+        """Write down, once, that nobody is to begin or go on any more, and then since when everybody can see that."""
+        self._objects.create(self._over, orjson.dumps({"format": records.FORMAT}))
+        # However long it took until it was there: who looked before it was goes on from then.
+        self._objects.create(self._ended, orjson.dumps({"format": records.FORMAT, "at": now().isoformat()}))
+
+    def is_over(self) -> bool:
+        """Return whether nobody is to begin or go on."""
+        return self._objects.has(self._over)
 
     def ended_at(self) -> datetime | None:
-        """Return since when nobody is to go on; None while they are."""
-        content = self._objects.get(self._over)
+        """Return since when everybody can see that nobody is to go on; None while that is not written down."""
+        content = self._objects.get(self._ended)
         if content is None:
             return None
-        with records.reading(self._over):
+        with records.reading(self._ended):
             return datetime.fromisoformat(orjson.loads(content)["at"])

@@ -41,13 +41,13 @@ def begin(index: Index, snapshot: int, shards: int) -> Run:
     is_there = index.backend.find(index.name) is not None
     ledger = dataset.load(index.name, snapshot)
     for other in _ledgers(dataset, index.name, besides=snapshot):
-        other.writers.end(index.now())
+        other.writers.end(index.now)
     found = ledger.run()
     if found is not None:
-        is_left = len(ledger.finished()) < found.portions and ledger.writers.ended_at() is not None
+        is_left = len(ledger.finished()) < found.portions and ledger.writers.is_over()
         if is_there and not is_left:
             return found
-        ledger.writers.end(index.now())
+        ledger.writers.end(index.now)
         ledger.give_up()
     index.backend.create(index.spec)
     embedded = content.embedded
@@ -80,7 +80,7 @@ def settles_at(dataset: DatasetStore, index: str, now: datetime) -> datetime | N
 def stop(index: Index) -> None:
     """End all runs, so that one process may load the index; raises Retryable(JOB_FAILED) while pods may still write."""
     for ledger in _ledgers(index.dataset, index.name):
-        ledger.writers.end(index.now())
+        ledger.writers.end(index.now)
     now = index.now()
     until = settles_at(index.dataset, index.name, now)
     if until is not None:
