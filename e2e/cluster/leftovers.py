@@ -39,7 +39,7 @@ class Machine:
     groups: frozenset[str]
     """Control groups of the node."""
     processes: frozenset[str]
-    """Processes in namespaces of others, or that name the node's folder."""
+    """Processes that name the node's folder, or are in its control groups."""
     settings: frozenset[str]
     folders: frozenset[str]
 
@@ -147,11 +147,10 @@ def _filters() -> Iterator[str]:
 
 
 def _processes(folder: Path) -> Iterator[str]:
-    ours = Path("/proc/self/ns/pid").readlink()
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
             # Whoever looks names the folder too.
             names_it = str(folder) in command and int(path.name) != os.getpid()
-            if names_it or (path / "ns/pid").readlink() != ours:
+            if names_it or f"/{configuration.NAME}/" in (path / "cgroup").read_text():
                 yield f"{path.name} {command[:120]}"
