@@ -79,6 +79,7 @@ def test_rotated_keys_open_objects_and_tables_of_a_store_that_is_open(server: s3
         pytest.param(400, "ExpiredToken", Reason.STORE_UNAUTHORIZED, id="keys of yesterday"),
         pytest.param(404, "XAdminUserNotFound", Reason.STORE_UNAUTHORIZED, id="keys that nobody knows, as not found"),
         pytest.param(404, "NoSuchBucket", Reason.STORE_UNREACHABLE, id="no bucket"),
+        pytest.param(404, "", Reason.STORE_UNREACHABLE, id="a proxy, which knows of no codes"),
         pytest.param(507, "XMinioStorageFull", Reason.STORE_FULL, id="no room"),
     ],
 )

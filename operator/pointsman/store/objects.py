@@ -123,7 +123,7 @@ class Objects:
             try:
                 return bytes(obstore.get(self._store, path).bytes())
             except FileNotFoundError as error:
-                if not is_of_object(error):
+                if not is_of_object(error) or _is_of_a_proxy(error):
                     raise
                 return None
 
@@ -243,6 +243,14 @@ def is_of_object(error: BaseException) -> bool:
     """
     code = _CODE.search(str(error))
     return code is None or code[1] in _NO_OBJECT
+
+
+def _is_of_a_proxy(error: BaseException) -> bool:
+    """Return whether what answered a GET is no object store: those say which code it is, a proxy before them does not.
+
+    An ingress whose server is away for a moment says 404 of everything.
+    """
+    return _STATUS.search(str(error)) is not None and _CODE.search(str(error)) is None
 
 
 def unreachable(what: str, error: BaseException) -> Retryable:
