@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -52,7 +53,7 @@ def kube(api: Api) -> Iterator[Kube]:
             api.asked.append((self.command, path))
             sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             status, body = api.answers.get(path, (200, json.loads(sent) if sent else {"items": [], "metadata": {}}))
-            content = json.dumps(body).encode()
+            content = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
@@ -217,3 +218,30 @@ def test_what_the_api_answers_is_named_by_its_number_and_never_by_its_words(api:
 
     assert "422" in error.value.message
     assert "hunter2" not in error.value.message
+
+
+def test_an_answer_that_is_not_json_is_one_that_did_not_come(api: Api, kube: Kube) -> None:
+    api.answers[f"{OURS}/namespaces/search/querysets/papers"] = (200, b"<html>hunter2</html>")
+
+    with pytest.raises(Retryable) as error:
+        kube.get("QuerySet", "search", "papers")
+
+    assert error.value.message == "the Kubernetes API answered something else than JSON"
+    assert "hunter2" not in "".join(traceback.format_exception(error.value))
+
+
+def test_what_is_refused_is_in_no_trace_of_it(api: Api, kube: Kube) -> None:
+    api.answers["/api/v1/namespaces/search/secrets/keys"] = (500, {"message": "hunter2"})
+
+    with pytest.raises(Retryable) as error:
+        kube.secret("search", "keys")
+
+    told = "".join(traceback.format_exception(error.value))
+    assert "500" in told
+    assert "hunter2" not in told
+
+
+def test_a_name_stays_one_whatever_is_in_it(api: Api, kube: Kube) -> None:
+    kube.get("QuerySet", "search", "a/../b?c")
+
+    assert api.asked == [("GET", f"{OURS}/namespaces/search/querysets/a%2F..%2Fb%3Fc")]
