@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 from pointsman.cluster.resources import Resource
 
-OWNER = "pointsman.dev/owner-uid"
-"""The label by which the Jobs of a dataset, or of a deployment, are found."""
+OWNER = "pointsman.dev/dataset-uid"
+"""The label by which the Jobs of a resource are found. It is older than those of deployments: Jobs of the release before
+have it."""
 
 
 class Batch(Protocol):
