@@ -11,8 +11,8 @@ from typing import Any, Protocol
 from pointsman.cluster.resources import Resource
 
 OWNER = "pointsman.dev/dataset-uid"
-"""The label by which the Jobs of a resource are found. It is older than those of deployments: Jobs of the release before
-have it."""
+"""The label by which the Jobs of a resource are found. It is older than the Jobs of deployments: those of the release
+before have it."""
 
 
 class Batch(Protocol):
