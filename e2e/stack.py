@@ -215,8 +215,8 @@ def leak(image: str, text: str) -> Sequence[Object]:
     ]
 
 
-def chart_values(image: str) -> Mapping[str, Any]:
-    """Return the values with which a platform team would install the chart here."""
+def chart_values(image: str, api_server: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the values with which a platform team would install the chart here, whose API server is where it is."""
     repository, _, tag = image.rpartition(":")
     return {
         "image": {"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent"},
@@ -226,6 +226,8 @@ def chart_values(image: str) -> Mapping[str, Any]:
         "operator": {"resyncSeconds": 20, "resources": {"requests": {"cpu": "50m", "memory": "256Mi"}}},
         "gateway": {"resources": {"requests": {"cpu": "250m", "memory": "256Mi"}}},
         "networkPolicy": {
+            "apiServer": api_server,
+            "queriesFrom": [_pods(ASKER)],
             "databases": [_to(DATABASE, 5432)],
             "models": [_to(MODEL, MODEL_PORT)],
             "sources": [_to(STORE, S3_PORT)],
@@ -235,7 +237,13 @@ def chart_values(image: str) -> Mapping[str, Any]:
 
 
 def _to(name: str, port: int) -> Mapping[str, Any]:
-    return {"to": [{"podSelector": {"matchLabels": {"app": name}}}], "ports": [{"port": port, "protocol": "TCP"}]}
+    return {"to": [_pods(name)], "ports": [{"port": port, "protocol": "TCP"}]}
+
+
+def _pods(name: str) -> Mapping[str, Any]:
+    # With the namespace, since pods that embed are in that of their dataset.
+    here = {"matchLabels": {"kubernetes.io/metadata.name": NAMESPACE}}
+    return {"namespaceSelector": here, "podSelector": {"matchLabels": {"app": name}}}
 
 
 def _named(name: str) -> Mapping[str, Any]:

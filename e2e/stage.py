@@ -143,10 +143,19 @@ class Stage:
     def install(self, *more: str, tree: Path = ROOT, image: str = "") -> None:
         """Install the chart of a tree, or upgrade to it, and wait until it says that it is there."""
         values = self.folder / "values.yaml"
-        values.write_text(yaml.safe_dump(dict(stack.chart_values(image or self.images.pointsman))))
+        wanted = stack.chart_values(image or self.images.pointsman, self._api_server())
+        values.write_text(yaml.safe_dump(dict(wanted)))
         command = [str(programs.helm()), "upgrade", "--install", stack.RELEASE, str(tree / "charts" / "pointsman")]
         flags = ["--namespace", stack.NAMESPACE, "--values", str(values), "--wait", "--timeout", "5m", *more]
         self.kube.command([*command, *flags])
+
+    def _api_server(self) -> Mapping[str, Any]:
+        """Return where the API server is, behind its Service: that is what policies are about."""
+        slices = self.kube.list("endpointslices", "default", "kubernetes.io/service-name=kubernetes")
+        addresses = {address for each in slices for end in each["endpoints"] for address in end["addresses"]}
+        ports = {port["port"] for each in slices for port in each["ports"]}
+        cidrs = [f"{address}/{128 if ':' in address else 32}" for address in sorted(addresses)]
+        return {"cidrs": cidrs, "ports": sorted(ports)}
 
     def clear(self) -> None:
         """Have a cluster without Pointsman and all that the stories made, whatever became of them."""
