@@ -120,7 +120,7 @@ def _prepare(here: node.Node, builder: images.Builder) -> None:
     """Bring up an empty cluster, and have what images are made from: nothing of the product is in it yet."""
     try:
         here.up(builder)
-        builder.builder()
+        builder.packages()
         programs.helm()
         programs.built(programs.VERSITYGW)
     except (NodeError, PointsmanError, OSError, subprocess.SubprocessError) as error:

@@ -70,13 +70,13 @@ class Builder:
                 self._build(name, _FOLDER / "builder.Dockerfile", folder, {"BASE": self.base()}, line)
         return name
 
+    def packages(self) -> str:
+        """Have the packages that the product's image needs, which come from outside; its build finds them here."""
+        return self._product(ROOT, TAG, "packages")
+
     def pointsman(self, tree: Path = ROOT, tag: str = TAG) -> str:
         """Build the product's own image from a tree, and return its name."""
-        name = f"localhost/pointsman:{tag}"
-        arguments = {"BASE": self.base(), "BUILDER": self.builder(), "VERSION": tag}
-        with _said(f"Building {name}") as line:
-            self._build(name, tree / "Dockerfile", tree, arguments, line, with_network=True)
-        return name
+        return self._product(tree, tag)
 
     def small(
         self, kind: str, files: Mapping[str, Path], arguments: Mapping[str, str] | None = None, tag: str = ""
@@ -111,6 +111,13 @@ class Builder:
                     shutil.copy2(path, target)
             yield Path(folder)
 
+    def _product(self, tree: Path, tag: str, stage: str = "") -> str:
+        name = f"localhost/pointsman{stage and '-'}{stage}:{tag}"
+        arguments = {"BASE": self.base(), "BUILDER": self.builder(), "VERSION": tag}
+        with _said(f"Building {name}") as line:
+            self._build(name, tree / "Dockerfile", tree, arguments, line, with_network=True, stage=stage)
+        return name
+
     def _build(
         self,
         name: str,
@@ -119,11 +126,14 @@ class Builder:
         arguments: Mapping[str, str],
         line: progress.Progress,
         with_network: bool = False,
+        stage: str = "",
     ) -> None:
         flags = ["--isolation=chroot", "--layers", f"--tag={name}", f"--file={recipe}", "--quiet"]
         flags += [f"--build-arg={key}={value}" for key, value in arguments.items()]
         if with_network:
             flags += self._ways_out()
+        if stage:
+            flags.append(f"--target={stage}")
         programs.run([*self._command(), "bud", *flags, str(context)], line)
 
     def _ways_out(self) -> Iterator[str]:
