@@ -18,6 +18,8 @@ NAME = "pointsman-e2e"
 SERVER = f"https://{NODE}:6443"
 SERVICES, API, DNS = "10.96.0.0/16", "10.96.0.1", "10.96.0.10"
 PODS = "10.244.0.0/24"
+METADATA = "169.254.169.254"
+"""Where machines of a cloud are told who they are."""
 SANDBOX = "localhost/pointsman-e2e-sandbox:1"
 CNI_PLUGINS = Path("/usr/lib/cni")
 

@@ -158,6 +158,15 @@ class Node:
 
     # Faults.
 
+    def serve_metadata(self) -> None:
+        """Have something answer where machines of a cloud are told who they are, and are given keys."""
+        folder = self.files.folder / "metadata"
+        if not folder.exists():
+            folder.mkdir()
+            self.namespaces.run("ip", "address", "add", f"{configuration.METADATA}/32", "dev", "lo")
+            argv = [programs.where("busybox"), "httpd", "-f", "-p", f"{configuration.METADATA}:80", "-h", folder]
+            self.namespaces.start("metadata", argv)
+
     def stop_api_server(self) -> None:
         """End the API server, as an outage does."""
         self.namespaces.end("kube-apiserver", signal.SIGKILL)
