@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
     folder = stage.folder()
     try:
         if given:
-            return _tell(_stage(Kube(Path(given)), folder, builder, None), arguments)
+            return _on_that_cluster(Kube(Path(given)), folder, builder, arguments)
         if obstacle := possible.obstacle(home):
             raise possible.NotPossible(f"{obstacle}; E2E_KUBECONFIG names a cluster instead")
         with node.alone(home):
@@ -88,6 +88,19 @@ def _stop(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
+def _on_that_cluster(kube: Kube, folder: Path, builder: images.Builder, arguments: list[str]) -> int:
+    # The definitions are the whole cluster's, and the stories take them away.
+    if kube.list("crd", "default", "app.kubernetes.io/part-of=pointsman"):
+        raise NodeError("that cluster has Pointsman's definitions already: name another, or remove them first")
+    made = _stage(kube, folder, builder, None)
+    try:
+        _provide(made)
+        return _tell(made, arguments)
+    finally:
+        if os.environ.get("KEEP") != "1":
+            made.clear()
+
+
 def _on_this_machine(home: Path, folder: Path, builder: images.Builder, arguments: list[str]) -> int:
     here = node.Node(home)
     # What a killed run left, or one with KEEP=1, is no part of how this machine was.
@@ -97,7 +110,9 @@ def _on_this_machine(home: Path, folder: Path, builder: images.Builder, argument
     try:
         _prepare(here, builder)
         with here.keeping_logs():
-            status = _tell(_stage(Kube(here.kubeconfig), folder, builder, here), arguments)
+            made = _stage(Kube(here.kubeconfig), folder, builder, here)
+            _provide(made)
+            status = _tell(made, arguments)
         is_kept = os.environ.get("KEEP") == "1"
     finally:
         # Whoever asks twice gets no half of it.
@@ -141,10 +156,12 @@ def _stage(kube: Kube, folder: Path, builder: images.Builder, here: node.Node | 
     image = bring(images.ROOT, images.TAG)
     postgres = load(builder.small("postgres", _postgres(), {"BASE": builder.base()}))
     s3 = load(builder.small("s3", {"versitygw": programs.built(programs.VERSITYGW)}))
-    made = stage.Stage(kube, folder, stage.Images(image, postgres, s3), bring, here)
+    return stage.Stage(kube, folder, stage.Images(image, postgres, s3), bring, here)
+
+
+def _provide(made: stage.Stage) -> None:
     with progress.Progress(sys.stderr, "Starting the database and the object store"):
         made.provide()
-    return made
 
 
 def _tell(here: stage.Stage, arguments: list[str]) -> int:

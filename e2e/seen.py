@@ -78,4 +78,5 @@ def _logs(live: Stage) -> Iterator[tuple[str, str]]:
         name = pod["metadata"]["name"]
         for which in ("--previous=false", "--previous"):
             arguments = ["logs", name, "-n", stack.NAMESPACE, "--all-containers", "--tail=-1", which]
-            yield f"{stack.NAMESPACE}/{name} {which}", live.kube.run(*arguments, check=False)
+            if text := live.kube.run(*arguments, check=False):
+                yield f"{stack.NAMESPACE}/{name} {which}", text
