@@ -22,6 +22,8 @@ from pointsman.errors import PointsmanError, Retryable, Terminal
 from pointsman.plan.indexes import IN_FLIGHT
 from pointsman.ports import IndexSpec
 from pointsman.store.dataset import DatasetStore
+from pointsman.store.objects import Objects
+from pointsman.store.remembered import Remembered
 from pointsman.store.root import Store
 from pointsman.work import load, loading, permits, progress
 from pointsman.work.indexing import Index, Pace, build, finish
@@ -491,3 +493,64 @@ def test_a_reader_of_some_keys_finds_what_a_reader_of_all_finds(room: Room) -> N
     other = pa.array([bytes(16)], wanted.type)
     assert fails(Retryable, lambda: vectors.reader(keys.KeyIndex(other)).take(other)).reason is Reason.STORE_UNREACHABLE
     assert fails(Retryable, lambda: vectors.reader(keys.KeyIndex(wanted)).take(other)).message.startswith("1 of 1")
+
+
+def test_a_run_that_is_being_forgotten_is_under_way_at_no_moment(room: Room, tmp_path: Path) -> None:
+    """A pod that wakes in the middle would write to an index that serves by now."""
+    attempt, ledger, seen = room.deal(), room.dataset.load(NAME, 1), list[bool]()
+    ledger.writers.end(lambda: room.now)
+
+    class Telling(Objects):
+        def delete_tree(self, path: str) -> None:
+            super().delete_tree(path)
+            seen.append(ledger.is_under_way(room.runs[1], attempt))
+
+    told = Telling(str(tmp_path))
+    loading.forget(DatasetStore(told, Remembered(told), "shop", "papers"), NAME)
+
+    assert seen
+    assert not any(seen)
+
+
+def test_a_clean_up_forgets_nobody_who_is_waited_for(room: Room) -> None:
+    room.deal()
+    room.dataset.load(NAME, 1).writers.enter(1, 0)
+
+    loading.clean(room.dataset, (2,), lambda: room.now)
+    assert loading.settles_at(room.dataset, NAME, room.now) == room.now + loading.SETTLES
+
+    loading.clean(room.dataset, (2,), lambda: room.now + loading.SETTLES)
+    assert room.dataset.loads() == []
+
+
+def test_a_look_that_took_long_takes_nothing_from_a_later_one() -> None:
+    now, is_slow, lost = 0.0, False, list[str]()
+
+    def look() -> bool:
+        nonlocal now, is_slow
+        if is_slow:
+            is_slow, now = False, now + 35.0
+            # Another thread looks meanwhile.
+            permit.renew()
+        return True
+
+    permit = permits.Permit(look, lambda: now, lost.append)  # type: ignore[arg-type]
+    with permit.sending():
+        is_slow = True
+        permit.renew()
+        now = 60.0
+        permit.watch()
+
+    assert lost == []
+
+
+def test_a_name_that_does_not_resolve_for_a_moment_costs_no_pod() -> None:
+    slept, answers = list[float](), [Retryable(Reason.HOST_NOT_FOUND, "db.example.com does not resolve"), None]
+
+    def opened() -> str:
+        if (error := answers.pop(0)) is not None:
+            raise error
+        return "opened"
+
+    assert Patience(slept.append).through(opened) == "opened"
+    assert slept == [PAUSES[0]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -136,7 +136,7 @@ def carry_out(job: Job, doors: Doors, now: Callable[[], datetime], report: Repor
             dataset = home.dataset(job.task.owner.namespace, job.task.owner.name)
             with dataset.exclusive():
                 sharding.clean(dataset, job.task.recipes)
-                _forget_loads(dataset, job.task.keep)
+                loading.clean(dataset, job.task.keep, now)
                 dataset.clean(job.task.keep, job.task.recipes)
         case ReadQueries():
             log = store.log(*query_set_log(job.task.owner))
@@ -301,13 +301,6 @@ def _build(job: Job, task: Build, index: indexing.Index) -> None:
             loading.forget(index.dataset, index.name)
         case _:
             assert_never(job.stage)
-
-
-def _forget_loads(dataset: DatasetStore, keep: Collection[int]) -> None:
-    """Remove the ledgers of indexes that nobody will load any more, since their snapshot goes."""
-    for index, number in dataset.loads():
-        if number not in keep:
-            dataset.load(index, number).forget()
 
 
 def marker_of(job: Job, task: IndexTask, recipe: Recipe) -> ports.Marker:

@@ -9,7 +9,7 @@ ended in good order has said so; of one that was killed, or that nobody reaches,
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timedelta
 
 from pointsman.api.conditions import Reason
@@ -70,17 +70,19 @@ def settles_at(dataset: DatasetStore, index: str, now: datetime) -> datetime | N
 
     Of runs that were ended; one that goes on has no end.
     """
-    ends = [
-        (ledger.writers.ended_at() or now) + SETTLES for ledger in _ledgers(dataset, index) if ledger.writers.names()
-    ]
-    found = max(ends, default=now)
+    found = max((_settles(ledger, now) for ledger in _ledgers(dataset, index)), default=now)
     return found if found > now else None
+
+
+def end(dataset: DatasetStore, index: str, now: Callable[[], datetime]) -> None:
+    """End all runs that load an index."""
+    for ledger in _ledgers(dataset, index):
+        ledger.writers.end(now)
 
 
 def stop(index: Index) -> None:
     """End all runs, so that one process may load the index; raises Retryable(JOB_FAILED) while pods may still write."""
-    for ledger in _ledgers(index.dataset, index.name):
-        ledger.writers.end(index.now)
+    end(index.dataset, index.name, index.now)
     now = index.now()
     until = settles_at(index.dataset, index.name, now)
     if until is not None:
@@ -96,7 +98,30 @@ def forget(dataset: DatasetStore, index: str) -> None:
     """Remove the ledgers of an index."""
     for name, number in dataset.loads():
         if name == index:
-            dataset.load(name, number).forget()
+            _forget(dataset.load(name, number))
+
+
+def clean(dataset: DatasetStore, keep: Collection[int], now: Callable[[], datetime]) -> None:
+    """Remove the ledgers of snapshots that go, since nobody loads those any more; not while something may arrive."""
+    for name, number in dataset.loads():
+        if number in keep:
+            continue
+        ledger = dataset.load(name, number)
+        for run in ledger.runs():
+            run.writers.end(now)
+        if all(_settles(run, now()) <= now() for run in ledger.runs()):
+            _forget(ledger)
+
+
+def _forget(ledger: Ledger) -> None:
+    # First: while what ended it goes, no run may seem to be under way to a pod that wakes.
+    ledger.give_up()
+    ledger.forget()
+
+
+def _settles(ledger: Ledger, now: datetime) -> datetime:
+    """Return until when something of a run's processes may arrive; `now` at the earliest."""
+    return (ledger.writers.ended_at() or now) + SETTLES if ledger.writers.names() else now
 
 
 def _ledgers(dataset: DatasetStore, index: str, besides: int | None = None) -> Iterator[Ledger]:

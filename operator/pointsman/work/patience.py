@@ -15,7 +15,7 @@ T = TypeVar("T")
 PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0, 30.0)
 """Seconds between two tries, two minutes in all: a server that is restarted costs no pod. A pod that ends costs one of
 the tries that its share has, and some tens of seconds until Kubernetes lets it begin again."""
-PASSING = (Reason.STORE_UNREACHABLE, Reason.BACKEND_UNREACHABLE)
+PASSING = (Reason.STORE_UNREACHABLE, Reason.BACKEND_UNREACHABLE, Reason.HOST_NOT_FOUND)
 """What may be over in a moment. A model is asked again by its own client."""
 
 log = logs.logger()

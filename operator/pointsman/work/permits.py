@@ -56,7 +56,8 @@ class Permit:
         """Look at the ledger; raises what the store raises."""
         began = self._clock()
         if self._is_under_way():
-            self._until = began + SECONDS
+            # A look that took long may end after a later one.
+            self._until = max(self._until, began + SECONDS)
         else:
             self._is_over = True
 
