@@ -30,6 +30,7 @@ from pointsman.core import rows
 from pointsman.errors import PointsmanError, Retryable, Terminal
 from pointsman.plan.facts import record_from_json
 from pointsman.plan.tasks import Build, Clean, Key, Wait
+from pointsman.store.ledger import Attempt
 from pointsman.store.root import Store
 from pointsman.work import jobs, loading
 from pointsman.work.jobs import Doors, Job
@@ -382,3 +383,19 @@ def test_a_clean_up_takes_the_ledgers_of_snapshots_that_go(room: Room) -> None:
     )
 
     assert room.ledgers() == []
+
+
+def test_keys_that_come_into_the_stores_file_later_are_told_to_no_pod(room: Room, tmp_path: Path) -> None:
+    """Whoever reads Jobs reads what pods are told; the file is edited while they are at work."""
+    file = tmp_path / "options"
+    file.write_text('{"aws_region": "eu-north-1"}')
+    job = dataclasses.replace(room.job(), store_options={"options_file": str(file)})
+    attempt = Attempt(1, 1, (0,))
+    assert job_objects.description(job, TASK, RECIPE, attempt, "run")["store_options"] == {"aws_region": "eu-north-1"}
+
+    file.write_text('{"aws_region": "eu-north-1", "aws_secret_access_key": "sesame"}')
+
+    with pytest.raises(Terminal, match="opened with aws_secret_access_key, which may be secret") as failure:
+        job_objects.manifest(job, TASK, RECIPE, attempt, room.pods, "run")
+    assert failure.value.reason is Reason.STORE_NOT_SHARED
+    assert "sesame" not in failure.value.message

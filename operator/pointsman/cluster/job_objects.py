@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any, assert_never
 
 from pointsman.api import base, engines
+from pointsman.api.conditions import Reason
 from pointsman.api.work import JobWork
 from pointsman.backends import registry
 from pointsman.cluster.batch import OWNER
@@ -21,6 +22,7 @@ from pointsman.cluster.resources import MANAGED_BY, Resource
 from pointsman.core import recipes
 from pointsman.core.recipes import Recipe
 from pointsman.embedders.declared import endpoint_of, model_of
+from pointsman.errors import Terminal
 from pointsman.plan.tasks import Build, Embed
 from pointsman.store import options
 from pointsman.store.ledger import Attempt
@@ -38,6 +40,16 @@ SCRATCH = "2Gi"
 node's disk is everybody's."""
 _DISK = "ephemeral-storage"
 QUEUE = "kueue.x-k8s.io/queue-name"
+_TOLD = frozenset({"allow_http", "allow_invalid_certificates", "connect_timeout", "timeout"}) | {
+    f"aws_{name}"
+    for name in (
+        "checksum_algorithm", "conditional_put", "default_region", "disable_tagging", "endpoint", "endpoint_url",
+        "region", "request_payer", "s3_express", "server_side_encryption", "skip_signature", "sse_bucket_key_enabled",
+        "sse_kms_key_id", "unsigned_payload", "virtual_hosted_style_request",
+    )
+}  # fmt: skip
+"""The options of the operator's store that pods are told in their environment, which whoever reads Jobs can read: where
+it is and how it is spoken to, nothing that opens it."""
 
 
 PodTask = Embed | Build
@@ -234,7 +246,7 @@ def description(job: Job, task: PodTask, recipe: Recipe, attempt: Attempt, run: 
         "snapshot": task.snapshot,
         "attempt": attempt.number,
         "store": job.home or job.store,
-        "store_options": {} if job.home else dict(options.current(job.store_options)),
+        "store_options": {} if job.home else told_options(job),
         "has_own_store": bool(job.home),
         # What pods may reach is what the operator may; where its own store is, is nothing to them.
         "access": wire.access_to_json(dataclasses.replace(job.access, store="")),
@@ -261,6 +273,22 @@ def description(job: Job, task: PodTask, recipe: Recipe, attempt: Attempt, run: 
         "endpoint": None if reached is None else reached.dump(),
         "has_key": endpoint is not None and endpoint.api_key_ref is not None,
     }
+
+
+def told_options(job: Job) -> dict[str, str]:
+    """Return how the operator's store is opened now: what stands in its file changes while pods are at work.
+
+    Raises Terminal(STORE_NOT_SHARED) where any of it may be secret, as whoever reads Jobs could read it.
+    """
+    opened = dict(options.current(job.store_options))
+    kept = sorted(name for name, value in opened.items() if name not in _TOLD or "@" in value)
+    if kept:
+        raise Terminal(
+            Reason.STORE_NOT_SHARED,
+            f"the operator's store is opened with {', '.join(kept)}, which may be secret and is given to no pod; "
+            "declare the dataset with spec.store",
+        )
+    return opened
 
 
 def is_ended(job: Resource, kind: str = "") -> bool:

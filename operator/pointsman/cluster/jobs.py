@@ -12,27 +12,16 @@ import threading
 from collections.abc import Callable
 
 from pointsman.api.conditions import Reason
+from pointsman.cluster import job_objects
 from pointsman.cluster.job_objects import Pods
 from pointsman.cluster.job_rounds import Means as Means
 from pointsman.cluster.job_rounds import Rounds
 from pointsman.errors import Conflict, Retryable, Terminal
 from pointsman.plan.tasks import Build, Embed, Wait
-from pointsman.store import options
 from pointsman.work import jobs, loading, progress
 from pointsman.work.jobs import Job, Stage
 from pointsman.work.progress import Report, Waits
 from pointsman.work.runners import Carrier
-
-_TOLD = frozenset({"allow_http", "allow_invalid_certificates", "connect_timeout", "timeout"}) | {
-    f"aws_{name}"
-    for name in (
-        "checksum_algorithm", "conditional_put", "default_region", "disable_tagging", "endpoint", "endpoint_url",
-        "region", "request_payer", "s3_express", "server_side_encryption", "skip_signature", "sse_bucket_key_enabled",
-        "sse_kms_key_id", "unsigned_payload", "virtual_hosted_style_request",
-    )
-}  # fmt: skip
-"""The options of the operator's store that pods are told in their environment, which whoever reads Jobs can read: where
-it is and how it is spoken to, nothing that opens it."""
 
 
 class InPods:
@@ -89,14 +78,7 @@ def _check(job: Job, pods: Pods) -> None:
             f"the operator's store is {what} that pods of other namespaces cannot reach, which work.mode Job wants; "
             "declare it with spec.store, or share the volume (ReadWriteMany) and set POINTSMAN_JOB_STORE_SHARED",
         )
-    opened = options.current(job.store_options)
-    kept = sorted(name for name, value in opened.items() if name not in _TOLD or "@" in value)
-    if kept:
-        raise Terminal(
-            Reason.STORE_NOT_SHARED,
-            f"the operator's store is opened with {', '.join(kept)}, which may be secret and is given to no pod; "
-            "declare the dataset with spec.store",
-        )
+    job_objects.told_options(job)
 
 
 def _check_priority(job: Job, pods: Pods) -> None:
@@ -151,7 +133,8 @@ class _ByPods:
         self._carry_out(Stage.DIVIDE, rounds)
         rounds.run()
         self._means.fence.check()
-        ledger.writers.end(self._means.now)
+        # Of earlier ones too, by whatever they were cut short: one without an end would be waited for for ever.
+        loading.end(dataset, task.index, self._means.now)
         rounds.tidy()
         self._carry_out(Stage.SEAL, rounds)
         while (until := loading.settles_at(dataset, task.index, self._means.now())) is not None:
