@@ -11,6 +11,7 @@ from tests.crash import stories
 from tests.crash.stage import DATASET_KEY, DEPLOYMENT_KEY, NAMESPACE, Stage, Tripwire, settle, told
 
 from pointsman.api.conditions import Reason
+from pointsman.cluster.batch import Batch
 from pointsman.cluster.resources import DEPLOYMENT
 from pointsman.controller import observe
 from pointsman.controller.reconcile import reconcile
@@ -44,6 +45,32 @@ def test_what_cannot_be_seen_goes_at_its_deadline_and_what_it_leaves_is_said(sta
     assert stage.cluster.events[-1] == (
         key, True, "Deleting", "s3://store does not answer; let go after 10m, and what it has made is left behind",
     )  # fmt: skip
+
+
+class Refused:
+    """The Jobs of a cluster that lets nobody delete them."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batch, name)
+
+    def delete(self, namespace: str, name: str) -> None:
+        raise Retryable(Reason.CLUSTER_UNREACHABLE, "the Kubernetes API refused us (403 Forbidden)")
+
+
+def test_pods_that_cannot_be_ended_hold_no_deployment_beyond_its_deadline(stage: Stage) -> None:
+    """They go with it: the Job is its own."""
+    here = told(stage, *stories.PODS_HELD)
+    here = dataclasses.replace(here, batch=Refused(here.batch))
+    stories.delete_deployment(stage)
+
+    reconcile(DEPLOYMENT_KEY, here, stage.now() + here.deadline / 2)
+    assert stage.cluster.get(DEPLOYMENT, NAMESPACE, "papers") is not None
+
+    reconcile(DEPLOYMENT_KEY, here, stage.now() + here.deadline)
+    assert stage.cluster.get(DEPLOYMENT, NAMESPACE, "papers") is None
 
 
 def test_what_was_deleted_while_no_operator_was_there_is_removed_all_the_same(stage: Stage) -> None:

@@ -20,7 +20,6 @@ def plan(seen: Deployment, since: datetime, now: datetime) -> Plan[api.Deploymen
         return Plan((), seen.status, words.AT_REST)
     remaining = since + seen.deadline - now
     stop: tuple[actions.Action, ...] = (actions.CancelWork(seen.key),) if seen.work else ()
-    stop += tuple(actions.DeleteJob(seen.key, job.name) for job in indexes.live_jobs(seen))
     state = (ConditionType.RECONCILING, Reason.DELETING, _removing(seen, remaining))
     # Gateways are told first: what has no route is not routed.
     said = status(seen, seen.facts, state, now).model_copy(update={"route": None})
@@ -28,6 +27,7 @@ def plan(seen: Deployment, since: datetime, now: datetime) -> Plan[api.Deploymen
     # Whatever keeps failing below, it fails until then and no longer.
     if remaining <= timedelta(0):
         return Plan((*stop, actions.RemoveFinalizer(seen.key, _left(seen))), said, words.AT_REST)
+    stop += tuple(actions.DeleteJob(seen.key, job.name) for job in indexes.live_jobs(seen))
     if seen.published is not None:
         return Plan((*stop, *routes.withdraw(seen)), said, words.AT_ONCE)
     if any(gateway.revision for gateway in seen.gateways):
