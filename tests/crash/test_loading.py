@@ -12,12 +12,15 @@ from tests.crash.stage import DEPLOYMENT_KEY, NAMESPACE, Stage, Tripwire, settle
 
 from pointsman.api import deployment as deployment_api
 from pointsman.api import engines
+from pointsman.api.conditions import Reason
 from pointsman.backends.memory import Memory
 from pointsman.cluster import job_objects
+from pointsman.cluster.batch import Batch
 from pointsman.cluster.memory_batch import MemoryBatch
 from pointsman.cluster.resources import DATASET, DEPLOYMENT, Resource
 from pointsman.controller import observe, pods, reading
 from pointsman.controller.world import World
+from pointsman.errors import Retryable
 from pointsman.plan.tasks import Build
 
 
@@ -78,6 +81,39 @@ def test_what_pods_load_is_not_cleaned_up_before_it_is_loaded(stage: Stage) -> N
     (user,) = observe.dataset(resource(stage, DATASET), here).users
 
     assert user.snapshots == (1, 7)
+
+
+class Hidden:
+    """The Jobs of a cluster that lets nobody list them."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batch, name)
+
+    def jobs(self, namespace: str, uid: str) -> Any:
+        raise Retryable(Reason.CLUSTER_UNREACHABLE, "the Kubernetes API refused us (403 Forbidden)")
+
+
+def test_a_way_back_waits_for_no_jobs_that_cannot_be_listed(stage: Stage) -> None:
+    told(stage, stories.load_by_pods, stories.declare_v8, stories.serve("v8"))
+    here, there = told(stage, stories.pods(suspend=True)), {"url": "http://qdrant:6333"}
+    # Another index of v8, which pods are to load.
+    stories.edit(stage, DEPLOYMENT, lambda r: r["spec"].update(backend={"qdrant": {**there, "hnsw": {"m": 32}}}))
+    settle(stage, Tripwire(), here)
+    away, begun = dataclasses.replace(here, batch=Hidden(here.batch)), len(stage.batch.created)
+
+    settle(stage, Tripwire(), away)
+    (said,) = [c for c in resource(stage, DEPLOYMENT)["status"]["conditions"] if c["type"] == "Reconciling"]
+    assert said["reason"] == "ClusterUnreachable"
+    assert len(stage.batch.created) == begun
+
+    stories.edit(stage, DEPLOYMENT, lambda r: r["spec"].update(version="v7", backend={"qdrant": there}))
+    settle(stage, Tripwire(), away)
+    serving = reading.facts_of(DEPLOYMENT_KEY, away)[0].serving
+    assert serving is not None
+    assert serving.version == "v7"
 
 
 def test_pods_load_what_is_new_and_nothing_that_may_answer(stage: Stage) -> None:

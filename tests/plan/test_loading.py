@@ -146,6 +146,18 @@ def test_an_index_that_serves_is_built_beside_pods_of_another() -> None:
     assert "StartWork Follow v7@12" in kinds
 
 
+def test_a_job_that_cannot_be_deleted_keeps_no_other_index_from_being_worked_on() -> None:
+    seen = loading(
+        spec=b.spec("v7"),
+        work=(),
+        records={"v7": dataclasses.replace(b.record(11), pending=None)},
+        physical={"v7": b.present(11), "v8": b.UNCOUNTED},
+    )
+    kinds = b.kinds(deployment.plan(seen, b.NOW).actions)
+
+    assert kinds.index("StartWork Follow v7@12") < kinds.index("DeleteJob")
+
+
 def test_what_pods_wait_for_is_said_with_what_serves() -> None:
     wait = Wait(Reason.JOB_REFUSED, "exceeded quota: pods; given up and created anew at one")
     failed = b.failure(Reason.JOB_FAILED, "Job j ended")

@@ -81,7 +81,7 @@ def deployment(resource: Resource, world: World) -> observed.Deployment:
     work = world.runner.work(key)
     facts, revision = reading.facts_of(key, world)
     # Jobs after work, as work is what makes them: one that is seen alone is nobody's.
-    found = pods.of_deployment(resource, facts, world)
+    found, unlisted = pods.seen_of_deployment(resource, facts, world)
     records = {index.name: record for index in facts.indexes if (record := pods.record(key, index.name, world))}
     published = world.cluster.config_map(key.namespace, config_map_name(key.name))
     physical, problem = _probe(resource, spec, facts, records, work, world)
@@ -106,6 +106,7 @@ def deployment(resource: Resource, world: World) -> observed.Deployment:
         published=published,
         work=work,
         jobs=found,
+        unlisted=unlisted,
         deadline=world.deadline,
         problem=problem,
         approvals=judging.approvals(key, world),

@@ -11,10 +11,10 @@ from pointsman.cluster import job_objects
 from pointsman.cluster.resources import Resource
 from pointsman.controller import reading
 from pointsman.controller.world import World
-from pointsman.errors import Terminal
+from pointsman.errors import Retryable, Terminal
 from pointsman.plan import facts as plan_facts
 from pointsman.plan.facts import Facts, IndexRecord
-from pointsman.plan.observed import PodJob
+from pointsman.plan.observed import PodJob, Problem
 from pointsman.plan.tasks import Build, Key
 from pointsman.work import jobs
 
@@ -31,6 +31,14 @@ def of_deployment(resource: Resource, facts: Facts, world: World) -> tuple[PodJo
     key = reading.key_of(resource)
     are_complete = all(is_complete(record(key, index.name, world)) for index in facts.indexes)
     return () if are_complete else _found(resource, world)
+
+
+def seen_of_deployment(resource: Resource, facts: Facts, world: World) -> tuple[tuple[PodJob, ...], Problem | None]:
+    """Return the Jobs of a deployment, and what keeps them from being looked at: a way back waits for neither."""
+    try:
+        return of_deployment(resource, facts, world), None
+    except Retryable as error:
+        return (), Problem(error.reason, error.message, is_terminal=False)
 
 
 def record(deployment: Key, index: str, world: World) -> IndexRecord | None:

@@ -90,11 +90,13 @@ def plan(seen: Deployment, now: datetime) -> Plan[api.DeploymentStatus]:
     work, stopped = indexes.work(seen, facts, wanted, now), list(loading.stops(seen, facts, target))
     # Nothing begins beside pods that have just been told to stop.
     work = [task for task in work if task.index not in loading.unwanted(seen, facts, target)]
-    todo += stopped
+    todo += [action for action in stopped if not isinstance(action, actions.DeleteJob)]
     todo += [action for action in _abandoned(seen, facts, target) if action not in stopped]
     todo += [actions.StartWork(task, seen.generation) for task in work]
     todo += [actions.StartWork(task, seen.generation) for task in answers.work(seen, facts, wanted, now)]
     todo += [actions.StartWork(task, seen.generation) for task in answers.probes(seen, facts, now)]
+    # After what others need: a cluster that lets nobody delete Jobs ends the plan here.
+    todo += [action for action in stopped if isinstance(action, actions.DeleteJob)]
     todo += retirement.removal(seen)
     state = deployment_state.state(seen, facts, target, work, now)
     said = status(seen, facts, state, now, stage(seen, facts, target, work, now))
@@ -324,8 +326,8 @@ def _look_again(seen: Deployment, facts: Facts, acted: bool, now: datetime) -> t
     waits += [] if waiting is None else rollout.looks(waiting, now)
     if facts.drill is not None and facts.drill.done_at is None:
         waits.append(words.SOON)
-    if seen.dataset.problem is not None:
-        # Nothing tells when a store is back.
+    if seen.dataset.problem is not None or seen.unlisted is not None:
+        # Nothing tells when a store, or a right, is back.
         waits.append(timedelta(seconds=10))
     waits += [approval.spec.expires_at - now for approval in seen.approvals]
     waits += answers.due(seen, facts, now)

@@ -43,6 +43,9 @@ def state(seen: Deployment, facts: Facts, target: Target | str, work: list[Index
     if running is not None and running.wait is not None:
         # More than that the attempt before has failed.
         return ConditionType.RECONCILING, running.wait.reason, f"{running.wait.message}; {serves}"
+    if wanted is not None and indexes.is_unlisted(seen, wanted) and seen.unlisted is not None:
+        message = f"the Jobs that load {wanted.name} could not be looked at: {seen.unlisted.message}"
+        return ConditionType.RECONCILING, seen.unlisted.reason, f"{message}; {serves}"
     if failure is not None:
         kind = ConditionType.STALLED if failure.is_terminal else ConditionType.RECONCILING
         return kind, failure.reason, f"{failure.message}; {serves}"

@@ -234,6 +234,7 @@ def _next(seen: Deployment, facts: Facts, index: Index, is_wanted: bool, now: da
     if record is None or record.cursor is None or record.verified_at is None:
         # A candidate is made; what has served and is gone is not made again under its name.
         is_due = not is_suspended(seen, facts) if index.role is Role.CANDIDATE else is_there
+        is_due = is_due and not is_unlisted(seen, index)
         return _task(Build, seen, index, _under_way(seen, index) or goal.snapshot) if is_due else None
     if not is_there:
         return None
@@ -258,6 +259,12 @@ def _next(seen: Deployment, facts: Facts, index: Index, is_wanted: bool, now: da
 def live_jobs(seen: Deployment) -> list[PodJob]:
     """Return the Jobs whose pods are at work, or wait to be, and not about to be gone."""
     return [job for job in seen.jobs if job.index and not job.is_ended and job.going_since is None]
+
+
+def is_unlisted(seen: Deployment, index: Index) -> bool:
+    """Return whether pods may be loading an index, and nobody knows: begun now, all would be loaded anew."""
+    is_for_pods = index.role is Role.CANDIDATE and held(seen, index) is None and seen.dataset.is_for_pods
+    return is_for_pods and seen.unlisted is not None
 
 
 def _under_way(seen: Deployment, index: Index) -> int | None:

@@ -269,6 +269,8 @@ class Deployment:
     deadline: timedelta
     jobs: tuple[PodJob, ...] = ()
     """The Kubernetes Jobs that were made for it and are there; unknown, and none, where no index is being loaded."""
+    unlisted: Problem | None = None
+    """What kept those Jobs from being looked at: none is known then, and there may be some."""
     problem: Problem | None = None
     """What kept every index from being looked at."""
     approvals: tuple[Approval, ...] = ()
