@@ -461,3 +461,10 @@ def rights(roles: Iterable[Any]) -> set[tuple[str, str, str]]:
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
+
+
+@pytest.mark.parametrize("left_out", ["traces", "networkPolicy.dns.ports", "networkPolicy.publicEgress", "jobs"])
+def test_values_of_an_earlier_chart_that_lack_something_are_refused_by_its_name(left_out: str) -> None:
+    *_, name = left_out.split(".")
+
+    assert f"missing property '{name}'" in refusal(f"{left_out}=null")

@@ -55,6 +55,25 @@ def _unasked(schema: dict[str, Any], values: dict[str, Any], place: str = "") ->
             yield from _unasked(rule, values[name], here)
 
 
+def _groups(schema: dict[str, Any], values: dict[str, Any], place: str = "") -> Iterator[str]:
+    """Yield each group of values, and each list that must name something, which may be left out."""
+    for name, rule in schema.get("properties", {}).items():
+        found = values.get(name)
+        is_group = isinstance(found, dict) and "properties" in rule and name != "resources"
+        if (is_group or rule.get("minItems")) and found is not None and name not in schema.get("required", ()):
+            yield f"{place}.{name}"
+        if is_group:
+            yield from _groups(rule, values[name], f"{place}.{name}")
+
+
+def test_no_group_of_values_may_be_left_out() -> None:
+    """`helm upgrade --reuse-values` leaves out what an earlier chart lacked, and an empty rule lets all through."""
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    schema = json.loads((CHART / "values.schema.json").read_text())
+
+    assert list(_groups(schema, values)) == []
+
+
 def _alerts() -> list[dict[str, Any]]:
     groups = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())["groups"]
     return [rule for group in groups for rule in group["rules"]]
