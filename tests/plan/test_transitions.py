@@ -572,6 +572,22 @@ def test_what_is_refused_in_its_burn_in_goes_back_to_nothing_that_a_person_keeps
     assert model.weights == {"v7": 100}
 
 
+def test_what_is_refused_in_its_burn_in_goes_past_what_a_person_keeps_off_to_the_one_before() -> None:
+    model = phase("after the promotion")
+    model.edit(version="v9", retire={"after": "336h"})
+    model.settle()
+    model.live(13 * MINUTE)
+    model.decide(answers="go-wide")
+    model.settle()
+    assert model.weights == {"v9": 100}
+    model.decide("Abort", version="v8")
+
+    model.decide("Reject", answers="evaluation")
+    model.settle()
+
+    assert model.weights == {"v7": 100}
+
+
 def test_what_is_refused_in_its_burn_in_does_not_go_back_to_another_snapshot_of_itself() -> None:
     model = phase("during the build")
     model.lose(index_of(model, "v7").name)

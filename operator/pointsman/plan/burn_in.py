@@ -44,14 +44,16 @@ def watched(seen: Deployment, facts: Facts, now: datetime) -> Facts:
 def way_back(seen: Deployment, facts: Facts, now: datetime) -> Index | None:
     """Return the index that may take the queries of one that is refused.
 
-    It is none that a person keeps them off, and not another snapshot of what is refused.
+    It is none that a person keeps them off or that was refused itself, and not another snapshot of what is refused.
     """
-    before, serving = rollout.before(facts), facts.serving
-    if before is None or approvals.aborted(seen, before.version, now) is not None:
-        return None
-    if serving is not None and (before.recipe, before.parameters) == (serving.recipe, serving.parameters):
-        return None
-    return before if indexes.may_take_over(seen, facts, before, now) else None
+    serving = facts.serving
+    refused = None if serving is None else (serving.recipe, serving.parameters)
+    for index in rollout.retained(facts):
+        is_kept_off = approvals.aborted(seen, index.version, now) is not None
+        is_rejected = facts.is_rejected(index.recipe, seen.spec.retry) is not None
+        if not is_kept_off and not is_rejected and (index.recipe, index.parameters) != refused:
+            return index if indexes.may_take_over(seen, facts, index, now) else None
+    return None
 
 
 def _back(seen: Deployment, facts: Facts, before: Index, now: datetime) -> Facts:

@@ -82,9 +82,13 @@ def pair(facts: Facts) -> Pair | None:
 
 def before(facts: Facts) -> Index | None:
     """Return the retained index that served last, to which a rollback leads."""
+    return next(iter(retained(facts)), None)
+
+
+def retained(facts: Facts) -> list[Index]:
+    """Return the retained indexes: proven ones first, the youngest of them first."""
     found = [i for i in facts.indexes if i.role is Role.RETAINED]
-    proven = [i for i in found if i.proven_at is not None] or found
-    return max(proven, key=lambda i: i.since.timestamp() if i.since else 0.0, default=None)
+    return sorted(found, key=lambda i: (i.proven_at is not None, i.since.timestamp() if i.since else 0.0), reverse=True)
 
 
 def advance(seen: Deployment, facts: Facts, target: Target, wanted: Index, now: datetime) -> Facts:
