@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -81,6 +82,53 @@ def test_what_pods_load_is_not_cleaned_up_before_it_is_loaded(stage: Stage) -> N
     (user,) = observe.dataset(resource(stage, DATASET), here).users
 
     assert user.snapshots == (1, 7)
+
+
+class Broken(Memory):
+    """The database in memory, that counts what it is told to load, and cannot be sealed at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_broken, self.loaded = False, 0
+
+    def seal(self, name: str) -> None:
+        if self.is_broken:
+            raise Retryable(Reason.BACKEND_UNREACHABLE, "away")
+        super().seal(name)
+
+    def load(self, name: str, batches: Iterable[pa.RecordBatch]) -> int:
+        written = super().load(name, batches)
+        self.loaded += written
+        return written
+
+
+def test_what_is_loaded_is_loaded_once_though_it_fails_after_and_a_newer_snapshot_comes(stage: Stage) -> None:
+    stage.database = database = Broken()
+    told(stage, stories.load_by_pods, stories.declare_v8)
+    database.is_broken, database.loaded = True, 0
+    stories.serve("v8")(stage)
+    here = world(stage, Tripwire())
+    settle(stage, Tripwire(), here)
+    loaded, name = database.loaded, index(stage, "v8", here)
+    assert loaded == database.count(name) > 0
+
+    # The pods are gone, and so is the operator that had them load.
+    for job in stage.batch.all():
+        stage.batch.delete(NAMESPACE, job["metadata"]["name"])
+    stories.keep_one_snapshot(stage)
+    stories.change_source(stage)
+    settle(stage, Tripwire())
+    (user,) = observe.dataset(resource(stage, DATASET), world(stage, Tripwire())).users
+    assert user.snapshots == (1, 2)
+    stage.time += timedelta(hours=1)
+    database.is_broken = False
+    settle(stage, Tripwire())
+
+    facts, _ = reading.facts_of(DEPLOYMENT_KEY, here)
+    record = pods.record(DEPLOYMENT_KEY, name, here)
+    assert facts.serving is not None and facts.serving.name == name
+    assert record is not None and record.cursor is not None and record.cursor.snapshot == 2
+    assert database.loaded == loaded
 
 
 class Hidden:

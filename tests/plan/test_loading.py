@@ -12,7 +12,7 @@ from tests.plan import builders as b
 from pointsman.api.conditions import ConditionType, Reason
 from pointsman.plan import actions, deployment
 from pointsman.plan.facts import IndexRecord
-from pointsman.plan.observed import Deployment, PodJob
+from pointsman.plan.observed import Begun, DatasetView, Deployment, PodJob
 from pointsman.plan.tasks import Build, Wait, Work
 
 SECONDS = timedelta(seconds=1)
@@ -58,6 +58,18 @@ NEWER = b.view(
     embedded={b.V7.key: b.embedded(12, 13), b.V8.key: b.embedded(11, 12, 13)},
 )
 
+
+def begun(snapshot: int = 12, fruitless: int = 0) -> DatasetView:
+    """The dataset at 13, of which pods have loaded a part of an earlier snapshot into v8."""
+    return dataclasses.replace(NEWER, begun={"v8": Begun(snapshot, fruitless)})
+
+
+def failed(reason: Reason, attempts: int, snapshot: int = 12) -> Work:
+    task, failure = b.build(), b.failure(reason, "said why")
+    failure = dataclasses.replace(failure, attempts=attempts, retry_at=b.NOW)
+    return Work(dataclasses.replace(task, snapshot=snapshot), 3, b.Phase.FAILED, failure=failure)
+
+
 CASES: dict[str, tuple[Deployment, list[str]]] = {
     "what is to be loaded is begun": (loading(jobs=(), work=()), ["Build v8@12"]),
     "pods at work are left at it": (loading(), []),
@@ -67,8 +79,45 @@ CASES: dict[str, tuple[Deployment, list[str]]] = {
         ["Build v8@12"],
     ),
     "without pods the newest is loaded": (loading(work=(), jobs=(), dataset=NEWER), ["Build v8@13"]),
-    "pods that have ended hold nothing to their snapshot": (
+    "pods that have ended hold nothing to their snapshot where nothing of it is loaded": (
         loading(work=(), jobs=(job(is_ended=True),), dataset=NEWER),
+        ["Build v8@13"],
+    ),
+    "what pods have begun is gone on with, though they have ended and a newer one is embedded": (
+        loading(work=(), jobs=(job(is_ended=True),), dataset=begun()),
+        ["Build v8@12"],
+    ),
+    "and though nothing is left of their Job": (loading(work=(), jobs=(), dataset=begun()), ["Build v8@12"]),
+    "and though it has failed, for a database that was away, again and again": (
+        loading(work=(failed(Reason.BACKEND_UNREACHABLE, 99),), jobs=(), dataset=begun()),
+        ["Build v8@12"],
+    ),
+    "and though its content was refused, a few times": (
+        loading(work=(failed(Reason.BACKEND_REJECTED, 5),), jobs=(), dataset=begun()),
+        ["Build v8@12"],
+    ),
+    "what was begun and is refused again and again is left for the newest": (
+        loading(work=(failed(Reason.BACKEND_REJECTED, 6),), jobs=(), dataset=begun()),
+        ["Build v8@13"],
+    ),
+    "what another snapshot's content was refused for says nothing of what was begun": (
+        loading(work=(failed(Reason.BACKEND_REJECTED, 6, snapshot=11),), jobs=(), dataset=begun()),
+        ["Build v8@12"],
+    ),
+    "what was begun and finishes nothing any more is left for the newest": (
+        loading(work=(), jobs=(), dataset=begun(fruitless=6)),
+        ["Build v8@13"],
+    ),
+    "what was begun of a snapshot that is not embedded any more is left for the newest": (
+        loading(work=(), jobs=(), dataset=begun(9)),
+        ["Build v8@13"],
+    ),
+    "what was begun in an index that is gone is left for the newest": (
+        loading(work=(), jobs=(), dataset=begun(), physical={"v8": b.ABSENT}),
+        ["Build v8@13"],
+    ),
+    "what pods have begun, one process does not go on with": (
+        loading(work=(), jobs=(), dataset=dataclasses.replace(begun(), is_for_pods=False)),
         ["Build v8@13"],
     ),
     "pods of a snapshot that is not embedded any more are stopped": (loading(jobs=(job(number=9),)), STOPPED),

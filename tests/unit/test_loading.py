@@ -20,6 +20,7 @@ from pointsman.backends.memory import Memory
 from pointsman.core import keys
 from pointsman.errors import PointsmanError, Retryable, Terminal
 from pointsman.plan.indexes import IN_FLIGHT
+from pointsman.plan.observed import Begun
 from pointsman.ports import IndexSpec
 from pointsman.store.dataset import DatasetStore
 from pointsman.store.objects import Objects
@@ -385,6 +386,59 @@ def test_a_run_of_which_all_is_loaded_is_not_begun_anew(room: Room) -> None:
 
     assert loading.begin(room.index(), 1, shards=9) == run
     assert ledger.attempt().number == 1  # type: ignore[union-attr]
+
+
+def test_a_run_that_stopped_is_gone_on_with_at_its_snapshot(room: Room) -> None:
+    assert loading.begun(room.dataset, NAME) is None
+    attempt = room.deal(shards=2)
+    # Of which nothing is finished, nothing is lost.
+    assert loading.begun(room.dataset, NAME) is None
+    room.run(attempt, 0)
+    publish(room.dataset, 2, {"doc-0": "other"})
+    assert loading.begun(room.dataset, NAME) == Begun(1)
+    assert loading.begun(room.dataset, "another") is None
+
+    room.run(attempt, 1)
+    # All is loaded, and what failed comes after the end.
+    room.dataset.load(NAME, 1).writers.end(lambda: room.now)
+    assert loading.begun(room.dataset, NAME) == Begun(1)
+    room.publish()
+    assert loading.begun(room.dataset, NAME) is None
+
+
+def test_a_run_that_somebody_ended_is_not_gone_on_with(room: Room) -> None:
+    room.run(room.deal(shards=2), 0)
+    loading.stop(room.index())
+
+    assert loading.begun(room.dataset, NAME) is None
+
+
+def test_a_run_that_another_took_the_place_of_is_not_gone_on_with(room: Room) -> None:
+    room.load_all()
+    publish(room.dataset, 2, {"doc-0": "other"})
+    assert loading.begun(room.dataset, NAME) == Begun(1)
+    room.deal(snapshot=2)
+
+    assert loading.begun(room.dataset, NAME) is None
+
+
+def test_attempts_that_finish_nothing_are_counted_where_it_lies_in_what_is_loaded(room: Room) -> None:
+    attempt, ledger = room.deal(shards=2), room.dataset.load(NAME, 1)
+    room.run(attempt, 0)
+
+    def fail(*reasons: Reason) -> int:
+        number = ledger.deal(2).number
+        for reason in reasons:
+            ledger.fail(number, 0, Retryable(reason, "said why"))
+        found = loading.begun(room.dataset, NAME)
+        assert found is not None
+        return found.fruitless
+
+    refused, away = Reason.BACKEND_REJECTED, Reason.BACKEND_UNREACHABLE
+    assert [fail(refused), fail(refused, away), fail(away), fail(refused)] == [1, 2, 0, 1]
+    assert [fail(refused) for _ in range(6)][-2:] == [6, 6]
+    room.run(ledger.deal(20).number, 0)
+    assert fail() == 0
 
 
 @pytest.mark.parametrize(("points", "shards", "portions"), [(1, 4, 1), (300, 3, 12), (300, 1000, 19)])

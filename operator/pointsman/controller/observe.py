@@ -68,7 +68,7 @@ def dataset(resource: Resource, world: World) -> observed.Dataset:
         pins=pins,
         recipes={version.name: _recipe(spec, version) for version in spec.versions},
         embedded=_embedded(store, pins),
-        users=tuple(_user(other, pins, world) for other in users(key, world)),
+        users=tuple(_user(other, resource, pins, store, world) for other in users(key, world)),
         work=work,
         deadline=world.deadline,
     )
@@ -95,7 +95,7 @@ def deployment(resource: Resource, world: World) -> observed.Deployment:
         status=reading.status(deployment_api.DeploymentStatus, resource),
         has_finalizer=FINALIZER in meta.get("finalizers", ()),
         deleting_since=reading.deleting_since(resource, world),
-        dataset=_view(key.namespace, spec.dataset_ref.name, spec.version, facts, records, world),
+        dataset=_view(key, spec, facts, records, world),
         facts=facts,
         revision=revision,
         records=records,
@@ -214,18 +214,21 @@ def _counted(index: Index, record: IndexRecord | None, work: Sequence[Work], is_
 
 
 def _view(
-    namespace: str, name: str, version: str, facts: Facts, records: Mapping[str, IndexRecord], world: World
+    deployment: Key, spec: deployment_api.Spec, facts: Facts, records: Mapping[str, IndexRecord], world: World
 ) -> observed.DatasetView:
     """Return what a deployment of a version needs to know of its dataset.
 
     A store of the dataset's own may be away, for ever even. A way back leads between indexes, which are elsewhere: for
     that, what was known last will do.
     """
+    namespace, name, version = deployment.namespace, spec.dataset_ref.name, spec.version
     resource, key = world.sight.get(DATASET, namespace, name), Key(DATASET, namespace, name)
     work = world.runner.work(key)
     problem: Problem | None = None
+    begun: Mapping[str, observed.Begun] = {}
     try:
         store = world.dataset(namespace, name, resource)
+        begun = pods.begun(resource, store, deployment, facts, world)
         pins, snapshots = store.pins(), tuple(_snapshot(record) for record in store.snapshots())
         held = Held(pins, snapshots, _embedded(store, pins))
         world.stores.saw(key, held)
@@ -233,9 +236,8 @@ def _view(
         problem = _problem(error)
         held = world.stores.seen(key) or _by_the_books(resource, facts, records)
     declared: tuple[str, ...] = ()
-    stalled, mode = "", "InProcess"
+    stalled = ""
     if resource is not None:
-        mode = resource["spec"].get("work", {}).get("mode", mode)
         declared = tuple(declared["name"] for declared in resource["spec"].get("versions", ()))
         if problem is None and (version not in held.pins or not held.embedded[held.pins[version].key]):
             stalled = _stalled(resource, version, bool(held.snapshots), work, world)
@@ -248,7 +250,8 @@ def _view(
         progress=embedding.progress(work, version, held.pins.get(version)),
         stalled=stalled,
         problem=problem,
-        is_for_pods=mode == "Job",
+        is_for_pods=pods.load_for(resource),
+        begun=begun,
     )
 
 
@@ -312,7 +315,9 @@ def _stalled(resource: Resource, version: str, is_read: bool, work: Sequence[Wor
     return ""
 
 
-def _user(resource: Resource, pins: Mapping[str, Recipe], world: World) -> observed.User:
+def _user(
+    resource: Resource, dataset: Resource, pins: Mapping[str, Recipe], store: DatasetStore, world: World
+) -> observed.User:
     key, spec = reading.key_of(resource), resource["spec"]
     facts, _ = reading.facts_of(key, world)
     serving = facts.serving
@@ -328,6 +333,7 @@ def _user(resource: Resource, pins: Mapping[str, Recipe], world: World) -> obser
     under_way = (work.task for work in world.runner.work(key) if work.phase is Phase.RUNNING)
     numbers |= {task.snapshot for task in under_way if isinstance(task, IndexTask)}
     numbers |= {job.snapshot for job in pods.of_deployment(resource, facts, world)}
+    numbers |= {begun.snapshot for begun in pods.begun(dataset, store, key, facts, world).values()}
     pinned: tuple[tuple[str, int], ...] = ()
     if spec.get("snapshot") is not None:
         numbers.add(spec["snapshot"])

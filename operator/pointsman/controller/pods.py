@@ -14,9 +14,10 @@ from pointsman.controller.world import World
 from pointsman.errors import Retryable, Terminal
 from pointsman.plan import facts as plan_facts
 from pointsman.plan.facts import Facts, IndexRecord
-from pointsman.plan.observed import PodJob, Problem
+from pointsman.plan.observed import Begun, PodJob, Problem
 from pointsman.plan.tasks import Build, Key
-from pointsman.work import jobs
+from pointsman.store.dataset import DatasetStore
+from pointsman.work import jobs, loading
 
 
 def of_dataset(resource: Resource, spec: dataset_api.Spec, world: World) -> tuple[PodJob, ...]:
@@ -39,6 +40,25 @@ def seen_of_deployment(resource: Resource, facts: Facts, world: World) -> tuple[
         return of_deployment(resource, facts, world), None
     except Retryable as error:
         return (), Problem(error.reason, error.message, is_terminal=False)
+
+
+def load_for(dataset: Resource | None) -> bool:
+    """Return whether pods load the new indexes of a dataset; `dataset` is None where it is gone."""
+    return dataset is not None and dataset["spec"].get("work", {}).get("mode") == "Job"
+
+
+def begun(
+    dataset: Resource | None, store: DatasetStore, deployment: Key, facts: Facts, world: World
+) -> dict[str, Begun]:
+    """Return what pods have begun to load for a deployment, by index.
+
+    The store is read only where an index was never complete, and pods are to load it.
+    """
+    if not load_for(dataset):
+        return {}
+    candidates = (index.name for index in facts.indexes if index.role is Role.CANDIDATE)
+    names = [name for name in candidates if not is_complete(record(deployment, name, world))]
+    return {name: found for name in names if (found := loading.begun(store, name)) is not None}
 
 
 def record(deployment: Key, index: str, world: World) -> IndexRecord | None:

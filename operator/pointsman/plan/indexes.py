@@ -13,11 +13,14 @@ from pointsman.core import names
 from pointsman.core.rows import Cursor
 from pointsman.plan import words
 from pointsman.plan.facts import Facts, Index, IndexRecord
-from pointsman.plan.observed import Deployment, Embedded, Physical, PodJob, Presence, Problem
+from pointsman.plan.observed import Begun, Deployment, Embedded, Physical, PodJob, Presence, Problem
 from pointsman.plan.tasks import Build, Check, Follow, IndexTask, Phase, Repair
 
 IN_FLIGHT = timedelta(minutes=2)
 """How long what was sent to a database may take to arrive."""
+TRIES = 6
+"""After how many failures in a row, for a reason that lies in what is loaded, pods are to load a newer snapshot."""
+_OF_CONTENT = frozenset({Reason.BACKEND_REJECTED, Reason.INTERNAL_ERROR, Reason.SNAPSHOT_NOT_FOUND})
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,9 +271,29 @@ def is_unlisted(seen: Deployment, index: Index) -> bool:
 
 
 def _under_way(seen: Deployment, index: Index) -> int | None:
-    """Return the snapshot that pods are loading into an index; None where there is none, or it is gone."""
-    found = (job.snapshot for job in live_jobs(seen) if job.index == index.name and seen.dataset.is_for_pods)
+    """Return the snapshot that pods are loading into an index, or have begun to; None where that is not gone on with.
+
+    What has taken hours is not thrown away for a newer snapshot, whatever stopped it: the rest is a difference, later.
+    """
+    if not seen.dataset.is_for_pods:
+        return None
+    found = [job.snapshot for job in live_jobs(seen) if job.index == index.name]
+    begun = seen.dataset.begun.get(index.name)
+    is_there = presence(seen, index.name) is Presence.PRESENT
+    if begun is not None and is_there and not _is_hopeless(seen, index, begun):
+        found.append(begun.snapshot)
     return next((number for number in found if at(seen, index.recipe, number) is not None), None)
+
+
+def _is_hopeless(seen: Deployment, index: Index, begun: Begun) -> bool:
+    """Return whether what was begun fails again and again for what another snapshot may mend."""
+    if begun.fruitless >= TRIES:
+        return True
+    for done in seen.work:
+        if done.task.subject == f"index {index.name}" and isinstance(done.task, Build) and done.failure is not None:
+            is_of_it = done.task.snapshot == begun.snapshot and done.failure.reason in _OF_CONTENT
+            return is_of_it and done.failure.attempts >= TRIES
+    return False
 
 
 def is_in_doubt(seen: Deployment, index: Index, now: datetime) -> bool:

@@ -1,8 +1,8 @@
 """Which pods load an index that somebody still wants loaded by them?
 
-Pods load what was never complete. A snapshot that they are at is loaded to its end, though a newer one is embedded by
-then: what it lacks is a difference, and small. Nothing here waits for pods to be gone: whoever writes to the index next
-sees to it that they do not (`work/loading.py`).
+Pods load what was never complete. A snapshot that they are at, or were when something stopped them, is loaded to its
+end, though a newer one is embedded by then: what it lacks is a difference, and small. Nothing here waits for pods to be
+gone: whoever writes to the index next sees to it that they do not (`work/loading.py`).
 """
 
 from __future__ import annotations

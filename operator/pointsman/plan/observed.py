@@ -138,6 +138,15 @@ class Physical:
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """A loading by pods that has come somewhere, and may be gone on with: at one snapshot, for ever."""
+
+    snapshot: int
+    fruitless: int = 0
+    """How many attempts in a row finished nothing, for reasons that lie in what is loaded."""
+
+
+@dataclass(frozen=True, slots=True)
 class DatasetView:
     """What a deployment needs to know of its dataset; it comes from the store, so it outlives the resource."""
 
@@ -155,6 +164,8 @@ class DatasetView:
     """What keeps its store from being looked at: pins, snapshots and what is embedded are then as last known."""
     is_for_pods: bool = False
     """Whether pods are to load its new indexes."""
+    begun: Mapping[str, Begun] = field(default_factory=dict)
+    """What the pods' ledger says of indexes that were never complete, by their names."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from datetime import datetime, timedelta
 
 from pointsman.api.conditions import Reason
 from pointsman.errors import Retryable
-from pointsman.plan.indexes import IN_FLIGHT
+from pointsman.plan.indexes import IN_FLIGHT, TRIES
+from pointsman.plan.observed import Begun
 from pointsman.store.dataset import DatasetStore
 from pointsman.store.ledger import Ledger, Run
 from pointsman.work import permits
@@ -29,23 +30,25 @@ PER_SHARD = 4
 LEAST_ROWS = 16
 SETTLES = timedelta(seconds=permits.SECONDS) + IN_FLIGHT
 """How long after the end of a run something that a process of it has sent may still arrive."""
+_ELSEWHERE = (Reason.BACKEND_UNREACHABLE, Reason.WORK_LOST)
+"""Why a pod gives up though nothing is wrong with what it loads."""
 
 
 def begin(index: Index, snapshot: int, shards: int) -> Run:
     """Make the index and divide what it is to hold, unless both was done, and return how it is divided.
 
-    Runs of other snapshots are ended; what they have left in the index is found when the whole is compared. One of an
-    index that is gone from the database, or that somebody ended before all was loaded, begins anew.
+    Runs of other snapshots are ended and given up; what they have left in the index is found when the whole is
+    compared. One of an index that is gone from the database, or that somebody ended before all was loaded, begins anew.
     """
     content, dataset = Content(index, snapshot), index.dataset
     is_there = index.backend.find(index.name) is not None
     ledger = dataset.load(index.name, snapshot)
     for other in _ledgers(dataset, index.name, besides=snapshot):
         other.writers.end(index.now)
+        other.give_up()
     found = ledger.run()
     if found is not None:
-        is_left = len(ledger.finished()) < found.portions and ledger.writers.is_over()
-        if is_there and not is_left:
+        if is_there and not _is_cut_short(ledger, found):
             return found
         ledger.writers.end(index.now)
         ledger.give_up()
@@ -63,6 +66,34 @@ def begin(index: Index, snapshot: int, shards: int) -> Run:
         id=uuid.uuid4().hex,
     )
     return ledger.begin(run, None)
+
+
+def begun(dataset: DatasetStore, index: str) -> Begun | None:
+    """Return which snapshot of an index `begin` would go on loading from where it was left; None where nothing is."""
+    for number in sorted((number for name, number in dataset.loads() if name == index), reverse=True):
+        ledger = dataset.load(index, number)
+        run = ledger.run()
+        if run is None or not ledger.finished() or _is_cut_short(ledger, run):
+            continue
+        return Begun(number, _fruitless(ledger, run))
+    return None
+
+
+def _is_cut_short(ledger: Ledger, run: Run) -> bool:
+    """Return whether somebody has ended a run before all was loaded: nobody may go on with it."""
+    return len(ledger.finished()) < run.portions and ledger.writers.is_over()
+
+
+def _fruitless(ledger: Ledger, run: Run) -> int:
+    """Return how many of the last attempts, TRIES at most, finished nothing though the database was there."""
+    left, attempt = tuple(sorted(set(range(run.portions)) - ledger.finished().keys())), ledger.attempt()
+    for count in range(TRIES):
+        if attempt is None or attempt.left != left:
+            return count
+        if not any(error.reason not in _ELSEWHERE for error in ledger.failures(attempt.number)):
+            return count
+        attempt = ledger.attempt(attempt.number - 1)
+    return TRIES
 
 
 def settles_at(dataset: DatasetStore, index: str, now: datetime) -> datetime | None:
