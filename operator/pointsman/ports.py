@@ -20,6 +20,9 @@ Vectors = npt.NDArray[np.float32]
 """An array of shape (n, dimensions), rows of unit length."""
 
 
+BUILD_SECONDS = 12 * 3600.0
+"""The longest that a database is given to build what it searches an index by."""
+
 Finished = Callable[[int, Vectors], None]
 """Takes the position of a part's first text, and the vectors of the part. Any thread may call it."""
 

@@ -92,7 +92,8 @@ class Settings(BaseSettings):
     """The Service of the gateways' admin ports, as `namespace/name`: its EndpointSlices name every gateway. Its port is
     called `admin`."""
     work_timeout: Annotated[Span, Field(gt=timedelta(0), le=timedelta(days=30))] = timedelta(hours=6)
-    """How long one piece of work may take before it is stopped and started again, such as `90m`."""
+    """How long one piece of work may take before it is stopped and started again, such as `90m`. For a database to
+    build its graph, after pods have loaded an index, it is 13 h at least."""
     metrics_host: Annotated[str, Field(min_length=1)] = "0.0.0.0"
     """The address of the operator's metrics and probes: `/metrics`, `/healthz`, `/readyz`."""
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import subprocess
 import sys
@@ -16,13 +17,14 @@ import psutil
 import pytest
 from tests.unit.waiting import wait_until
 
-from pointsman import errors
+from pointsman import errors, ports
 from pointsman.api.conditions import Reason
+from pointsman.backends import milvus, pgvector, qdrant
 from pointsman.backends.memory import Memory
 from pointsman.plan.tasks import Clean, Key
 from pointsman.work import processes, wire
 from pointsman.work.fence import Deadline, clock
-from pointsman.work.jobs import Doors, Job
+from pointsman.work.jobs import Doors, Job, Stage
 
 JOB = Job(Clean(Key("EmbeddingDataset", "team", "papers"), (), ()), "/nowhere")
 HOUR = timedelta(hours=1)
@@ -96,6 +98,17 @@ def test_a_job_that_takes_too_long_is_stopped_with_its_worker() -> None:
     with pytest.raises(errors.Retryable, match="POINTSMAN_WORK_TIMEOUT"):
         carried_out(workers)
     workers.close()
+
+
+def test_a_graph_is_given_longer_than_the_database_gives_itself_to_build_it() -> None:
+    # Three times as long as any other work may take here.
+    workers = pool("""time.sleep(0.9); print('{"ended": true}', flush=True)""", longest=timedelta(seconds=0.3))
+    sealed = dataclasses.replace(JOB, stage=Stage.SEAL)
+    workers.carry_out(sealed, lambda done, total: None, threading.Event())
+    workers.close()
+
+    assert processes.LONGEST_SEAL.total_seconds() > ports.BUILD_SECONDS
+    assert {qdrant.BUILD_SECONDS, milvus.BUILD_SECONDS, pgvector.BUILD_SECONDS} == {ports.BUILD_SECONDS}
 
 
 def test_a_cancelled_job_ends_its_worker_though_it_goes_on_reporting() -> None:

@@ -17,7 +17,7 @@ from pointsman.api.conditions import Reason
 from pointsman.backends import markers, milvus_connections, milvus_rows, points
 from pointsman.core import filters, rows
 
-BUILD_SECONDS = 12 * 3600.0
+BUILD_SECONDS = ports.BUILD_SECONDS
 """The longest that building one index may take."""
 MOST_DIMENSIONS = 32_768
 MOST_HITS = 16_384

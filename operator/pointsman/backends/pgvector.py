@@ -19,7 +19,7 @@ from pointsman.backends import markers, pgvector_connections, pgvector_rows, poi
 from pointsman.backends.pgvector_connections import Session, quoted
 from pointsman.core import filters, rows
 
-BUILD_SECONDS = 12 * 3600
+BUILD_SECONDS = ports.BUILD_SECONDS
 """The longest that building one graph index may take."""
 MOST_VECTOR, MOST_HALFVEC = 2000, 4000
 """Dimensions that pgvector builds an index over: https://github.com/pgvector/pgvector#hnsw."""

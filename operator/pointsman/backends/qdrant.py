@@ -25,7 +25,7 @@ from pointsman.backends import markers, points, qdrant_rows
 from pointsman.core import filters, rows
 
 CALL_SECONDS = 30
-BUILD_SECONDS = 12 * 3600.0
+BUILD_SECONDS = ports.BUILD_SECONDS
 """The longest that building one index may take."""
 MOST_DIMENSIONS = 65_536
 

@@ -21,12 +21,13 @@ from typing import IO, Any, cast
 
 import orjson
 
+from pointsman import ports
 from pointsman.api.conditions import Reason
 from pointsman.errors import PointsmanError, Retryable, Terminal, unforeseen
 from pointsman.ports import Backend
 from pointsman.work import jobs, progress, wire
 from pointsman.work.fence import Deadline, Fence, Unfenced
-from pointsman.work.jobs import Doors, Job
+from pointsman.work.jobs import Doors, Job, Stage
 from pointsman.work.progress import Report, Waits
 
 IDLE = 60.0
@@ -35,6 +36,8 @@ REPORT_EVERY = 0.5
 """Seconds between two lines of progress."""
 ORPHANED = 3
 """The exit code of a worker without an operator."""
+LONGEST_SEAL = timedelta(seconds=ports.BUILD_SECONDS) + timedelta(hours=1)
+"""What a seal may take at least: stopped before the database gives up by itself, it would never get to its end."""
 
 
 class Processes:
@@ -49,7 +52,7 @@ class Processes:
     ) -> None:
         """`longest` is what one job may take, `idle` how many seconds a worker without one is kept.
 
-        No worker outlives the `deadline`, wherever its job is.
+        A seal may take LONGEST_SEAL at least. No worker outlives the `deadline`, wherever its job is.
         """
         self._longest, self._idle_seconds = longest, idle
         self._command = command or (sys.executable, "-m", "pointsman.cli.main", "worker")
@@ -63,9 +66,11 @@ class Processes:
         self, job: Job, report: Report, is_cancelled: threading.Event, waits: Waits = progress.silently
     ) -> None:
         """Carry a job out in a worker; a worker that dies, or takes too long, is Retryable(WORK_LOST)."""
-        process = self._take()
+        process, longest = self._take(), self._longest
+        if job.stage is Stage.SEAL:
+            longest = max(longest, LONGEST_SEAL)
         try:
-            error = _converse(process, job, report, is_cancelled, self._longest)
+            error = _converse(process, job, report, is_cancelled, longest)
         except BaseException:
             # It is in the middle of something, which is safe to cut short and of no use to the next job.
             self._end(process)
@@ -162,7 +167,7 @@ def _converse(
         if is_cancelled.is_set():
             raise Retryable(Reason.WORK_LOST, "cancelled")
         if time.monotonic() > deadline:
-            message = f"it was stopped, as it had taken longer than the {longest} that POINTSMAN_WORK_TIMEOUT allows"
+            message = f"it was stopped, as it had taken longer than the {longest} that it may by POINTSMAN_WORK_TIMEOUT"
             raise Retryable(Reason.WORK_LOST, f"{message}; it goes on from what was finished")
         try:
             line = lines.get(timeout=0.2)
