@@ -14,6 +14,7 @@ from tests.contracts import backends_points as some
 from tests.contracts.backends_engines import LOCAL, milvus_uri, pgvector_spec, postgres
 from tests.contracts.test_backends import MARKER, spec_named
 from tests.servers.postgres import Server
+from tests.unit.waiting import wait_until
 
 from pointsman import errors, ports
 from pointsman.access import Access
@@ -185,17 +186,55 @@ def test_connections_are_used_again_and_a_server_that_restarted_is_found_again(
     database.probe()
 
 
-def test_a_statement_that_takes_too_long_is_given_up(postgres: Server) -> None:
-    address = pgvector_connections.Address(
-        postgres.host,
-        postgres.host,
-        postgres.port,
-        postgres.database,
-        "public",
-        postgres.username,
-        postgres.password,
-        "Disable",
+def address_of(server: Server) -> pgvector_connections.Address:
+    login = (server.username, server.password)
+    return pgvector_connections.Address(
+        server.host, server.host, server.port, server.database, "public", *login, "Disable"
     )
+
+
+class Freezing(pgvector_connections.Connections):
+    """Connections of a client that freezes before each commit, until the server has given it up."""
+
+    def __init__(self, address: pgvector_connections.Address, other: psycopg.Connection[Any]) -> None:
+        super().__init__(address, call_seconds=0.2)
+        self._other, self.is_frozen = other, False
+
+    @contextlib.contextmanager
+    def transaction(self, *args: Any, **how: Any) -> Iterator[pgvector_connections.Session]:
+        with super().transaction(*args, **how) as session:
+            yield session
+            if self.is_frozen and how:
+                ((pid,),) = session.execute("SELECT pg_backend_pid()")
+                wait_until(lambda: not self._is_there(pid))
+
+    def _is_there(self, pid: int) -> bool:
+        return bool(self._other.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchall())
+
+
+def test_a_client_that_freezes_before_its_commit_neither_commits_later_nor_holds_up_the_next(
+    postgres: Server, database: ports.Backend
+) -> None:
+    points = some.batch(some.directions(3, 8))
+    database.create(spec_named("pm_frozen"))
+    place = f"host={postgres.host} port={postgres.port} dbname={postgres.database}"
+    login = f"user={postgres.username} password={postgres.password}"
+    with psycopg.connect(f"{place} {login}", autocommit=True) as other:
+        connections = Freezing(address_of(postgres), other)
+        frozen = pgvector.Pgvector(connections, "public")
+        for fill in (lambda: None, lambda: database.load("pm_frozen", [points])):
+            fill()
+            before = database.count("pm_frozen")
+            connections.is_frozen = True
+            found = raised(lambda: frozen.load("pm_frozen", [points]))
+            assert (found.reason, found.message[-5:]) == (Reason.BACKEND_UNREACHABLE, "25P03")
+            assert database.count("pm_frozen") == before
+        connections.close()
+    database.drop("pm_frozen")
+
+
+def test_a_statement_that_takes_too_long_is_given_up(postgres: Server) -> None:
+    address = address_of(postgres)
     assert postgres.password not in repr(address)
     connections = pgvector_connections.Connections(address, call_seconds=0.2)
 

@@ -71,7 +71,7 @@ class Pgvector:
         for piece in points.pieces(batches, _COPY_BYTES, 65536):
             body = pgvector_rows.copied(piece, is_half)
             try:
-                with self._connections.transaction(name) as session:
+                with self._connections.transaction(name, is_waited_for=True) as session:
                     session.copy(f"COPY {self._quoted(name)} FROM STDIN (FORMAT BINARY)", body)
             except pgvector_connections.Duplicate:
                 self._merge(name, body)
@@ -262,7 +262,7 @@ class Pgvector:
     def _merge(self, name: str, body: bytes) -> None:
         table, columns = self._quoted(name), [column for column, _ in pgvector_rows.COLUMNS] + ["embedding"]
         assigned = ", ".join(f"{column} = excluded.{column}" for column in columns[1:])
-        with self._connections.transaction(name) as session:
+        with self._connections.transaction(name, is_waited_for=True) as session:
             session.execute(f"CREATE TEMP TABLE pointsman_merge (LIKE {table}) ON COMMIT DROP")
             session.copy("COPY pointsman_merge FROM STDIN (FORMAT BINARY)", body)
             # In the order of the ids, two writers of one batch cannot wait for each other.

@@ -141,8 +141,13 @@ class Connections:
         self._candidates: weakref.WeakKeyDictionary[_Connection, int] = weakref.WeakKeyDictionary()
 
     @contextlib.contextmanager
-    def transaction(self, name: str = "the index", seconds: float | None = None) -> Iterator[Session]:
+    def transaction(
+        self, name: str = "the index", seconds: float | None = None, *, is_waited_for: bool = False
+    ) -> Iterator[Session]:
         """Lend a connection for one transaction on `name`; each of its statements may take so many seconds.
+
+        One that others wait for ends with its connection where its client is silent for as long as a call may take: one
+        that was frozen before its commit would hold its rows, and write them hours later.
 
         Raises INDEX_LOST where the table of that name is not there.
         """
@@ -152,6 +157,9 @@ class Connections:
                 with connection.transaction():
                     if seconds is not None:
                         connection.execute(f"SET LOCAL statement_timeout = {int(seconds * 1000)}".encode())
+                    if is_waited_for:
+                        limit = int(self._call_seconds * 1000)
+                        connection.execute(f"SET LOCAL idle_in_transaction_session_timeout = {limit}".encode())
                     yield Session(connection)
             finally:
                 self.give_back(connection)
