@@ -15,7 +15,7 @@ from pointsman.plan.facts import IndexRecord
 from pointsman.plan.observed import Begun, DatasetView, Deployment, PodJob
 from pointsman.plan.tasks import Build, Wait, Work
 
-SECONDS = timedelta(seconds=1)
+SECONDS, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 
 
 def job(index: str = "v8", number: int = 12, **changes: Any) -> PodJob:
@@ -231,3 +231,19 @@ def test_how_far_pods_have_come_is_said() -> None:
 
 def test_a_record_without_a_cursor_is_of_an_index_that_was_never_complete() -> None:
     assert done(loading(records={"v8": IndexRecord()})) == []
+
+
+@pytest.mark.parametrize(
+    ("doubted", "checked", "wanted"),
+    [(3, 3, True), (1, 1, False), (3, 0, False), (60, 59, True)],
+    ids=["what may have come has come", "it may be under way", "compared since", "compared too early since"],
+)
+def test_an_index_that_was_proved_in_doubt_is_compared_once_more(doubted: int, checked: int, wanted: bool) -> None:
+    before = {"doubted_at": b.NOW - doubted * MINUTE, "checked_at": b.NOW - checked * MINUTE}
+    seen = b.deployment(b.serving(), records={"v7": b.record(verified_at=b.NOW - doubted * MINUTE, **before)})
+
+    plan = deployment.plan(seen, b.NOW)
+
+    assert ("StartWork Check v7@12" in b.kinds(plan.actions)) is wanted
+    if checked == 1:
+        assert plan.look_again == MINUTE

@@ -22,7 +22,9 @@ KNOWN = Facts(
     route=1,
     history=(Promotion("v7", "pm_1", 12, NOW),),
 )
-RECORD = IndexRecord(cursor=Cursor(12, 12), rows=3, digest="d", verified_at=NOW, checked_at=NOW, pending=13)
+RECORD = IndexRecord(
+    cursor=Cursor(12, 12), rows=3, digest="d", verified_at=NOW, checked_at=NOW, pending=13, doubted_at=NOW
+)
 QUERIES = QuerySetRecord("s", 1, 1, 2, "d", NOW)
 
 CASES: dict[str, tuple[dict[str, Any], Callable[[dict[str, Any]], Any], Any]] = {

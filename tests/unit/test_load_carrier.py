@@ -124,6 +124,10 @@ class Room:
         found = self.store.log(*jobs.index_log(OWNER, NAME)).read()
         return None if found is None else record_from_json(found.value).cursor
 
+    def doubted_at(self) -> datetime | None:
+        found = self.store.log(*jobs.index_log(OWNER, NAME)).read()
+        return None if found is None else record_from_json(found.value).doubted_at
+
     def ledgers(self) -> list[str]:
         return [str(path) for path in self.folder.rglob("loads/**/*") if path.is_file()]
 
@@ -137,6 +141,7 @@ def test_pods_load_and_the_operator_proves_the_whole(room: Room) -> None:
     room.carry_out()
 
     assert room.cursor() == rows.Cursor(1, 1)
+    assert room.doubted_at() is None
     assert room.database.count(NAME) == sum(room.database.loaded) == 300
     assert len(room.batch.created) == 1
     assert room.progress[-1] == (300, 300)
@@ -231,6 +236,7 @@ def test_a_pod_that_is_killed_is_started_again_and_what_it_sent_is_waited_for(ro
 
     assert len(room.kubelet.pods) == 4
     assert room.cursor() == rows.Cursor(1, 1)
+    assert room.doubted_at() == room.now
     assert room.now - began >= loading.SETTLES
     waits = [wait for wait in room.said if wait is not None]
     assert {wait.reason for wait in waits} == {Reason.JOB_FAILED}

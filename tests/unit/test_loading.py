@@ -549,6 +549,19 @@ def test_a_reader_of_some_keys_finds_what_a_reader_of_all_finds(room: Room) -> N
     assert fails(Retryable, lambda: vectors.reader(keys.KeyIndex(wanted)).take(other)).message.startswith("1 of 1")
 
 
+def test_an_index_that_a_pod_may_still_write_to_is_verified_in_doubt(room: Room) -> None:
+    room.load_all()
+    room.publish()
+    assert room.index().record()[0].doubted_at is None
+    assert not loading.is_doubted(room.dataset, NAME)
+
+    room.deal()
+    room.dataset.load(NAME, 1).writers.enter(1, 0)
+    assert loading.is_doubted(room.dataset, NAME)
+    finish(room.index(), 1, Pace(None), is_doubted=True)
+    assert room.index().record()[0].doubted_at == room.now
+
+
 def test_a_run_that_is_being_forgotten_is_under_way_at_no_moment(room: Room, tmp_path: Path) -> None:
     """A pod that wakes in the middle would write to an index that serves by now."""
     attempt, ledger, seen = room.deal(), room.dataset.load(NAME, 1), list[bool]()

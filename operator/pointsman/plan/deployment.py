@@ -317,6 +317,8 @@ def _look_again(seen: Deployment, facts: Facts, acted: bool, now: datetime) -> t
         record, over = seen.records.get(index.name), retirement.due(seen, index)
         if record is not None and record.checked_at is not None:
             waits.append(record.checked_at + check - now)
+        if record is not None and (doubt := indexes.doubt_ends(record)) is not None:
+            waits.append(doubt - now)
         if seen.taken_over is not None:
             waits.append(seen.taken_over + indexes.IN_FLIGHT - now)
         if index.role in (Role.RETAINED, Role.CANDIDATE) and over is not None:

@@ -32,6 +32,7 @@ _TIMES = frozenset(
         "suspended_at",
         "measured_at",
         "moved_at",
+        "doubted_at",
         "written_at",
     }
 )
@@ -255,6 +256,8 @@ class IndexRecord:
     pending: int | None = None
     moved_at: datetime | None = None
     """When the last move by difference began; None where there was none since it was verified."""
+    doubted_at: datetime | None = None
+    """When it was verified though pods that loaded it ended without a word; None where all have said that they did."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -297,17 +297,28 @@ def _is_hopeless(seen: Deployment, index: Index, begun: Begun) -> bool:
 
 
 def is_in_doubt(seen: Deployment, index: Index, now: datetime) -> bool:
-    """Return whether what another operator's workers had sent may have arrived since an index was last compared.
+    """Return whether what others had sent may have arrived since an index was last compared.
 
-    Only what was written to within a while before the Lease was taken can be: what was compared long before it rests.
+    Of another operator's workers: only what was written to within a while before the Lease was taken can be in doubt;
+    what was compared long before it rests. Of pods that loaded it, and ended without a word.
     """
     record = seen.records.get(index.name)
-    if record is None or seen.taken_over is None or now < seen.taken_over + IN_FLIGHT:
+    if record is None:
         return False
     last = record.checked_at or record.verified_at
+    due = doubt_ends(record)
+    if due is not None and last is not None and last < due <= now:
+        return True
+    if seen.taken_over is None or now < seen.taken_over + IN_FLIGHT:
+        return False
     moved = record.moved_at or record.verified_at
     was_written = moved is not None and moved >= seen.taken_over - IN_FLIGHT
     return last is not None and last < seen.taken_over + IN_FLIGHT and was_written
+
+
+def doubt_ends(record: IndexRecord) -> datetime | None:
+    """Return when an index that was verified in doubt is to be compared once more; None where it was not."""
+    return None if record.doubted_at is None else record.doubted_at + IN_FLIGHT
 
 
 def _task(kind: type[IndexTask], seen: Deployment, index: Index, snapshot: int) -> IndexTask:

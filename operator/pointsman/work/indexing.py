@@ -127,8 +127,11 @@ def points(recipe: Recipe, chunks: pa.RecordBatch, vectors: VectorReader) -> pa.
     return pa.RecordBatch.from_arrays(columns, schema=rows.points(dimensions))
 
 
-def build(index: Index, snapshot: int, pace: Pace) -> None:
-    """Make an index hold a snapshot, whatever it holds now, and verify it by a full scan."""
+def build(index: Index, snapshot: int, pace: Pace, is_doubted: bool = False) -> None:
+    """Make an index hold a snapshot, whatever it holds now, and verify it by a full scan.
+
+    It is doubted where nobody can be sure that all who wrote to it before have ended.
+    """
     _, revision = index.record()
     content = Content(index, snapshot)
     index.backend.create(index.spec)
@@ -137,25 +140,25 @@ def build(index: Index, snapshot: int, pace: Pace) -> None:
     else:
         _converge(index, content, pace)
     index.backend.seal(index.name)
-    _verify(index, content, revision)
+    _verify(index, content, revision, is_doubted)
 
 
-def finish(index: Index, snapshot: int, pace: Pace) -> None:
+def finish(index: Index, snapshot: int, pace: Pace, is_doubted: bool = False) -> None:
     """Verify by a full scan an index that others have loaded and sealed; what differs all the same is mended first.
 
-    Such are the points of an earlier snapshot, which a run that was given up has left.
+    Such are the points of an earlier snapshot, which a run that was given up has left. It is doubted as in `build`.
     """
     _, revision = index.record()
     _require_ours(index)
     content = Content(index, snapshot)
     try:
-        _verify(index, content, revision)
+        _verify(index, content, revision, is_doubted)
     except Retryable as error:
         if error.reason is not Reason.INDEX_DIFFERS:
             raise
         _take_away(index, content, pace)
         index.backend.seal(index.name)
-        _verify(index, content, revision)
+        _verify(index, content, revision, is_doubted)
 
 
 def follow(index: Index, snapshot: int) -> None:
@@ -302,7 +305,7 @@ def _is_alike(index: Index, content: Content) -> bool:
     return digest.hex(index.recipe.key) == content.embedded.digest
 
 
-def _verify(index: Index, content: Content, revision: int) -> None:
+def _verify(index: Index, content: Content, revision: int, is_doubted: bool = False) -> None:
     """Prove by a full scan that the index equals the snapshot, and write that down."""
     if not index.backend.is_built(index.name):
         raise Retryable(Reason.INDEX_DIFFERS, f"the database has not finished building {index.name}")
@@ -317,6 +320,7 @@ def _verify(index: Index, content: Content, revision: int) -> None:
             digest=embedded.digest,
             verified_at=now,
             checked_at=now,
+            doubted_at=now if is_doubted else None,
         ),
         revision,
     )

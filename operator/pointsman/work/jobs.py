@@ -292,12 +292,14 @@ def _build(job: Job, task: Build, index: indexing.Index) -> None:
         case Stage.SEAL:
             index.backend.seal(index.name)
         case Stage.PUBLISH:
-            indexing.finish(index, task.snapshot, pace(job.serving, index.backend))
+            is_doubted = loading.is_doubted(index.dataset, index.name)
+            indexing.finish(index, task.snapshot, pace(job.serving, index.backend), is_doubted)
             loading.forget(index.dataset, index.name)
         case Stage.WHOLE:
             # Pods that were at it before somebody changed their mind write no more.
             loading.stop(index)
-            indexing.build(index, task.snapshot, pace(job.serving, index.backend))
+            is_doubted = loading.is_doubted(index.dataset, index.name)
+            indexing.build(index, task.snapshot, pace(job.serving, index.backend), is_doubted)
             loading.forget(index.dataset, index.name)
         case _:
             assert_never(job.stage)

@@ -125,6 +125,11 @@ def waiting(index: str, until: datetime) -> str:
     return f"what pods that ended without a word have sent to {index} may arrive until {until:%H:%M:%SZ}; going on then"
 
 
+def is_doubted(dataset: DatasetStore, index: str) -> bool:
+    """Return whether pods ended without a word: one that was frozen, not killed, may write once more when it wakes."""
+    return any(ledger.writers.names() for ledger in _ledgers(dataset, index))
+
+
 def forget(dataset: DatasetStore, index: str) -> None:
     """Remove the ledgers of an index."""
     for name, number in dataset.loads():
