@@ -26,6 +26,7 @@ from pointsman.store.dataset import DatasetStore
 from pointsman.store.objects import Objects
 from pointsman.store.remembered import Remembered
 from pointsman.store.root import Store
+from pointsman.store.writers import Writers
 from pointsman.work import load, loading, permits, progress
 from pointsman.work.indexing import Index, Pace, build, finish
 from pointsman.work.patience import PAUSES, Patience
@@ -329,6 +330,26 @@ def test_who_looks_while_the_end_is_being_written_is_waited_for_from_when_it_can
     writers.end(later)
 
     assert loading.settles_at(room.dataset, NAME, room.now) == room.now + timedelta(seconds=30) + loading.SETTLES
+
+
+def test_an_end_that_another_machine_wrote_down_is_waited_for_from_when_this_one_knows_of_it(
+    room: Room, tmp_path: Path
+) -> None:
+    room.deal()
+    ledger = room.dataset.load(NAME, 1)
+    ledger.writers.enter(1, 0)
+    (names,) = tmp_path.rglob("loads/**/writers")
+    folder = str(names.parent.relative_to(tmp_path))
+    # Its clock is three minutes behind ours: by ours, the wait for it is over.
+    Writers(Objects(str(tmp_path)), folder, "another").end(lambda: room.now - timedelta(minutes=3))
+    assert ledger.writers.is_over()
+
+    error = fails(Retryable, lambda: loading.stop(room.index()))
+
+    assert error.retry_after == loading.SETTLES.total_seconds()
+    assert loading.settles_at(room.dataset, NAME, room.now) == room.now + loading.SETTLES
+    room.now += loading.SETTLES
+    loading.stop(room.index())
 
 
 def test_an_end_whose_moment_was_never_written_down_is_as_late_as_can_be(room: Room) -> None:

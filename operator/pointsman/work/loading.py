@@ -99,7 +99,7 @@ def _fruitless(ledger: Ledger, run: Run) -> int:
 def settles_at(dataset: DatasetStore, index: str, now: datetime) -> datetime | None:
     """Return until when something that pods have sent to an index may still arrive; None where nothing may.
 
-    Of runs that were ended; one that goes on has no end.
+    Of runs that were ended; one that goes on has no end, and nor has one that this machine has not called ended too.
     """
     found = max((_settles(ledger, now) for ledger in _ledgers(dataset, index)), default=now)
     return found if found > now else None
