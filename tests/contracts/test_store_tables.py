@@ -519,10 +519,10 @@ def test_a_version_stays_for_its_readers_until_its_grace_is_over(dataset: Datase
 
 
 def test_what_a_run_has_written_outlives_any_clean_up_however_long_the_run_waits(tmp_path: Path) -> None:
-    is_under_way = True
+    since: timedelta | None = timedelta(days=5_000)
     schema = pa.schema([("id", pa.string())])
     store = objects.Objects(str(tmp_path))
-    table = Table(store, "rows.lance", schema, Exclusive(tmp_path / "lock", "rows"), lambda: is_under_way)
+    table = Table(store, "rows.lance", schema, Exclusive(tmp_path / "lock", "rows"), lambda: since)
     for row in ("a", "b"):
         table.append(pa.record_batch([pa.array([row])], schema=schema))
     parts = table.write_apart(iter([pa.record_batch([pa.array(["c"])], schema=schema)]), "id")
@@ -530,13 +530,31 @@ def test_what_a_run_has_written_outlives_any_clean_up_however_long_the_run_waits
     for path in (tmp_path / "rows.lance").rglob("*"):
         os.utime(path, (weeks_ago, weeks_ago))
 
-    table.clean(set(), AT_ONCE)
+    assert table.clean(set(), AT_ONCE) == 0
 
     table.take_in(parts)
     view = table.newest()
     assert view is not None and view.columns(["id"])["id"].to_pylist() == ["a", "b", "c"]
-    is_under_way = False
+    since = None
     assert table.clean(set(), AT_ONCE) > 0
+
+
+def test_room_is_made_beside_a_run_whose_files_lance_leaves_alone_so_far(tmp_path: Path) -> None:
+    schema, five_days = pa.schema([("id", pa.string())]), timedelta(days=5)
+    store = objects.Objects(str(tmp_path))
+    table = Table(store, "rows.lance", schema, Exclusive(tmp_path / "lock", "rows"), lambda: five_days)
+    parts = table.write_apart(iter([pa.record_batch([pa.array(["c"])], schema=schema)]), "id")
+    for row in ("a", "b"):
+        table.append(pa.record_batch([pa.array([row])], schema=schema))
+    then = (datetime.now(UTC) - five_days).timestamp()
+    for path in (tmp_path / "rows.lance").rglob("*"):
+        os.utime(path, (then, then))
+
+    assert table.clean(set(), AT_ONCE) > 0
+
+    table.take_in(parts)
+    view = table.newest()
+    assert view is not None and view.columns(["id"])["id"].to_pylist() == ["a", "b", "c"]
 
 
 def test_a_reader_of_vectors_outlives_their_compaction(dataset: DatasetStore) -> None:

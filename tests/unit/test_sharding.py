@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import threading
 from collections import Counter
@@ -468,3 +469,17 @@ def test_files_that_no_version_knows_are_left_alone_while_a_run_is_under_way(dat
 
     assert before
     assert vectors.files() == before
+
+
+def test_a_run_is_as_old_as_what_was_first_put_for_it(dataset: DatasetStore, tmp_path: Path) -> None:
+    store = Objects(str(tmp_path))
+    assert store.age("datasets/default/papers/runs") is None
+    fill(dataset, *papers(100))
+    run_shard(dataset, deal(dataset, 2), 0, Hashing())
+    (run,) = tmp_path.rglob("runs/*/run.json")
+    then = (datetime.now(UTC) - timedelta(days=6, hours=1)).timestamp()
+    os.utime(run, (then, then))
+
+    age = store.age("datasets/default/papers/runs")
+
+    assert age is not None and timedelta(days=6) < age < timedelta(days=6, hours=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 from pointsman.core import rows
 from pointsman.store import locks, objects
@@ -46,9 +47,9 @@ class Layout:
         """Return the folder of what is finished of a snapshot that several processes load into an index."""
         return f"{self.root}/loads/{objects.path(index)}-{number:012d}"
 
-    def has_runs(self) -> bool:
-        """Return whether anything is embedded by several processes, whose files no version has yet."""
-        return bool(self.objects.folders(f"{self.root}/runs"))
+    def oldest_run(self) -> timedelta | None:
+        """Return how old what several processes have embedded, but no version has yet, is; None where there is none."""
+        return self.objects.age(f"{self.root}/runs")
 
     def corpus(self) -> Table:
         """Return the documents."""
@@ -57,12 +58,12 @@ class Layout:
     def chunks(self, recipe: str) -> Table:
         """Return a recipe's rows."""
         where = f"{self.root}/chunks/{objects.path(recipe)}.lance"
-        return Table(self.objects, where, rows.CHUNKS, self.lock, self.has_runs)
+        return Table(self.objects, where, rows.CHUNKS, self.lock, self.oldest_run)
 
     def vectors(self, side: str, dimensions: int) -> Table:
         """Return the vectors of a document side."""
         where = f"{self.root}/vectors/{objects.path(side)}.lance"
-        return Table(self.objects, where, rows.vectors(dimensions), self.lock, self.has_runs)
+        return Table(self.objects, where, rows.vectors(dimensions), self.lock, self.oldest_run)
 
     def numbers(self, folder: str) -> list[int]:
         """Return the numbers of the records in a folder, ascending."""

@@ -9,7 +9,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -162,6 +162,13 @@ class Objects:
             found = obstore.list_with_delimiter(self._store, path)["common_prefixes"]
             # A local directory outlives its last file; on an object store there is no such thing.
             return sorted(prefix.rstrip("/").rsplit("/", 1)[-1] for prefix in found if self._holds_any(prefix))
+
+    def age(self, path: str) -> timedelta | None:
+        """Return for how long the oldest of the objects below a path has been there; None where there is none."""
+        with _mapped(path):
+            put = (meta["last_modified"] for page in obstore.list(self._store, f"{path}/") for meta in page)
+            oldest = min(put, default=None)
+        return None if oldest is None else datetime.now(UTC) - oldest
 
     def delete(self, path: str) -> None:
         """Remove an object. A missing one is no error."""

@@ -41,6 +41,9 @@ _MOST_FRAGMENTS = 512
 _WHOLE_ROWS = 100_000
 _MANY_DELETED = 0.5
 
+MOST = timedelta(days=6)
+"""For how long files of no version may lie about beside clean-ups: Lance takes them after seven."""
+
 Part = Mapping[str, Any]
 """Rows in files of their own, as JSON: what Lance calls a fragment."""
 
@@ -54,12 +57,12 @@ class Table:
         path: str,
         schema: pa.Schema,
         lock: Exclusive,
-        has_writers: Callable[[], bool] = lambda: False,
+        lie_about: Callable[[], timedelta | None] = lambda: None,
     ) -> None:
-        """`has_writers` tells whether files lie about that a later commit is to take in."""
+        """`lie_about` tells for how long files have that a later commit is to take in; None where none do."""
         self._uri = objects.at(path)
         self._objects = objects
-        self._has_writers = has_writers
+        self._lie_about = lie_about
         self._name = path
         self._schema = schema
         self._lock = lock
@@ -220,8 +223,8 @@ class Table:
     def clean(self, named: set[int], grace: timedelta) -> int:
         """Remove all versions but the newest and those that records name, and return the bytes that came free.
 
-        A version younger than `grace` stays for those who still read it, and all of them while files lie about that a
-        later commit is to take in.
+        A version younger than `grace` stays for those who still read it, and all of them once files that a later commit
+        is to take in have lain about for MOST.
         """
         with self._lock.held(), _mapped(self._name):
             data = self._open()
@@ -232,16 +235,17 @@ class Table:
                 data.tags.create(_tag(version), version)
             for version in tagged - named:
                 data.tags.delete(_tag(version))
-            if self._has_writers():
+            oldest = self._lie_about()
+            if oldest is not None and oldest > MOST:
                 # What no version has yet would go once it is seven days old, which Lance cannot be told not to do: of
                 # pods that waited for so long, what was paid for.
                 return 0
             stats = data.cleanup_old_versions(
                 # Zero would be read as not said.
                 older_than=max(grace, timedelta(microseconds=1)),
-                # The files of writers that died. Where no lock says that nobody is writing, Lance lets them lie for
-                # seven days.
-                delete_unverified=self._objects.local is not None,
+                # The files of writers that died. Where no lock says that nobody is writing, and where pods do without
+                # one, Lance lets them lie for seven days.
+                delete_unverified=self._objects.local is not None and oldest is None,
                 error_if_tagged_old_versions=False,
             )
             return int(stats.bytes_removed)
