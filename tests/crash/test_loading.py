@@ -132,15 +132,17 @@ def test_what_is_loaded_is_loaded_once_though_it_fails_after_and_a_newer_snapsho
 
 
 class Hidden:
-    """The Jobs of a cluster that lets nobody list them."""
+    """The Jobs of a cluster that lets nobody list them, or not those of one owner."""
 
-    def __init__(self, batch: Batch) -> None:
-        self._batch = batch
+    def __init__(self, batch: Batch, owner: str = "") -> None:
+        self._batch, self._owner = batch, owner
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._batch, name)
 
     def jobs(self, namespace: str, uid: str) -> Any:
+        if self._owner not in ("", uid):
+            return self._batch.jobs(namespace, uid)
         raise Retryable(Reason.CLUSTER_UNREACHABLE, "the Kubernetes API refused us (403 Forbidden)")
 
 
@@ -162,6 +164,30 @@ def test_a_way_back_waits_for_no_jobs_that_cannot_be_listed(stage: Stage) -> Non
     serving = reading.facts_of(DEPLOYMENT_KEY, away)[0].serving
     assert serving is not None
     assert serving.version == "v7"
+
+
+def test_a_source_is_read_though_nobody_may_list_jobs_and_an_index_is_not_complete(stage: Stage) -> None:
+    stage.database = database = Broken()
+    here = told(stage, stories.declare, stories.declare_v8)
+    database.is_broken = True
+    away = dataclasses.replace(here, batch=Hidden(here.batch))
+    for step in (stories.serve("v8"), stories.change_source):
+        step(stage)
+        settle(stage, Tripwire(), away)
+
+    seen = observe.dataset(resource(stage, DATASET), away)
+    assert [snapshot.number for snapshot in seen.snapshots] == [1, 2]
+    # No pod loads anything here, so a clean-up has nothing to wait for.
+    assert [user.is_unlisted for user in seen.users] == [False]
+
+
+def test_who_may_be_loading_what_nobody_can_tell_is_told_to_the_clean_up(stage: Stage) -> None:
+    here = told(stage, *stories.PODS_HELD)
+    owner = resource(stage, DEPLOYMENT)["metadata"]["uid"]
+    away = dataclasses.replace(here, batch=Hidden(here.batch, owner))
+
+    assert [user.is_unlisted for user in observe.dataset(resource(stage, DATASET), here).users] == [False]
+    assert [user.is_unlisted for user in observe.dataset(resource(stage, DATASET), away).users] == [True]
 
 
 def test_pods_load_what_is_new_and_nothing_that_may_answer(stage: Stage) -> None:

@@ -431,6 +431,10 @@ KEPT: dict[str, tuple[Dataset, tuple[int, ...] | None]] = {
     ),
     "nothing that is not there": (aged(users=(b.user(snapshots=(3,)),)), (11, 12)),
     "no clean-up where all is kept": (b.dataset(), None),
+    "no clean-up while nobody can tell what pods load": (
+        aged(users=(b.user(), b.user(is_unlisted=True))),
+        None,
+    ),
     "no clean-up before the first snapshot": (
         first(pins=b.PINS, embedded={b.V8.key: b.embedded(1)}, work=(b.failed(b.refresh()),)),
         None,

@@ -332,7 +332,8 @@ def _user(
     # What an index is being built from is on no record yet.
     under_way = (work.task for work in world.runner.work(key) if work.phase is Phase.RUNNING)
     numbers |= {task.snapshot for task in under_way if isinstance(task, IndexTask)}
-    numbers |= {job.snapshot for job in pods.of_deployment(resource, facts, world)}
+    found, unlisted = pods.seen_of_deployment(resource, facts, world)
+    numbers |= {job.snapshot for job in found}
     numbers |= {begun.snapshot for begun in pods.begun(dataset, store, key, facts, world).values()}
     pinned: tuple[tuple[str, int], ...] = ()
     if spec.get("snapshot") is not None:
@@ -346,6 +347,7 @@ def _user(
         recipes=tuple(sorted(recipes)),
         snapshots=tuple(sorted(numbers)),
         pinned=pinned,
+        is_unlisted=unlisted is not None and pods.load_for(dataset),
     )
 
 

@@ -69,8 +69,8 @@ def refreshed_at(seen: Dataset) -> datetime | None:
 
 
 def _cleans(seen: Dataset, now: datetime) -> Iterator[Clean]:
-    """Yield a clean-up once a snapshot is out of retention and nothing refers to it."""
-    if not seen.snapshots:
+    """Yield a clean-up once a snapshot is out of retention and nothing refers to it, as far as anybody can tell."""
+    if not seen.snapshots or any(user.is_unlisted for user in seen.users):
         return
     kept = _kept(seen, now)
     recipes = tuple(

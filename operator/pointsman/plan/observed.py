@@ -72,6 +72,8 @@ class User:
     snapshots: tuple[int, ...]
     pinned: tuple[tuple[str, int], ...] = ()
     """(recipe, snapshot) pairs that a pinned deployment wants embedded."""
+    is_unlisted: bool = False
+    """Whether its Jobs could not be looked at, and may be loading a snapshot that is not among these."""
 
 
 @dataclass(frozen=True, slots=True)
