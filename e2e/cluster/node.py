@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from e2e.cluster import configuration, images, leftovers, objects, programs
+from e2e.cluster import configuration, enforcer, images, leftovers, objects, programs
 from e2e.cluster.kube import Kube
 from e2e.cluster.namespaces import Namespaces, NodeError
 
@@ -36,6 +36,8 @@ class Node:
         self.home = home
         self.files = configuration.Files(home / "node")
         self._namespaces: Namespaces | None = None
+        self.unenforced = ""
+        """Why NetworkPolicies are not enforced; empty where they are."""
 
     @property
     def kubeconfig(self) -> Path:
@@ -98,6 +100,9 @@ class Node:
             kube.apply([*objects.dns(dns), *objects.volumes(self.files.volumes, _VOLUMES)])
             self._wait(lambda: kube.is_available("kube-system", "coredns"), "names to be served", line)
             self._wait(self._is_service_reached, "an address of a Service to answer", line)
+            self._enforce(line)
+        if self.unenforced:
+            print(f"NetworkPolicies are not enforced here: {self.unenforced}", file=sys.stderr)
 
     def down(self) -> None:
         """End it and clear away all that it had; does nothing where there is none. Safe after any failure."""
@@ -188,6 +193,14 @@ class Node:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
         return len(found - sandboxes)
+
+    def _enforce(self, line: progress.Progress) -> None:
+        """Have NetworkPolicies enforced, as a network plug-in does, or take note of why they cannot be."""
+        path = f"PYTHONPATH={images.ROOT / 'operator'}:{images.ROOT}"
+        argv = [programs.where("env"), path, sys.executable, "-m", enforcer.__name__, self.files.admin]
+        self.namespaces.start("policies", [*argv, configuration.PODS])
+        self._wait(lambda: bool(self.namespaces.tail("policies", 1)), "policies to hold", line)
+        _, _, self.unenforced = self.namespaces.tail("policies").partition(f"{enforcer.CANNOT}: ")
 
     def _is_containerd_ready(self) -> bool:
         return self.files.containerd_socket.exists() and bool(self._ctr("version", check=False))

@@ -33,7 +33,7 @@ kind: ConfigMap
 metadata: {name: coredns, namespace: kube-system}
 data:
   Corefile: |
-    .:1053 {
+    .:53 {
       errors
       ready
       kubernetes cluster.local in-addr.arpa ip6.arpa {
@@ -48,8 +48,8 @@ spec:
   clusterIP: ADDRESS
   selector: {k8s-app: kube-dns}
   ports:
-  - {name: dns, port: 53, protocol: UDP, targetPort: 1053}
-  - {name: dns-tcp, port: 53, protocol: TCP, targetPort: 1053}
+  - {name: dns, port: 53, protocol: UDP}
+  - {name: dns-tcp, port: 53, protocol: TCP}
 ---
 apiVersion: apps/v1
 kind: Deployment
@@ -61,7 +61,11 @@ spec:
     spec:
       serviceAccountName: coredns
       dnsPolicy: Default
-      securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
+      securityContext:
+        runAsNonRoot: true
+        seccompProfile: {type: RuntimeDefault}
+        # Policies are about the ports of pods, and names are asked for at this one.
+        sysctls: [{name: net.ipv4.ip_unprivileged_port_start, value: "53"}]
       containers:
       - name: coredns
         image: IMAGE
