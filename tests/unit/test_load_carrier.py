@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from pointsman.plan.tasks import Build, Clean, Key, Wait
 from pointsman.store.ledger import Attempt
 from pointsman.store.root import Store
 from pointsman.work import jobs, loading
-from pointsman.work.jobs import Doors, Job
+from pointsman.work.jobs import Doors, Job, Stage
 from pointsman.work.processes import InProcess
 
 OWNER = Key(DEPLOYMENT, "shop", "papers")
@@ -338,6 +339,49 @@ def test_one_process_that_takes_over_waits_for_pods_that_were_killed(room: Room)
     room.carry_out(alone)
     assert room.cursor() == rows.Cursor(1, 1)
     assert room.ledgers() == []
+
+
+class AtTheSeal:
+    """A carrier that does something while a graph is built."""
+
+    def __init__(self, inner: InProcess) -> None:
+        self.inner, self.meanwhile = inner, list[Callable[[], None]]()
+
+    def carry_out(self, job: Job, *arguments: Any) -> None:
+        while job.stage is Stage.SEAL and self.meanwhile:
+            self.meanwhile.pop()()
+        self.inner.carry_out(job, *arguments)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def test_while_a_graph_is_built_other_indexes_are_begun_and_another_graph_waits(room: Room) -> None:
+    def pause(_cancelled: threading.Event, _seconds: float) -> None:
+        if room.said and room.said[-1] is not None:
+            raise Enough
+        room.kubelet.step()
+
+    means = Means(room.batch, room.cluster, room.pods, Store, lambda: room.now, pause=pause)
+    workers = AtTheSeal(InProcess(room.doors, lambda: room.now))
+    carrier = InPods(workers, means, workers=1)
+
+    def load(task: Build) -> None:
+        carrier.carry_out(room.job(task), lambda done, total: None, threading.Event(), room.said.append)
+
+    def another() -> None:
+        with pytest.raises(Enough):
+            load(dataclasses.replace(TASK, index="pm_shop_papers_v7_2"))
+
+    workers.meanwhile.append(another)
+    load(TASK)
+
+    assert len(room.batch.created) == 2
+    assert room.database.count("pm_shop_papers_v7_2") == 300
+    (wait,) = {wait for wait in room.said if wait is not None}
+    assert wait.reason is Reason.CONFLICT
+    assert wait.message.startswith("all workers (1) have graphs built for other pods; wanted one free")
+    assert room.cursor() == rows.Cursor(1, 1)
 
 
 def test_suspending_stops_the_pods_and_going_on_starts_them(room: Room) -> None:

@@ -28,9 +28,12 @@ class InPods:
     """Sends what datasets with `work.mode: Job` have done by pods to them, and all else to another carrier."""
 
     def __init__(self, others: Carrier, means: Means, workers: int = 2) -> None:
-        """At most so many of the steps before and after pods that embed, and of those that load, run at once."""
+        """At most so many of the steps before and after pods that embed, and of those that load, run at once.
+
+        And as many seals beside: a database may build for hours, and other loads need not wait for that.
+        """
         self._others, self._means, self._workers = others, means, workers
-        self._places = {kind: threading.BoundedSemaphore(workers) for kind in (Embed, Build)}
+        self._places = {kind: threading.BoundedSemaphore(workers) for kind in (Embed, Build, Stage.SEAL)}
 
     def carry_out(
         self, job: Job, report: Report, is_cancelled: threading.Event, waits: Waits = progress.silently
@@ -51,15 +54,20 @@ class InPods:
         self._others.close()
 
     def _step(self, job: Job, is_cancelled: threading.Event) -> None:
-        places = self._places[Build if isinstance(job.task, Build) else Embed]
+        kind = Build if isinstance(job.task, Build) else Embed
+        places = self._places[Stage.SEAL if job.stage is Stage.SEAL else kind]
         if not places.acquire(blocking=False):
             raise Conflict(
-                f"all workers ({self._workers}) divide or publish for other pods; wanted one free, trying again"
+                f"all workers ({self._workers}) {_does(job.stage)} for other pods; wanted one free, trying again"
             )
         try:
             self._others.carry_out(job, progress.nowhere, is_cancelled)
         finally:
             places.release()
+
+
+def _does(stage: Stage) -> str:
+    return "have graphs built" if stage is Stage.SEAL else "divide or publish"
 
 
 def _check(job: Job, pods: Pods) -> None:
