@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from tests.crash import stories
 from tests.crash.stage import DEPLOYMENT_KEY, NAMESPACE, Stage, Tripwire, settle, told, world
 
@@ -22,7 +23,7 @@ from pointsman.cluster.resources import DATASET, DEPLOYMENT, Resource
 from pointsman.controller import observe, pods, reading
 from pointsman.controller.world import World
 from pointsman.errors import Retryable
-from pointsman.plan.tasks import Build
+from pointsman.plan.tasks import Build, Phase, Work
 
 
 class Asked(MemoryBatch):
@@ -129,6 +130,29 @@ def test_what_is_loaded_is_loaded_once_though_it_fails_after_and_a_newer_snapsho
     assert facts.serving is not None and facts.serving.name == name
     assert record is not None and record.cursor is not None and record.cursor.snapshot == 2
     assert database.loaded == loaded
+
+
+class Closed:
+    """A dataset's store that nobody is to look into."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"{name} was looked at")
+
+
+def test_ledgers_are_read_only_where_what_they_say_is_not_known(stage: Stage) -> None:
+    closed: Any = Closed()
+    here = told(stage, *stories.PODS_HELD)
+    dataset, (facts, _) = resource(stage, DATASET), reading.facts_of(DEPLOYMENT_KEY, here)
+    task = Build(DEPLOYMENT_KEY, "papers", index(stage, "v8", here), "v8", "recipe", 1)
+    at_work = (Work(task, 1, Phase.RUNNING),)
+    complete = dataclasses.replace(facts, indexes=tuple(i for i in facts.indexes if i.version == "v7"))
+
+    with pytest.raises(AssertionError, match="loads was looked at"):
+        pods.begun(dataset, closed, DEPLOYMENT_KEY, facts, (), here)
+    assert pods.begun(dataset, closed, DEPLOYMENT_KEY, facts, at_work, here) == {}
+    assert pods.begun(dataset, closed, DEPLOYMENT_KEY, complete, (), here) == {}
+    stories.without_pods(stage)
+    assert pods.begun(resource(stage, DATASET), closed, DEPLOYMENT_KEY, facts, (), here) == {}
 
 
 class Hidden:

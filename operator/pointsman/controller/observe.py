@@ -95,7 +95,7 @@ def deployment(resource: Resource, world: World) -> observed.Deployment:
         status=reading.status(deployment_api.DeploymentStatus, resource),
         has_finalizer=FINALIZER in meta.get("finalizers", ()),
         deleting_since=reading.deleting_since(resource, world),
-        dataset=_view(key, spec, facts, records, world),
+        dataset=_view(key, spec, facts, records, work, world),
         facts=facts,
         revision=revision,
         records=records,
@@ -214,7 +214,12 @@ def _counted(index: Index, record: IndexRecord | None, work: Sequence[Work], is_
 
 
 def _view(
-    deployment: Key, spec: deployment_api.Spec, facts: Facts, records: Mapping[str, IndexRecord], world: World
+    deployment: Key,
+    spec: deployment_api.Spec,
+    facts: Facts,
+    records: Mapping[str, IndexRecord],
+    under_way: Sequence[Work],
+    world: World,
 ) -> observed.DatasetView:
     """Return what a deployment of a version needs to know of its dataset.
 
@@ -228,7 +233,7 @@ def _view(
     begun: Mapping[str, observed.Begun] = {}
     try:
         store = world.dataset(namespace, name, resource)
-        begun = pods.begun(resource, store, deployment, facts, world)
+        begun = pods.begun(resource, store, deployment, facts, under_way, world)
         pins, snapshots = store.pins(), tuple(_snapshot(record) for record in store.snapshots())
         held = Held(pins, snapshots, _embedded(store, pins))
         world.stores.saw(key, held)
@@ -330,11 +335,11 @@ def _user(
         if record is not None and record.cursor is not None:
             numbers |= {record.cursor.snapshot} | ({record.pending} if record.pending is not None else set())
     # What an index is being built from is on no record yet.
-    under_way = (work.task for work in world.runner.work(key) if work.phase is Phase.RUNNING)
-    numbers |= {task.snapshot for task in under_way if isinstance(task, IndexTask)}
+    work = world.runner.work(key)
+    numbers |= {w.task.snapshot for w in work if w.phase is Phase.RUNNING and isinstance(w.task, IndexTask)}
     found, unlisted = pods.seen_of_deployment(resource, facts, world)
     numbers |= {job.snapshot for job in found}
-    numbers |= {begun.snapshot for begun in pods.begun(dataset, store, key, facts, world).values()}
+    numbers |= {begun.snapshot for begun in pods.begun(dataset, store, key, facts, work, world).values()}
     pinned: tuple[tuple[str, int], ...] = ()
     if spec.get("snapshot") is not None:
         numbers.add(spec["snapshot"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 
 from pointsman.api import dataset as dataset_api
 from pointsman.api import deployment as deployment_api
@@ -13,9 +14,10 @@ from pointsman.controller import reading
 from pointsman.controller.world import World
 from pointsman.errors import Retryable, Terminal
 from pointsman.plan import facts as plan_facts
+from pointsman.plan import words
 from pointsman.plan.facts import Facts, IndexRecord
 from pointsman.plan.observed import Begun, PodJob, Problem
-from pointsman.plan.tasks import Build, Key
+from pointsman.plan.tasks import Build, Key, Work
 from pointsman.store.dataset import DatasetStore
 from pointsman.work import jobs, loading
 
@@ -48,16 +50,18 @@ def load_for(dataset: Resource | None) -> bool:
 
 
 def begun(
-    dataset: Resource | None, store: DatasetStore, deployment: Key, facts: Facts, world: World
+    dataset: Resource | None, store: DatasetStore, deployment: Key, facts: Facts, work: Sequence[Work], world: World
 ) -> dict[str, Begun]:
     """Return what pods have begun to load for a deployment, by index.
 
-    The store is read only where an index was never complete, and pods are to load it.
+    The store is read only where an index was never complete, pods are to load it, and nobody is at that: who is tells
+    which snapshot it is.
     """
     if not load_for(dataset):
         return {}
     candidates = (index.name for index in facts.indexes if index.role is Role.CANDIDATE)
-    names = [name for name in candidates if not is_complete(record(deployment, name, world))]
+    idle = [name for name in candidates if words.running(work, f"index {name}") is None]
+    names = [name for name in idle if not is_complete(record(deployment, name, world))]
     return {name: found for name in names if (found := loading.begun(store, name)) is not None}
 
 

@@ -48,7 +48,7 @@ def begin(index: Index, snapshot: int, shards: int) -> Run:
         other.give_up()
     found = ledger.run()
     if found is not None:
-        if is_there and not _is_cut_short(ledger, found):
+        if is_there and not _is_cut_short(ledger, _left(ledger, found)):
             return found
         ledger.writers.end(index.now)
         ledger.give_up()
@@ -73,20 +73,27 @@ def begun(dataset: DatasetStore, index: str) -> Begun | None:
     for number in sorted((number for name, number in dataset.loads() if name == index), reverse=True):
         ledger = dataset.load(index, number)
         run = ledger.run()
-        if run is None or not ledger.finished() or _is_cut_short(ledger, run):
+        left = () if run is None else _left(ledger, run)
+        if run is None or len(left) == run.portions or _is_cut_short(ledger, left):
             continue
-        return Begun(number, _fruitless(ledger, run))
+        return Begun(number, _fruitless(ledger, left))
     return None
 
 
-def _is_cut_short(ledger: Ledger, run: Run) -> bool:
+def _left(ledger: Ledger, run: Run) -> tuple[int, ...]:
+    return tuple(sorted(set(range(run.portions)) - ledger.finished().keys()))
+
+
+def _is_cut_short(ledger: Ledger, left: tuple[int, ...]) -> bool:
     """Return whether somebody has ended a run before all was loaded: nobody may go on with it."""
-    return len(ledger.finished()) < run.portions and ledger.writers.is_over()
+    return bool(left) and ledger.writers.is_over()
 
 
-def _fruitless(ledger: Ledger, run: Run) -> int:
+def _fruitless(ledger: Ledger, left: tuple[int, ...]) -> int:
     """Return how many of the last attempts, TRIES at most, finished nothing though the database was there."""
-    left, attempt = tuple(sorted(set(range(run.portions)) - ledger.finished().keys())), ledger.attempt()
+    if not left:
+        return 0
+    attempt = ledger.attempt()
     for count in range(TRIES):
         if attempt is None or attempt.left != left:
             return count
