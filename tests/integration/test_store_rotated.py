@@ -4,66 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
-import signal
-import socket
-import subprocess
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.integration.operator_process import DATASET, Stage, papers, running, wordllama
-from tests.servers import processes
+from tests.servers import versitygw
+from tests.servers.versitygw import Server
 
-from pointsman.controlplane import binaries, plane
+from pointsman.controlplane import plane
 
-PATIENCE = 30.0
-
-
-def program() -> Path | None:
-    """Return where the server is: on the path, or where `make e2e` keeps what it builds."""
-    found = shutil.which("versitygw")
-    built = sorted((binaries.Finder().home().parent / "programs").glob("versitygw-v*"))
-    return Path(found) if found is not None else next(reversed(built), None)
-
-
-pytestmark = [
-    pytest.mark.server,
-    pytest.mark.skipif(program() is None, reason="versitygw is not there; `make e2e` builds it"),
-]
-
-
-class Server:
-    """An S3 server with one pair of keys, on a folder whose folders are buckets."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._port = folder, processes.free_port()
-        self.endpoint = f"http://127.0.0.1:{self._port}"
-        (folder / "vectors").mkdir(parents=True)
-
-    @contextlib.contextmanager
-    def running(self, key: str) -> Iterator[None]:
-        """Serve whoever has a key, and nobody else."""
-        keys, address = ("--access", key, "--secret", f"secret of {key}"), f"127.0.0.1:{self._port}"
-        process = processes.start(
-            [program(), *keys, "--port", address, "posix", self._folder],
-            signal.SIGKILL,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            deadline = time.monotonic() + PATIENCE
-            while True:
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=1):
-                    break
-                assert process.poll() is None and time.monotonic() < deadline, "the server does not answer"
-                time.sleep(0.05)
-            yield
-        finally:
-            process.kill()
-            process.wait()
+pytestmark = [pytest.mark.server, versitygw.NEEDED]
 
 
 def put(file: Path, key: str) -> None:

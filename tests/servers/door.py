@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 
 class Door:
@@ -16,6 +16,10 @@ class Door:
         self._listener: socket.socket | None = None
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
+        self.passed = 0
+        """Bytes that were let through to the server."""
+        self.left: int | None = None
+        """How many more will be."""
         # Bound and not listened to, a port refuses, and nobody else gets it meanwhile.
         self._reserved = _bound(0)
         self.port = int(self._reserved.getsockname()[1])
@@ -36,6 +40,11 @@ class Door:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
             each.close()
+
+    def let_through(self, count: int | None) -> None:
+        """Let so many bytes more through to the server, and break off what is under way then; None: all."""
+        with self._lock:
+            self.left = count
 
     def close(self) -> None:
         """Shut the door for good."""
@@ -59,8 +68,17 @@ class Door:
             if is_shut:
                 self.shut()
                 return
-            for one, other in ((front, back), (back, front)):
-                threading.Thread(target=_carry, args=(one, other), daemon=True).start()
+            threading.Thread(target=_carry, args=(front, back, self._part), daemon=True).start()
+            threading.Thread(target=_carry, args=(back, front, bytes), daemon=True).start()
+
+    def _part(self, data: bytes) -> bytes:
+        """Return as much as goes through."""
+        with self._lock:
+            let = data if self.left is None else data[: self.left]
+            self.passed += len(let)
+            if self.left is not None:
+                self.left -= len(let)
+        return let
 
 
 @contextlib.contextmanager
@@ -82,10 +100,13 @@ def _bound(port: int) -> socket.socket:
     return bound
 
 
-def _carry(one: socket.socket, other: socket.socket) -> None:
+def _carry(one: socket.socket, other: socket.socket, let_through: Callable[[bytes], bytes]) -> None:
     with contextlib.suppress(OSError):
         while data := one.recv(65_536):
-            other.sendall(data)
+            let = let_through(data)
+            other.sendall(let)
+            if len(let) < len(data):
+                break
     for each in (one, other):
         with contextlib.suppress(OSError):
             each.shutdown(socket.SHUT_RDWR)
