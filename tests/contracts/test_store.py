@@ -112,6 +112,14 @@ def test_an_option_that_no_object_store_knows_is_refused(option: str, mend: str)
         Store("s3://bucket/prefix", {option: "true", "allow_http": "true", "aws_region": "us-east-1"})
 
 
+def test_a_server_of_plain_http_is_refused_unless_that_is_meant() -> None:
+    options = {"aws_endpoint": "http://127.0.0.1:1", "aws_region": "us-east-1"}
+    with pytest.raises(Terminal, match=r"aws_endpoint of the store is plain http.*allow_http"):
+        Store("s3://bucket/prefix", options)
+
+    Store("s3://bucket/prefix", {**options, "allow_http": "true"})
+
+
 @pytest.mark.parametrize("name", ["", "..", "a/b", "../x", ".hidden", "a b"])
 def test_a_name_never_leads_elsewhere(store: Store, name: str) -> None:
     with pytest.raises(Terminal, match="cannot name anything in the store"):

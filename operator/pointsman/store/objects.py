@@ -229,6 +229,12 @@ def _remote(uri: str, options: Mapping[str, str]) -> stores.ObjectStore:
         meant = sorted(name.removeprefix("aws_") for name in foreign if name.removeprefix("aws_") in _CLIENT_OPTIONS)
         mend = f"write {', '.join(meant)}" if meant else "wanted those of Amazon S3, such as aws_region, or allow_http"
         raise Terminal(Reason.INVALID_SPEC, f"unknown store options {', '.join(foreign)}; {mend}")
+    plain = [name for name in ("aws_endpoint", "aws_endpoint_url") if config.get(name, "").startswith("http://")]
+    if plain and client.get("allow_http") != "true":
+        message = (
+            f'{plain[0]} of the store is plain http, which is refused unasked; wanted https, or allow_http: "true"'
+        )
+        raise Terminal(Reason.INVALID_SPEC, message)
     typed = {name: value == "true" if name.startswith("allow_") else value for name, value in client.items()}
     # A worker that waits backs off by itself; three tries bridge a hiccup.
     retry: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
