@@ -13,16 +13,10 @@ from hypothesis import settings
 from pointsman.controlplane import binaries, plane
 
 LONGEST = (
-    *("test_sigkill", "test_takeover", "test_delivery", "test_delivery_disturbed", "test_crash_anywhere"),
-    *(
-        "test_operator",
-        "test_delivery_under_load",
-        "test_bad_input",
-        "test_gateway",
-        "test_lasting",
-        "test_control_plane",
-    ),
-    *("test_backends", "test_properties", "test_embedders", "test_gateways_poller"),
+    *("test_sigkill", "test_pods_load", "test_takeover", "test_delivery", "test_delivery_disturbed"),
+    *("test_crash_anywhere", "test_operator", "test_delivery_under_load", "test_bad_input", "test_pods"),
+    *("test_gateway", "test_lasting", "test_control_plane", "test_backends", "test_properties"),
+    *("test_embedders", "test_gateways_poller"),
 )
 """Files that take long. Begun first, none of them is what everybody waits for at the end."""
 
