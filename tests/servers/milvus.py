@@ -16,8 +16,6 @@ from tests.servers import processes
 
 START_SECONDS = 60
 """The first import of its libraries takes seconds on a busy machine."""
-CHANCES = 3
-"""How often it is started: now and then its gRPC aborts while it forks, before it listens."""
 
 
 @contextlib.contextmanager
@@ -27,29 +25,23 @@ def start_milvus(folder: Path) -> Iterator[str]:
     port = processes.free_port()
     command = [sys.executable, "-m", "milvus_lite", "server", "--data-dir", str(folder / "milvus")]
     with (folder / "milvus.log").open("wb") as log:
-        for chance in reversed(range(CHANCES)):
-            # Unless it is told otherwise it listens on all interfaces.
-            server = processes.start(
-                [*command, "--host", "127.0.0.1", "--port", port], signal.SIGTERM, stdout=log, stderr=subprocess.STDOUT
-            )
-            try:
-                if _is_up(port, server, folder / "milvus.log", chance):
-                    yield f"http://127.0.0.1:{port}"
-                    return
-            finally:
-                _stop(server)
+        # Unless it is told otherwise it listens on all interfaces.
+        server = processes.start(
+            [*command, "--host", "127.0.0.1", "--port", port], signal.SIGTERM, stdout=log, stderr=subprocess.STDOUT
+        )
+        try:
+            _wait_for(port, server, folder / "milvus.log")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            _stop(server)
 
 
-def _is_up(port: int, server: subprocess.Popen[bytes], log: Path, chances: int) -> bool:
-    """Return whether it listens; false where it ended and there are other chances."""
+def _wait_for(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return True
-        assert time.monotonic() < deadline, log.read_text()
-        if server.poll() is not None:
-            assert chances, log.read_text()
-            return False
+            return
+        assert server.poll() is None and time.monotonic() < deadline, log.read_text()
         time.sleep(0.05)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import random
 import signal
 import socket
@@ -12,6 +13,10 @@ import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
+
+# Threads that talk gRPC would go on polling between fork and exec, where their files are closed, and abort what is
+# started before it is one.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 _PR_SET_PDEATHSIG = 1
 _PORTS = range(10_000, 32_768)
