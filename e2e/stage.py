@@ -286,10 +286,13 @@ class Stage:
         is_current = status.get("observedGeneration") == found["metadata"]["generation"]
         return is_current and status.get("servingVersion") == wanted and conditions.get("Ready") == "True"
 
-    def weight(self, wanted: str) -> int:
-        """Return the share of the queries, in percent, that every gateway gives to a version; -1 where it has none."""
+    def weight(self, wanted: str, which: str = "accepted") -> int:
+        """Return the share of the queries, in percent, that every gateway gives to a version; -1 where it has none.
+
+        One that has just taken over does not know it yet; what is `desired` it knows at once.
+        """
         weights = [i["weight"] for i in self.status().get("indexes", ()) if i["version"] == wanted and "weight" in i]
-        return max((int(weight.get("accepted", -1)) for weight in weights), default=-1)
+        return max((int(weight.get(which, -1)) for weight in weights), default=-1)
 
     def sentence(self) -> str:
         """Return what the deployment says of itself, and what the pods say where they are not well."""
