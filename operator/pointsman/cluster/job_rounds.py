@@ -92,9 +92,7 @@ class Rounds:
         name = "" if attempt is None else self._name(attempt)
         found = self._means.batch.job(self._namespace, name) if name else None
         if found is not None and not job_objects.is_ended(found) and job_objects.going_since(found) is None:
-            self._means.fence.check()
-            self._means.batch.delete(self._namespace, name)
-            log.info(logs.Event.JOB_DELETED, job=f"{self._namespace}/{name}")
+            self._delete(name)
 
     def _name(self, attempt: Attempt) -> str:
         return job_objects.name_of(self._task, self._job.uid, attempt.number, self._run())
@@ -109,7 +107,7 @@ class Rounds:
         run = self._ledger.run()
         if run is None:
             raise Retryable(Reason.WORK_LOST, "the run was given up meanwhile; wanted it under way, dividing anew")
-        return run.portions - len(self._ledger.finished())
+        return len(self._ledger.left(run))
 
     def _attempt(self) -> tuple[Attempt, str]:
         """Return the attempt that is under way and its Job's name: the newest, or one that deals out what is left."""
@@ -187,6 +185,7 @@ class Rounds:
             self._waits(Wait(wait.reason, f"{wait.message}; given up and created anew at {deadline:%Y-%m-%dT%H:%MZ}"))
             return
         self._delete(name)
+        self._wait_until_gone(name)
         self._ledger.close(attempt.number)
         raise Retryable(wait.reason, f"{wait.message}; it was given up after {self._wanted.start_deadline}")
 
@@ -229,6 +228,7 @@ class Rounds:
         self._means.fence.check()
         if is_queued:
             self._delete(name)
+            self._wait_until_gone(name)
             self._ledger.close(attempt.number)
             return None
         self._means.batch.suspend(self._namespace, name, wanted)
@@ -254,7 +254,6 @@ class Rounds:
         self._means.fence.check()
         self._means.batch.delete(self._namespace, name)
         log.info(logs.Event.JOB_DELETED, job=f"{self._namespace}/{name}")
-        self._wait_until_gone(name)
 
     def _wait_until_gone(self, name: str) -> None:
         """Return once a Job that is being deleted is gone, and its pods with it, or has been given time enough.

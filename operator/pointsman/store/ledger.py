@@ -160,9 +160,9 @@ class Ledger:
         run, before = self.run(), self.attempt()
         if run is None:
             raise self._forgotten()
-        left = sorted(set(range(run.portions)) - self.finished().keys())
+        left = self.left(run)
         number = 1 if before is None else before.number + 1
-        attempt = Attempt(number, max(1, min(shards, len(left))), tuple(left))
+        attempt = Attempt(number, max(1, min(shards, len(left))), left)
         self._put(f"attempts/{number:06d}.json", dataclasses.asdict(attempt))
         return self.attempt(number) or attempt
 
@@ -183,6 +183,10 @@ class Ledger:
 
         found = self._remembered.below(f"{self._own}/portions", _PORTION, decode)
         return {int(name.removesuffix(".json")): portion for name, portion in found.items()}
+
+    def left(self, run: Run) -> tuple[int, ...]:
+        """Return the portions that are not finished, ascending."""
+        return tuple(sorted(set(range(run.portions)) - self.finished().keys()))
 
     def is_finished(self, number: int) -> bool:
         """Return whether a portion is finished."""

@@ -48,7 +48,7 @@ def begin(index: Index, snapshot: int, shards: int) -> Run:
         other.give_up()
     found = ledger.run()
     if found is not None:
-        if is_there and not _is_cut_short(ledger, _left(ledger, found)):
+        if is_there and not _is_cut_short(ledger, ledger.left(found)):
             return found
         ledger.writers.end(index.now)
         ledger.give_up()
@@ -73,15 +73,11 @@ def begun(dataset: DatasetStore, index: str) -> Begun | None:
     for number in sorted((number for name, number in dataset.loads() if name == index), reverse=True):
         ledger = dataset.load(index, number)
         run = ledger.run()
-        left = () if run is None else _left(ledger, run)
+        left = () if run is None else ledger.left(run)
         if run is None or len(left) == run.portions or _is_cut_short(ledger, left):
             continue
         return Begun(number, _fruitless(ledger, left))
     return None
-
-
-def _left(ledger: Ledger, run: Run) -> tuple[int, ...]:
-    return tuple(sorted(set(range(run.portions)) - ledger.finished().keys()))
 
 
 def _is_cut_short(ledger: Ledger, left: tuple[int, ...]) -> bool:
