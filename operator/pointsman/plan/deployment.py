@@ -87,16 +87,18 @@ def plan(seen: Deployment, now: datetime) -> Plan[api.DeploymentStatus]:
     if isinstance(target, Target) and _is_refused(seen, facts, target, now):
         # What nobody may be sent to is not kept current.
         wanted = None
-    work, stopped = indexes.work(seen, facts, wanted, now), list(loading.stops(seen, facts, target))
-    # Nothing begins beside pods that have just been told to stop.
-    work = [task for task in work if task.index not in loading.unwanted(seen, facts, target)]
-    todo += [action for action in stopped if not isinstance(action, actions.DeleteJob)]
-    todo += [action for action in _abandoned(seen, facts, target) if action not in stopped]
+    unwanted = loading.unwanted(seen, facts, target)
+    # Nothing begins beside pods that are told to stop just now.
+    busy = {job.index for job in unwanted}
+    work = [task for task in indexes.work(seen, facts, wanted, now) if task.index not in busy]
+    cancelled = list(loading.cancelled(seen, unwanted))
+    todo += cancelled
+    todo += [action for action in _abandoned(seen, facts, target) if action not in cancelled]
     todo += [actions.StartWork(task, seen.generation) for task in work]
     todo += [actions.StartWork(task, seen.generation) for task in answers.work(seen, facts, wanted, now)]
     todo += [actions.StartWork(task, seen.generation) for task in answers.probes(seen, facts, now)]
     # After what others need: a cluster that lets nobody delete Jobs ends the plan here.
-    todo += [action for action in stopped if isinstance(action, actions.DeleteJob)]
+    todo += [actions.DeleteJob(seen.key, job.name) for job in unwanted]
     todo += retirement.removal(seen)
     state = deployment_state.state(seen, facts, target, work, now)
     said = status(seen, facts, state, now, stage(seen, facts, target, work, now))

@@ -7,7 +7,7 @@ gone: whoever writes to the index next sees to it that they do not (`work/loadin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from pointsman.api.deployment import Role
 from pointsman.plan import actions, indexes, words
@@ -16,20 +16,17 @@ from pointsman.plan.indexes import Target
 from pointsman.plan.observed import Deployment, PodJob
 
 
-def stops(seen: Deployment, facts: Facts, target: Target | str) -> Iterator[actions.Action]:
-    """Yield what ends the pods that nobody wants at work: first whoever makes Jobs of an index, then its Jobs."""
-    for index in sorted(unwanted(seen, facts, target)):
+def unwanted(seen: Deployment, facts: Facts, target: Target | str) -> list[PodJob]:
+    """Return the Jobs that load what nobody wants loaded by pods."""
+    return [job for job in indexes.live_jobs(seen) if not is_wanted(seen, facts, target, job)]
+
+
+def cancelled(seen: Deployment, jobs: Iterable[PodJob]) -> Iterator[actions.CancelWork]:
+    """Yield what stops whoever makes such Jobs of an index; before they are deleted, or there would be others."""
+    for index in sorted({job.index for job in jobs}):
         work = words.running(seen.work, f"index {index}")
         if work is not None:
             yield actions.CancelWork(seen.key, work.task.subject)
-    for job in indexes.live_jobs(seen):
-        if not is_wanted(seen, facts, target, job):
-            yield actions.DeleteJob(seen.key, job.name)
-
-
-def unwanted(seen: Deployment, facts: Facts, target: Target | str) -> set[str]:
-    """Return the indexes that pods load though nobody wants that."""
-    return {job.index for job in indexes.live_jobs(seen) if not is_wanted(seen, facts, target, job)}
 
 
 def is_wanted(seen: Deployment, facts: Facts, target: Target | str, job: PodJob) -> bool:
