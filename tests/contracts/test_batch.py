@@ -12,7 +12,8 @@ from typing import Any
 import kubernetes.client
 import kubernetes.config
 import pytest
-from tests.unit.test_job_carrier import Enough, Room
+from tests.unit.carrying import Enough
+from tests.unit.test_job_carrier import Room
 from tests.unit.test_sharding import RECIPE
 
 from pointsman.api.conditions import Reason

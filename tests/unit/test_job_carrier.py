@@ -7,12 +7,13 @@ import dataclasses
 import json
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.kubelet import Killed, Kubelet
+from tests.kubelet import Killed
+from tests.unit.carrying import Carried, Enough, none
 from tests.unit.test_sharding import RECIPE, Hashing, fill, opened, papers
 
 from pointsman.access import Access
@@ -21,10 +22,8 @@ from pointsman.api.conditions import Reason
 from pointsman.cluster import job_objects
 from pointsman.cluster.job_objects import Pods
 from pointsman.cluster.jobs import InPods, Means
-from pointsman.cluster.memory import MemoryCluster
-from pointsman.cluster.memory_batch import MemoryBatch
 from pointsman.cluster.resources import DATASET
-from pointsman.errors import Conflict, PointsmanError, Retryable, Terminal
+from pointsman.errors import Conflict, Retryable, Terminal
 from pointsman.plan.tasks import Embed, Key, Wait
 from pointsman.store.root import Store
 from pointsman.work.jobs import Doors, Job
@@ -35,26 +34,19 @@ TASK = Embed(OWNER, "v7", RECIPE.key, 1)
 ENDPOINT = {"name": "main", "baseURL": "https://model/v1", "apiKeyRef": {"name": "model", "key": "token"}}
 
 
-class Enough(BaseException):
-    """The test has seen enough."""
-
-
-class Room:
-    """An operator's carrier, the cluster that it acts on, and a kubelet."""
+class Room(Carried):
+    """A dataset of so many documents, and a model."""
 
     def __init__(self, folder: Path, count: int = 100, **job: Any) -> None:
-        self.folder, self.cluster, self.model = folder, MemoryCluster(), Hashing()
-        self.batch = MemoryBatch(lambda: self.now)
+        super().__init__(folder, Doors(Store, none, self._embedder, none))
+        self.model = Hashing()
         self.dataset = opened(folder)
         self.dataset.pin("v7", RECIPE)
         fill(self.dataset, *papers(count))
-        self.now, self.said, self.progress = datetime.now(UTC), list[Wait | None](), list[tuple[int, int]]()
         (folder / "secrets" / "endpoint").mkdir(parents=True)
         (folder / "secrets" / "endpoint" / "key").write_text("sesame")
         self.keys: list[str | None] = []
-        doors = Doors(Store, self._none, self._embedder, self._none)
-        self.kubelet = Kubelet(self.batch, doors, folder / "secrets")
-        self.spec: dict[str, Any] = {
+        self.spec = {
             "source": {"files": {"uri": "file:///corpus", "format": "jsonl"}, "idField": "id"},
             "endpoints": [ENDPOINT],
             "versions": [
@@ -66,12 +58,7 @@ class Room:
             ],
             "work": {"mode": "Job", "job": {"shards": 3, **job}},
         }
-        self.pods = Pods(image="pointsman:test", is_store_shared=True)
-        self.doors, self.each = doors, [self.kubelet.step]
         self.apply()
-
-    def _none(self, *_: Any) -> Any:
-        raise AssertionError("nothing of the sort is opened")
 
     def _embedder(self, _space: Any, _endpoint: Any, key: str | None, *_: Any) -> Hashing:
         self.keys.append(key)
@@ -80,42 +67,11 @@ class Room:
     def apply(self) -> None:
         self.cluster.apply({"kind": DATASET, "metadata": {"namespace": "default", "name": "papers"}, "spec": self.spec})
 
-    def edit(self, **job: Any) -> None:
-        self.spec = {**self.spec, "work": {"mode": "Job", "job": {**self.spec["work"]["job"], **job}}}
-        self.apply()
-
     def job(self) -> Job:
         found = self.cluster.get(DATASET, "default", "papers")
         assert found is not None
         spec = dataset_api.Spec.model_validate(self.spec)
         return Job(TASK, str(self.folder), dataset=spec, uid=found["metadata"]["uid"], access=Access())
-
-    def carry_out(self, job: Job | None = None, looks: int = 100) -> None:
-        """Be an operator that has just started: nothing of an earlier one is left."""
-        left = looks
-
-        def pause(_cancelled: threading.Event, seconds: float) -> None:
-            nonlocal left
-            left -= 1
-            if not left:
-                raise Enough
-            self.now += timedelta(seconds=seconds)
-            for each in self.each:
-                each()
-
-        means = Means(self.batch, self.cluster, self.pods, Store, lambda: self.now, pause=pause)
-        carrier = InPods(InProcess(self.doors, lambda: self.now), means)
-        carrier.carry_out(
-            job or self.job(),
-            lambda done, total: self.progress.append((done, total)),
-            threading.Event(),
-            self.said.append,
-        )
-
-    def fails(self, kind: type[PointsmanError]) -> PointsmanError:
-        with pytest.raises(kind) as found:
-            self.carry_out()
-        return found.value
 
     def published(self) -> bool:
         return self.dataset.embedded_at(RECIPE.key, 1) is not None

@@ -7,12 +7,13 @@ import dataclasses
 import json
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.kubelet import Killed, Kubelet
+from tests.kubelet import Killed
+from tests.unit.carrying import Carried, Enough, none
 from tests.unit.test_indexing import RECIPE, publish
 from tests.unit.test_loading import Flaky, texts
 
@@ -24,11 +25,9 @@ from pointsman.cli import shard as shard_command
 from pointsman.cluster import job_objects
 from pointsman.cluster.job_objects import Pods
 from pointsman.cluster.jobs import InPods, Means
-from pointsman.cluster.memory import MemoryCluster
-from pointsman.cluster.memory_batch import MemoryBatch
 from pointsman.cluster.resources import DATASET, DEPLOYMENT
 from pointsman.core import rows
-from pointsman.errors import PointsmanError, Retryable, Terminal
+from pointsman.errors import Retryable, Terminal
 from pointsman.plan.facts import record_from_json
 from pointsman.plan.tasks import Build, Clean, Key, Wait
 from pointsman.store.ledger import Attempt
@@ -47,17 +46,12 @@ PGVECTOR = {
 }  # fmt: skip
 
 
-class Enough(BaseException):
-    """The test has seen enough."""
-
-
-class Room:
-    """An operator's carrier, the cluster that it acts on, a kubelet, and a database."""
+class Room(Carried):
+    """A dataset of so many stored vectors, and a database."""
 
     def __init__(self, folder: Path, count: int = 300, **job: Any) -> None:
-        self.folder, self.cluster, self.database = folder, MemoryCluster(), Flaky()
-        self.now, self.said, self.progress = datetime.now(UTC), list[Wait | None](), list[tuple[int, int]]()
-        self.batch = MemoryBatch(lambda: self.now)
+        super().__init__(folder, Doors(Store, none, none, self._backend))
+        self.database = Flaky()
         self.store = Store(str(folder))
         self.dataset = self.store.dataset("shop", "papers")
         self.dataset.pin("v7", RECIPE)
@@ -67,59 +61,25 @@ class Room:
         for name, value in (("username", "ana"), ("password", "sesame ")):
             (secrets / name).write_text(value)
         self.credentials: list[dict[str, str]] = []
-        self.doors = Doors(Store, self._none, self._none, self._backend)
-        self.kubelet = Kubelet(self.batch, self.doors, folder / "secrets")
-        self.pods = Pods(image="pointsman:test", is_store_shared=True)
-        self.backend, self.each = PGVECTOR, [self.kubelet.step]
-        self.spec: dict[str, Any] = {
+        self.backend = PGVECTOR
+        self.spec = {
             "source": {"files": {"uri": "file:///corpus", "format": "jsonl"}, "idField": "id"},
             "versions": [{"name": "v7", "model": {"wordllama": {"dimensions": 64}}}],
             "work": {"mode": "Job", "job": {"shards": 3, **job}},
         }
-        self.edit()
-
-    def _none(self, *_: Any) -> Any:
-        raise AssertionError("no model and no source is opened")
+        self.apply()
 
     def _backend(self, _spec: Any, values: dict[str, str], _access: Any) -> Any:
         self.credentials.append(values)
         return self.database
 
-    def edit(self, **job: Any) -> None:
-        self.spec = {**self.spec, "work": {"mode": "Job", "job": {**self.spec["work"]["job"], **job}}}
+    def apply(self) -> None:
         self.cluster.apply({"kind": DATASET, "metadata": {"namespace": "shop", "name": "papers"}, "spec": self.spec})
 
     def job(self, task: Build = TASK, **changes: Any) -> Job:
         spec = dataset_api.Spec.model_validate(self.spec)
         values: dict[str, Any] = {"backend": engines.Backend.model_validate(self.backend), "dataset": spec}
         return Job(task, str(self.folder), **{**values, "uid": "u2", "access": Access(), **changes})
-
-    def carry_out(self, job: Job | None = None, looks: int = 100) -> None:
-        """Be an operator that has just started: nothing of an earlier one is left."""
-        left = looks
-
-        def pause(_cancelled: threading.Event, seconds: float) -> None:
-            nonlocal left
-            left -= 1
-            if not left:
-                raise Enough
-            self.now += timedelta(seconds=seconds)
-            for each in self.each:
-                each()
-
-        means = Means(self.batch, self.cluster, self.pods, Store, lambda: self.now, pause=pause)
-        carrier = InPods(InProcess(self.doors, lambda: self.now), means)
-        carrier.carry_out(
-            job or self.job(),
-            lambda done, total: self.progress.append((done, total)),
-            threading.Event(),
-            self.said.append,
-        )
-
-    def fails(self, kind: type[PointsmanError], job: Job | None = None) -> PointsmanError:
-        with pytest.raises(kind) as found:
-            self.carry_out(job)
-        return found.value
 
     def cursor(self) -> rows.Cursor | None:
         found = self.store.log(*jobs.index_log(OWNER, NAME)).read()
