@@ -146,6 +146,16 @@ def index_of(model: Model, version: str) -> facts.Index:
     return [index for index in model.facts.indexes if index.version == version][-1]
 
 
+def go_on_to_v9(model: Model, **spec: Any) -> None:
+    """Want v9 as well, and go on until it has all queries."""
+    model.edit(version="v9", **spec)
+    model.settle()
+    model.live(13 * MINUTE)
+    model.decide(answers="go-wide")
+    model.settle()
+    assert model.weights == {"v9": 100}
+
+
 def goal(model: Model) -> tuple[ConditionType, Reason, str]:
     return b.goal(model.status)
 
@@ -522,12 +532,7 @@ def test_an_abort_of_what_serves_holds_whatever_the_spec_wants() -> None:
 
 def test_an_abort_goes_to_the_last_good_index() -> None:
     model = phase("after the promotion")
-    model.edit(version="v9", retire={"after": "336h"})
-    model.settle()
-    model.live(13 * MINUTE)
-    model.decide(answers="go-wide")
-    model.settle()
-    assert model.weights == {"v9": 100}
+    go_on_to_v9(model, retire={"after": "336h"})
     assert {index.version for index in model.facts.indexes} == {"v7", "v8", "v9"}
 
     model.decide("Abort", version="v9")
@@ -574,12 +579,7 @@ def test_what_is_refused_in_its_burn_in_goes_back_to_nothing_that_a_person_keeps
 
 def test_what_is_refused_in_its_burn_in_goes_past_what_a_person_keeps_off_to_the_one_before() -> None:
     model = phase("after the promotion")
-    model.edit(version="v9", retire={"after": "336h"})
-    model.settle()
-    model.live(13 * MINUTE)
-    model.decide(answers="go-wide")
-    model.settle()
-    assert model.weights == {"v9": 100}
+    go_on_to_v9(model, retire={"after": "336h"})
     model.decide("Abort", version="v8")
 
     model.decide("Reject", answers="evaluation")
@@ -754,12 +754,7 @@ def test_what_serves_is_lost_and_of_those_retained_the_rejected_one_comes_last()
     model.verdicts["v8"] = fleet.FAILS
     model.live(25 * b.HOUR, queries=10)
     assert model.weights == {"v7": 100}
-    model.edit(version="v9", retire={"after": "1000h"})
-    model.settle()
-    model.live(13 * MINUTE)
-    model.decide(answers="go-wide")
-    model.settle()
-    assert model.weights == {"v9": 100}
+    go_on_to_v9(model, retire={"after": "1000h"})
 
     model.lose(index_of(model, "v9").name)
     model.turn()
