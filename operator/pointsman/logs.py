@@ -52,6 +52,8 @@ class Event(StrEnum):
     """One action of a plan failed; the rest of the plan was dropped and is made anew."""
     DATA_LEFT_BEHIND = "data_left_behind"
     """A resource was let go at its deadline, and something that it has made is still there."""
+    CONDITION_TURNED = "condition_turned"
+    """A resource has turned ready, stalled, available or none of these; the words are those of its Event."""
     RECONCILE_FAILED = "reconcile_failed"
     """A reconciliation raised; it is tried again after a back-off."""
     WORK_STARTED = "work_started"

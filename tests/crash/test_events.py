@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import pytest
+import structlog
 from tests.crash import stories
 from tests.crash.stage import Stage, told
 from tests.plan.builders import NOW
 
 from pointsman.api.conditions import Condition, ConditionType, Reason, Status
+from pointsman.cluster.resources import DEPLOYMENT
 from pointsman.controller import report
+from pointsman.controller.reconcile import reconcile
 from pointsman.plan import words
+from pointsman.plan.tasks import Key
 
 State = tuple[ConditionType, Reason, str]
 
@@ -66,3 +70,22 @@ def test_a_migration_and_its_way_back_are_no_reason_to_worry_but_for_who_follows
     warnings = [(reason, message) for _, is_warning, reason, message in stage.cluster.events if is_warning]
     assert [reason for reason, _ in warnings] == [Reason.ALIAS_MOVED] * 3
     assert warnings[-1][1].endswith("do not notice; let them read ConfigMap papers-serving instead")
+
+
+def test_whoever_reads_the_log_alone_is_told_the_same(stage: Stage) -> None:
+    here = told(stage, *stories.MIGRATED)
+    stories.serve("v99")(stage)
+    with structlog.testing.capture_logs() as lines:
+        reconcile(Key(DEPLOYMENT, stories.NAMESPACE, "papers"), here, stage.now())
+
+    _, is_warning, reason, message = stage.cluster.events[-1]
+    assert is_warning and reason is Reason.VERSION_NOT_FOUND
+    assert [line for line in lines if line["event"] == "condition_turned"] == [
+        {
+            "event": "condition_turned",
+            "log_level": "warning",
+            "resource": "IndexDeployment search/papers",
+            "reason": reason,
+            "message": message,
+        }
+    ]

@@ -12,7 +12,7 @@ from tests.plan import builders as b
 from pointsman.api.conditions import ConditionType, Reason
 from pointsman.plan import actions, deployment
 from pointsman.plan.facts import IndexRecord
-from pointsman.plan.observed import Begun, DatasetView, Deployment, PodJob
+from pointsman.plan.observed import Begun, DatasetView, Deployment, PodJob, Problem
 from pointsman.plan.tasks import Build, Wait, Work
 
 SECONDS, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
@@ -227,6 +227,22 @@ def test_how_far_pods_have_come_is_said() -> None:
         Reason.BUILDING,
         "v8@12 is being built from stored vectors (40 of 112 rows, 3s left); serving v7 normally",
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"jobs": (job("v9"), job("v8"))}, ["load-v8", "load-v9"]),
+        ({"jobs": (job(is_ended=True),)}, []),
+        ({"jobs": (), "unlisted": Problem(Reason.CLUSTER_UNREACHABLE, "no answer", is_terminal=False)}, ["load-v8"]),
+    ],
+    ids=["what loads", "what has ended", "what was known while nobody can look"],
+)
+def test_the_jobs_that_load_are_named(changes: dict[str, Any], said: list[str]) -> None:
+    seen = loading(**changes)
+    seen = dataclasses.replace(seen, status=seen.status.model_copy(update={"jobs": ["load-v8"]}))
+
+    assert deployment.plan(seen, b.NOW).status.jobs == said
 
 
 def test_a_record_without_a_cursor_is_of_an_index_that_was_never_complete() -> None:

@@ -393,6 +393,8 @@ class DeploymentStatus(base.Fact):
     """What an Approval must name: from where, to what, by which steps and gates."""
     writer: WriterStatus | None = None
     """Which operator wrote this."""
+    jobs: Annotated[list[str], base.distinct(), Field(max_length=64)] = []
+    """The Kubernetes Jobs that load its indexes now."""
     indexes: Annotated[list[IndexStatus], base.keyed("name"), Field(max_length=routes.MOST_INDEXES)] = []
     """The indexes, by name: the serving one, what is retained, what is built, what is removed. At most the first 64."""
     history: Annotated[list[Promotion], Field(max_length=64)] = []

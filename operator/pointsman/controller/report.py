@@ -1,10 +1,11 @@
-"""Says what is true: one status write where something moved, one Event where a condition turned."""
+"""Says what is true: one status write where something moved, one Event and one line where a condition turned."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from pointsman import logs
 from pointsman.api import approval as approval_api
 from pointsman.api import dataset as dataset_api
 from pointsman.api import deployment as deployment_api
@@ -14,6 +15,8 @@ from pointsman.cluster.resources import Resource
 from pointsman.controller.reading import key_of
 from pointsman.controller.world import World
 from pointsman.errors import Conflict
+
+log = logs.logger()
 
 AnyStatus = (
     dataset_api.DatasetStatus
@@ -46,6 +49,8 @@ def status(resource: Resource, before: AnyStatus, after: AnyStatus, world: World
     world.fence.check()
     world.cluster.write_status(key.kind, key.namespace, key.name, dump(after), version)
     for message, (is_warning, reason) in announced(before.conditions, after.conditions).items():
+        tell = log.warning if is_warning else log.info
+        tell(logs.Event.CONDITION_TURNED, resource=f"{key.kind} {key}", reason=reason, message=message)
         world.fence.check()
         world.cluster.event(latest, is_warning, reason, message)
 

@@ -69,9 +69,17 @@ def status(
         drill=_drill(seen, facts),
         plan_hash=_plan_hash(seen, facts),
         writer=api.WriterStatus(holder=facts.holder, epoch=facts.epoch) if facts.epoch else None,
+        jobs=_jobs(seen),
         indexes=[_index(seen, facts, index) for index in _listed(facts)],
         history=[api.Promotion(version=p.version, index=p.index, snapshot=p.snapshot, at=p.at) for p in facts.history],
     )
+
+
+def _jobs(seen: Deployment) -> list[str]:
+    """Return the Jobs that load now; those that were known, where they could not be looked at."""
+    if seen.unlisted is not None:
+        return seen.status.jobs
+    return sorted(job.name for job in seen.jobs if not job.is_ended)
 
 
 def stage(
