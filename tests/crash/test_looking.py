@@ -84,6 +84,16 @@ def names(found: observed.Deployment) -> dict[str, str]:
     return {index.version: index.name for index in found.facts.indexes}
 
 
+def test_an_edit_of_either_is_told_from_none(stage: Stage) -> None:
+    here = told(stage, *stories.MIGRATED)
+    at_rest, again = seen(here).edits, seen(here).edits
+    stories.edit(stage, DATASET, lambda found: found["spec"].update(refresh={"every": "1h"}))
+    of_the_dataset = seen(here).edits
+    stories.serve("v7")(stage)
+
+    assert at_rest == again < of_the_dataset < seen(here).edits
+
+
 @pytest.mark.parametrize(("kind", "is_counted"), [(Build, False), (Follow, False), (Repair, False), (Check, True)])
 def test_an_index_that_is_written_is_not_counted(stage: Stage, kind: type[IndexTask], is_counted: bool) -> None:
     here = told(stage, *stories.MIGRATED)

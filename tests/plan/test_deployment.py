@@ -642,6 +642,15 @@ WORK: dict[str, tuple[Deployment, list[str]]] = {
         ),
         ["StartWork Follow v7@12"],
     ),
+    "what failed is tried again when its dataset was edited": (
+        b.deployment(
+            **complete("v7", 11),
+            dataset=b.view(generation=1),
+            published=b.route(snapshot="11"),
+            work=(b.failed(b.follow(), generation=3),),
+        ),
+        ["StartWork Follow v7@12"],
+    ),
     "what ended well is no reason to wait": (
         b.deployment(**complete("v7", 11), published=b.route(snapshot="11"), work=(b.done(b.follow(snapshot=11)),)),
         ["StartWork Follow v7@12"],
@@ -941,6 +950,10 @@ PROBED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "another index was asked": ({"probe": b.probe("v9")}, ["StartWork Probe"]),
     "it is being asked": ({"probe": None, "work": (b.running(PROBE),)}, []),
     "it failed just now": ({"probe": None, "work": (b.failed(PROBE, generation=3),)}, []),
+    "it failed, and the dataset was edited": (
+        {"probe": None, "dataset": b.view(generation=1), "work": (b.failed(PROBE, generation=3),)},
+        ["StartWork Probe"],
+    ),
     "it is not there": ({"probe": None, "physical": {"v7": b.UNKNOWN}}, []),
 }
 

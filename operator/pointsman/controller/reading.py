@@ -11,9 +11,10 @@ from pydantic import ValidationError
 from pointsman.api.conditions import Reason
 from pointsman.cluster.resources import Resource
 from pointsman.controller.world import World
-from pointsman.errors import Terminal
+from pointsman.errors import PointsmanError, Terminal
 from pointsman.plan import facts as plan_facts
 from pointsman.plan.facts import Facts
+from pointsman.plan.observed import Problem
 from pointsman.plan.tasks import Key
 from pointsman.store.log import Record
 from pointsman.work import jobs
@@ -55,6 +56,11 @@ def valid(kind: Callable[..., Any], resource: Resource) -> Any:
 def time(text: str | None) -> datetime | None:
     """Return a time as the API server writes it; None where there is none."""
     return None if text is None else datetime.fromisoformat(text)
+
+
+def problem(error: PointsmanError) -> Problem:
+    """Return what observing ran into."""
+    return Problem(error.reason, error.message, isinstance(error, Terminal))
 
 
 def facts_of(deployment: Key, world: World) -> tuple[Facts, int]:

@@ -158,7 +158,7 @@ def _may_start(seen: Deployment, task: AnswersTask | Probe, now: datetime) -> bo
             continue
         if done.phase is Phase.RUNNING:
             return False
-        is_edited = done.generation != seen.generation or _queries(done.task) != _queries(task)
+        is_edited = done.generation != seen.edits or _queries(done.task) != _queries(task)
         if done.failure is not None and not is_edited and now < done.failure.retry_at:
             return False
     return True

@@ -94,9 +94,9 @@ def plan(seen: Deployment, now: datetime) -> Plan[api.DeploymentStatus]:
     cancelled = list(loading.cancelled(seen, unwanted))
     todo += cancelled
     todo += [action for action in _abandoned(seen, facts, target) if action not in cancelled]
-    todo += [actions.StartWork(task, seen.generation) for task in work]
-    todo += [actions.StartWork(task, seen.generation) for task in answers.work(seen, facts, wanted, now)]
-    todo += [actions.StartWork(task, seen.generation) for task in answers.probes(seen, facts, now)]
+    todo += [actions.StartWork(task, seen.edits) for task in work]
+    todo += [actions.StartWork(task, seen.edits) for task in answers.work(seen, facts, wanted, now)]
+    todo += [actions.StartWork(task, seen.edits) for task in answers.probes(seen, facts, now)]
     # After what others need: a cluster that lets nobody delete Jobs ends the plan here.
     todo += [actions.DeleteJob(seen.key, job.name) for job in unwanted]
     todo += retirement.removal(seen)

@@ -328,7 +328,7 @@ def _task(kind: type[IndexTask], seen: Deployment, index: Index, snapshot: int) 
 def _may_start(seen: Deployment, task: IndexTask, now: datetime) -> bool:
     for done in seen.work:
         if done.task.subject == task.subject and done.phase is Phase.FAILED and done.failure is not None:
-            return done.generation != seen.generation or now >= done.failure.retry_at
+            return done.generation != seen.edits or now >= done.failure.retry_at
     return True
 
 

@@ -166,6 +166,8 @@ class DatasetView:
     """What keeps its store from being looked at: pins, snapshots and what is embedded are then as last known."""
     is_for_pods: bool = False
     """Whether pods are to load its new indexes."""
+    generation: int = 0
+    """The generation of its spec; 0 where it is gone."""
     begun: Mapping[str, Begun] = field(default_factory=dict)
     """What the pods' ledger says of indexes that were never complete, by their names."""
 
@@ -316,6 +318,11 @@ class Deployment:
     """Of the operator that looks."""
     holder: str = ""
     """Its name."""
+
+    @property
+    def edits(self) -> int:
+        """Counts the edits of it and of its dataset, as work is done by both: after one no failure is waited out."""
+        return self.generation + self.dataset.generation
 
 
 @dataclass(frozen=True, slots=True)

@@ -266,7 +266,7 @@ class Work:
 
     task: Task
     generation: int
-    """The generation of the spec that it was started under."""
+    """The generation of the spec, or of the specs together, that it was started under."""
     phase: Phase
     done: int = 0
     total: int = 0
