@@ -27,6 +27,7 @@ from pointsman.controlplane import admin, binaries, progress
 _WITHIN_SECONDS = 180.0
 _LOOK_EVERY_SECONDS, _KEEP_EVERY_SECONDS = 0.1, 0.3
 _VOLUMES = 6
+_API_SERVER = "kube-apiserver"
 
 
 class Node:
@@ -71,14 +72,15 @@ class Node:
             self._namespaces = namespaces = Namespaces.make(self.files.folder)
             control_plane = found.control_plane
             namespaces.start("etcd", [control_plane.etcd, *configuration.etcd(self.files)])
-            argv = [control_plane.api_server, *configuration.api_server(self.files, made)]
-            (self.files.folder / "api-server.json").write_text(json.dumps([str(part) for part in argv]))
-            self.start_api_server()
-            self._wait(admin.Admin(self.kubeconfig).is_ready, "the API server", line)
             assert control_plane.controller_manager is not None
             flags = configuration.controller_manager(self.files, made)
-            namespaces.start("kube-controller-manager", [control_plane.controller_manager, *flags])
-            namespaces.start("kube-scheduler", [found.scheduler, *configuration.scheduler(self.files)])
+            commands = {
+                _API_SERVER: [control_plane.api_server, *configuration.api_server(self.files, made)],
+                "kube-controller-manager": [control_plane.controller_manager, *flags],
+                "kube-scheduler": [found.scheduler, *configuration.scheduler(self.files)],
+            }
+            self._commands.write_text(json.dumps({name: [*map(str, argv)] for name, argv in commands.items()}))
+            self._start_control_plane(line)
         with progress.Progress(sys.stderr, "Starting the container runtime") as line:
             namespaces.start(
                 "containerd", [programs.where("containerd"), f"--config={self.files.folder}/containerd.toml"]
@@ -173,12 +175,18 @@ class Node:
             self.namespaces.start("metadata", argv)
 
     def stop_api_server(self) -> None:
-        """End the API server, as an outage does."""
-        self.namespaces.end("kube-apiserver", signal.SIGKILL)
+        """End the API server, as an outage does, and with it what can renew no lease without it.
+
+        Where leaders are elected those end by themselves. One that lived on would judge the node by what it last heard
+        of it, for as long as it takes to be heard again, and take the addresses of all pods out of their Services.
+        """
+        for name in json.loads(self._commands.read_text()):
+            self.namespaces.end(name, signal.SIGKILL)
 
     def start_api_server(self) -> None:
-        """Start the API server, again with the flags that it had."""
-        self.namespaces.start("kube-apiserver", json.loads((self.files.folder / "api-server.json").read_text()))
+        """Start again what was stopped, with the flags that it had."""
+        with progress.Progress(sys.stderr, "Starting the control plane again") as line:
+            self._start_control_plane(line)
 
     def signal_pod(self, uid: str, number: signal.Signals) -> int:
         """Send a signal to all processes of a pod's containers, and return how many."""
@@ -193,6 +201,17 @@ class Node:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
         return len(found - sandboxes)
+
+    @property
+    def _commands(self) -> Path:
+        return self.files.folder / "control-plane.json"
+
+    def _start_control_plane(self, line: progress.Progress) -> None:
+        """Start the API server, and what asks it once it is ready."""
+        for name, argv in json.loads(self._commands.read_text()).items():
+            self.namespaces.start(name, argv)
+            if name == _API_SERVER:
+                self._wait(admin.Admin(self.kubeconfig).is_ready, "the API server", line)
 
     def _enforce(self, line: progress.Progress) -> None:
         """Have NetworkPolicies enforced, as a network plug-in does, or take note of why they cannot be."""
