@@ -25,7 +25,7 @@ MEASURES = {
     "endpoint": ("bench/endpoint.py",),
     "load": ("bench/load.py", "30000"),
     "jobs": ("bench/jobs.py",),
-    "load-jobs": ("bench/load_jobs.py", "200000", "256", "1"),
+    "load-jobs": ("bench/load_jobs.py", "200000", "256", "3"),
     "diff": ("bench/diff.py",),
     "refresh": ("bench/refresh.py", "1000000"),
     "rollback": ("bench/rollback.py",),

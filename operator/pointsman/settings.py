@@ -84,7 +84,8 @@ class Settings(BaseSettings):
     workers: Annotated[int, Field(ge=1, le=64)] = 2
     """How many pieces of long work run at once, each in a process of its own."""
     resync_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
-    """The seconds after which everything is reconciled though nothing has called for it."""
+    """The seconds after which everything is reconciled though nothing has called for it. Where there are thousands of
+    resources it takes longer: 30 of them are at most looked at in a second."""
     gateways: Names = ()
     """The admin ports of the gateways, such as `http://gateway-0:8081`; what they serve is asked there. In a cluster,
     `POINTSMAN_GATEWAY_SERVICE` finds them."""

@@ -396,7 +396,7 @@ def test_everything_has_been_seen_once_every_kind_could_be_listed() -> None:
     cluster.is_away = False
     there = operator.woken(queue, mirror, cluster, chosen, health)
 
-    assert (away, mirror_before, there, mirror.is_whole) == (False, False, True, True)
+    assert (away, mirror_before, there, mirror.is_whole) == (None, False, 1, True)
     assert queue.load().due == 1
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from pointsman import settings
 from pointsman.api.conditions import Reason
-from pointsman.cli.operator import access_of, pods_of
+from pointsman.cli.operator import access_of, paced, pods_of
 from pointsman.cluster.resources import Identity
 from pointsman.controller import handlers
 from pointsman.errors import Terminal
@@ -39,6 +39,16 @@ def test_another_port_of_such_a_host_may_be_reached() -> None:
     allowed = access_of(settings.load(allowed_hosts=("*",)), [("fd00::1", 6443)], {})
 
     assert allowed.check_host("fd00::1", 6333) == "fd00::1"
+
+
+@pytest.mark.parametrize(
+    ("resources", "wanted", "seconds"),
+    [(0, 60.0, 60.0), (1_800, 60.0, 60.0), (6_000, 60.0, 200.0), (6_000, 600.0, 600.0)],
+)
+def test_thousands_are_looked_at_no_faster_than_leaves_time_for_edits(
+    resources: int, wanted: float, seconds: float
+) -> None:
+    assert paced(resources, wanted) == seconds
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,9 @@ THREADS = 16
 """Of the loop. They wait for the API server, the store and databases most of the time."""
 WATCHED_EVERY, RESYNC_LATE = 60.0, 120.0
 """Seconds after which silence is ill health: of the watches, and of the resync beyond its own pause, as it lists."""
+LOOKS = 30
+"""Looks a second that nobody has a reason for, of up to 10 ms of one core each: edits need it too, and it is the only
+one that the loop can use."""
 UNSEEN_EVERY = 5.0
 """Seconds between two attempts to list everything for the first time."""
 LOST = 75
@@ -227,19 +230,28 @@ def _resync(
     queue: Queue, mirror: Mirror, cluster: Cluster, chosen: settings.Settings, health: Health, stop: threading.Event
 ) -> None:
     """Wake everything at the start and from time to time: a lost event costs one period, never more."""
+    period = chosen.resync_seconds
     while True:
         # At the start all is due. Later each has its own moment in the period, so that thousands do not come at once.
-        if woken(queue, mirror, cluster, chosen, health, chosen.resync_seconds if health.is_synced else 0.0):
+        found = woken(queue, mirror, cluster, chosen, health, period if health.is_synced else 0.0)
+        if found is not None:
             health.sync()
+            period = paced(found, chosen.resync_seconds)
+            health.expect(Part.RESYNC, period + RESYNC_LATE)
         footprint.give_back()
-        if stop.wait(chosen.resync_seconds if health.is_synced else min(chosen.resync_seconds, UNSEEN_EVERY)):
+        if stop.wait(period if health.is_synced else min(period, UNSEEN_EVERY)):
             return
+
+
+def paced(resources: int, wanted: float) -> float:
+    """Return the seconds in which each of so many resources is looked at: longer than wanted with thousands of them."""
+    return max(wanted, resources / LOOKS)
 
 
 def woken(
     queue: Queue, mirror: Mirror, cluster: Cluster, chosen: settings.Settings, health: Health, within: float = 0.0
-) -> bool:
-    """List every resource, and have it looked at within so many seconds; return whether all could be listed."""
+) -> int | None:
+    """List every resource and have it looked at within so many seconds; return how many, None if not all are listed."""
     is_whole, found = True, []
     for kind in PLURALS:
         for namespace in chosen.namespaces or (None,):
@@ -255,7 +267,7 @@ def woken(
         mirror.complete()
     for key in found:
         queue.look(key, timedelta(seconds=within * zlib.crc32(str(key).encode()) / 2**32))
-    return is_whole
+    return len(found) if is_whole else None
 
 
 def _timed(key: Key, world: World) -> timedelta | None:
