@@ -141,3 +141,11 @@ def test_whoever_wants_to_be_looked_at_again_is_when_it_wants() -> None:
         queue.stop()
     assert looked == ["a", "a"]
     assert queue.load().due == 0
+
+
+def test_one_that_is_ended_before_it_began_ends() -> None:
+    queue = Queue(lambda which: None, 2, on_error=lambda key, error: None)
+
+    queue.stop()
+
+    assert queue.load().threads == 0

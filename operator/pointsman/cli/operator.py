@@ -175,12 +175,13 @@ def _operate(
     queue = Queue(lambda key: _timed(key, world), THREADS, on_error=functools.partial(_failed, parts.metrics))
     resync = threading.Thread(target=_resync, args=(queue, mirror, cluster, chosen, parts.health, stop), daemon=True)
     parts.queue, parts.gateways = queue, asked
-    asked.start()
-    queue.start()
-    _watch_over(parts.health, queue, term, chosen)
-    resync.start()
-    log.info(logs.Event.OPERATOR_STARTED, namespaces=list(chosen.namespaces))
     try:
+        # It may be told to end from here on, at any moment, and the threads of the loop would outlive that.
+        asked.start()
+        queue.start()
+        _watch_over(parts.health, queue, term, chosen)
+        resync.start()
+        log.info(logs.Event.OPERATOR_STARTED, namespaces=list(chosen.namespaces))
         beat = functools.partial(parts.health.beat, Part.WATCHES)
         handlers.run(handlers.registry(mirror, queue.add, queue.look), chosen.namespaces, cluster.identity, beat)
     finally:

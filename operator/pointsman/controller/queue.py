@@ -99,12 +99,13 @@ class Queue:
             return Load(len(due), len(self._busy), now - min(due, default=now), threads)
 
     def stop(self) -> None:
-        """Let what is under way finish, and end the workers."""
+        """Let what is under way finish, and end those of the workers that were started."""
         with self._condition:
             self._is_stopping = True
             self._condition.notify_all()
         for thread in self._threads:
-            thread.join()
+            if thread.is_alive():
+                thread.join()
 
     def _run(self) -> None:
         while (key := self._next()) is not None:
