@@ -57,10 +57,10 @@ def start_postgres(folder: Path) -> Iterator[Server]:
         server = processes.start(
             [binaries / "postgres", "-D", data, *(part for setting in settings for part in ("-c", setting))],
             signal.SIGINT,  # PostgreSQL's fast shutdown.
+            user,
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=home,
-            **_as_user(user),
         )
         stack.callback(_stop, server)
         _wait_for(binaries / "pg_isready", port, server, folder / "postgres.log")
@@ -90,14 +90,9 @@ def _binaries(home: Path, user: pwd.struct_passwd | None) -> Path:
     return copied / "bin"
 
 
-def _as_user(user: pwd.struct_passwd | None) -> dict[str, object]:
-    if user is None:
-        return {}
-    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-
-
 def _checked(command: list[object], cwd: Path, user: pwd.struct_passwd | None) -> None:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, **_as_user(user))
+    argv = processes.become(command, signal.SIGKILL, user)
+    done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
