@@ -17,8 +17,20 @@ import pytest
 from pointsman.api.conditions import Reason
 from pointsman.cluster.kube import Kube
 from pointsman.cluster.memory import MemoryCluster
-from pointsman.cluster.resources import DATASET, DEPLOYMENT, MANAGED_BY, QUERY_SET, All, Changed, Cluster, Gone, Lease
-from pointsman.cluster.rest import Rest
+from pointsman.cluster.resources import (
+    APPROVAL,
+    DATASET,
+    DEPLOYMENT,
+    MANAGED_BY,
+    PLURALS,
+    QUERY_SET,
+    All,
+    Changed,
+    Cluster,
+    Gone,
+    Lease,
+)
+from pointsman.cluster.rest import TIMEOUT, Rest
 from pointsman.controlplane import admin, plane
 from pointsman.errors import Conflict, Terminal
 from pointsman.plan.tasks import Key
@@ -75,15 +87,22 @@ def memory() -> Bench:
 
 
 @pytest.fixture
-def real(control_plane: plane.ControlPlane, namespace: str) -> Iterator[Bench]:
-    admin.apply_crds(control_plane.kubeconfig, CRDS)
+def client(control_plane: plane.ControlPlane) -> Iterator[kubernetes.client.ApiClient]:
     configuration = kubernetes.client.Configuration()
     kubernetes.config.load_kube_config(str(control_plane.kubeconfig), client_configuration=configuration)
+    with kubernetes.client.ApiClient(configuration) as client:
+        yield client
+
+
+@pytest.fixture
+def real(control_plane: plane.ControlPlane, namespace: str, client: kubernetes.client.ApiClient) -> Bench:
+    admin.apply_crds(control_plane.kubeconfig, CRDS)
     administrator = control_plane.admin()
     path = f"/api/v1/namespaces/{namespace}"
 
     def apply(resource: dict[str, Any]) -> None:
-        administrator.create(f"/apis/pointsman.dev/v1alpha1/namespaces/{namespace}/querysets", resource)
+        plural = PLURALS[resource["kind"]]
+        administrator.create(f"/apis/pointsman.dev/v1alpha1/namespaces/{namespace}/{plural}", resource)
 
     def put_secret(name: str, values: dict[str, bytes]) -> None:
         data = {key: base64.b64encode(value).decode() for key, value in values.items()}
@@ -101,9 +120,8 @@ def real(control_plane: plane.ControlPlane, namespace: str) -> Iterator[Bench]:
         made = administrator.create(f"/apis/pointsman.dev/v1alpha1/namespaces/{namespace}/indexdeployments", body)
         return str(made["metadata"]["uid"])
 
-    with kubernetes.client.ApiClient(configuration) as client:
-        cluster = Kube(Rest(client), page_size=2)
-        yield Bench(cluster, namespace, apply, put_secret, put_config_map, delete_lease, put_owner)
+    cluster = Kube(Rest(client), page_size=2)
+    return Bench(cluster, namespace, apply, put_secret, put_config_map, delete_lease, put_owner)
 
 
 @pytest.fixture(params=["memory", pytest.param("real", marks=pytest.mark.controlplane)])
@@ -189,6 +207,64 @@ def test_all_come_by_pages_as_they_are_listed(bench: Bench) -> None:
 
     assert sorted(r["metadata"]["name"] for page in pages for r in page) == ["a", "b", "c"]
     assert {r["kind"] for page in pages for r in page} == {QUERY_SET}
+
+
+def deployments(bench: Bench, **datasets: str) -> None:
+    for name, dataset in datasets.items():
+        spec = {"datasetRef": {"name": dataset}, "version": "v7", "backend": {"memory": {}}}
+        meta = {"namespace": bench.namespace, "name": name}
+        bench.apply({"apiVersion": "pointsman.dev/v1alpha1", "kind": DEPLOYMENT, "metadata": meta, "spec": spec})
+
+
+def test_those_that_name_a_resource_are_found_among_others(bench: Bench) -> None:
+    deployments(bench, a="papers", b="books", c="papers", d="papers")
+    papers = Key(DATASET, bench.namespace, "papers")
+
+    assert [r["metadata"]["name"] for r in bench.cluster.naming(DEPLOYMENT, papers)] == ["a", "c", "d"]
+    assert bench.cluster.naming(APPROVAL, Key(DEPLOYMENT, bench.namespace, "a")) == []
+    assert bench.cluster.naming(DEPLOYMENT, Key(DATASET, "elsewhere", "papers")) == []
+
+
+class Overheard(Rest):
+    """A connection that notes how many resources each list brought, and by which field they were selected."""
+
+    def __init__(self, client: kubernetes.client.ApiClient, knows: bool = True) -> None:
+        super().__init__(client)
+        self.lists: list[tuple[str, int]] = []
+        self._knows = knows
+
+    def ask(self, method: str, path: str, body: Any = None, query: Any = None, within: Any = TIMEOUT) -> Any:
+        selector = query.get("fieldSelector", "")
+        # An older server answers what this one answers of a field that the definition does not name.
+        known = query if self._knows or not selector else {**query, "fieldSelector": "spec.version=v7"}
+        answer = super().ask(method, path, body, known, within)
+        self.lists.append((selector, len(answer["items"])))
+        return answer
+
+
+@pytest.mark.controlplane
+def test_the_api_server_sends_no_others(real: Bench, client: kubernetes.client.ApiClient) -> None:
+    deployments(real, a="papers", b="books", c="papers")
+    api = Overheard(client)
+
+    found = Kube(api).naming(DEPLOYMENT, Key(DATASET, real.namespace, "books"))
+
+    assert [r["metadata"]["name"] for r in found] == ["b"]
+    assert api.lists == [("spec.datasetRef.name=books", 1)]
+
+
+@pytest.mark.controlplane
+def test_an_api_server_that_cannot_select_by_the_field_is_asked_for_all_from_then_on(
+    real: Bench, client: kubernetes.client.ApiClient
+) -> None:
+    deployments(real, a="papers", b="books", c="papers")
+    api = Overheard(client, knows=False)
+    cluster = Kube(api)
+
+    for name, users in (("papers", ["a", "c"]), ("books", ["b"])):
+        found = cluster.naming(DEPLOYMENT, Key(DATASET, real.namespace, name))
+        assert [r["metadata"]["name"] for r in found] == users
+    assert api.lists == [("", 3), ("", 3)]
 
 
 def test_a_config_map_of_ours_is_written_again_and_again_and_removed(bench: Bench) -> None:

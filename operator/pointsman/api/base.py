@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -13,6 +13,8 @@ from pydantic.fields import FieldInfo
 
 GROUP = "pointsman.dev"
 API_VERSION = "v1alpha1"
+REFERENCES: Mapping[str, str] = {"IndexDeployment": "spec.datasetRef.name", "Approval": "spec.target.name"}
+"""In which field the resources of a kind name the one of ours that they rely on."""
 
 _DURATION = re.compile(r"(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,6})s)?")
 DURATION_PATTERN = r"^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$"

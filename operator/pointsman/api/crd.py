@@ -49,6 +49,7 @@ def definition(kind: kinds.Kind) -> Schema:
                     "storage": True,
                     "subresources": {"status": {}},
                     "additionalPrinterColumns": [_column(column) for column in kind.columns],
+                    **_selectable(kind),
                     "schema": {"openAPIV3Schema": _root(kind)},
                 }
             ],
@@ -77,6 +78,11 @@ def loosened(schema: Schema) -> Schema:
         if part in kept:
             kept[part] = loosened(kept[part])
     return kept
+
+
+def _selectable(kind: kinds.Kind) -> Schema:
+    """Return by which fields the API server can list a kind; an older one than 1.31 drops it."""
+    return {"selectableFields": [{"jsonPath": f".{kind.reference}"}]} if kind.reference else {}
 
 
 def _root(kind: kinds.Kind) -> Schema:

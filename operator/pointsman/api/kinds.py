@@ -32,6 +32,9 @@ class Kind:
     spec: type[base.Model]
     status: type[base.Model]
     columns: tuple[Column, ...]
+    reference: str = ""
+    """The field that names the resource of ours that it relies on: a cluster can list by it. Empty for one that relies
+    on none."""
 
     @property
     def crd(self) -> str:
@@ -88,6 +91,7 @@ INDEX_DEPLOYMENT = Kind(
         Column("Index", ".status.servingIndex", "The collection or table that answers.", is_wide=True),
         _MESSAGE,
     ),
+    reference=base.REFERENCES["IndexDeployment"],
 )
 
 QUERY_SET = Kind(
@@ -128,6 +132,7 @@ APPROVAL = Kind(
         _AGE,
         _MESSAGE,
     ),
+    reference=base.REFERENCES["Approval"],
 )
 
 KINDS = (EMBEDDING_DATASET, INDEX_DEPLOYMENT, QUERY_SET, APPROVAL)

@@ -7,6 +7,7 @@ import builtins
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ from pointsman.cluster.resources import (
     Secret,
     Seen,
     foreign,
+    names,
 )
-from pointsman.cluster.rest import Rest
+from pointsman.cluster.rest import Refusal, Rest
 from pointsman.errors import Retryable, Terminal
 from pointsman.plan.tasks import Key
 
@@ -61,6 +63,7 @@ class Kube:
 
     def __init__(self, api: Rest, page_size: int = PAGE) -> None:
         self._api, self._page_size = api, page_size
+        self._is_selecting = True
         self.call = api.find
         """One request: for whoever speaks of other objects."""
 
@@ -114,6 +117,30 @@ class Kube:
         for resources, _ in self._paged(kind, namespace):
             yield resources
 
+    def naming(self, kind: str, named: Key) -> Sequence[Resource]:
+        """Return the resources of a kind that name another, selected by the API server where it can.
+
+        One before 1.31 cannot, nor one whose definitions are of an earlier release: then all are listed, a page at a
+        time, as of thousands only few are kept.
+        """
+        selector = {"fieldSelector": f"{base.REFERENCES[kind]}={named.name}"}
+        if self._is_selecting:
+            try:
+                return self._named(kind, named, selector)
+            except Retryable as error:
+                if not isinstance(error.__cause__, Refusal) or error.__cause__.status != HTTPStatus.BAD_REQUEST:
+                    raise
+                self._is_selecting = False
+        return self._named(kind, named, {})
+
+    def _named(self, kind: str, named: Key, selector: Mapping[str, str]) -> Sequence[Resource]:
+        return [
+            resource
+            for resources, _ in self._paged(kind, named.namespace, selector)
+            for resource in resources
+            if names(kind, named.namespace, resource.get("spec") or {}) == named
+        ]
+
     def watch(self, kind: str, namespace: str | None, seconds: float) -> Iterator[Seen]:
         """Yield all resources of a kind, and then each change as it happens, until the time is up."""
         resources, version = self._listed(kind, namespace)
@@ -139,8 +166,10 @@ class Kube:
             found, version = found + resources, at
         return found, version
 
-    def _paged(self, kind: str, namespace: str | None) -> Iterator[tuple[builtins.list[Resource], str]]:
-        asked = {"limit": str(self._page_size)}
+    def _paged(
+        self, kind: str, namespace: str | None, selector: Mapping[str, str] | None = None
+    ) -> Iterator[tuple[builtins.list[Resource], str]]:
+        asked = {"limit": str(self._page_size), **(selector or {})}
         while asked.get("continue") != "":
             page = self._api.ask("GET", _ours(kind, namespace), query=asked)
             asked["continue"] = page["metadata"].get("continue", "")

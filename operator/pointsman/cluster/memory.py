@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from pointsman.cluster.resources import All, Caller, Changed, Gone, Lease, Resource, Secret, Seen, foreign
+from pointsman.cluster.resources import All, Caller, Changed, Gone, Lease, Resource, Secret, Seen, foreign, names
 from pointsman.errors import Conflict
 from pointsman.plan.tasks import Key
 
@@ -90,6 +90,11 @@ class MemoryCluster:
     def pages(self, kind: str, namespace: str | None) -> Iterator[Sequence[Resource]]:
         """Yield them, all at once: they are in memory."""
         yield self.list(kind, namespace)
+
+    def naming(self, kind: str, named: Key) -> Sequence[Resource]:
+        """Return copies of the resources of a kind that name another."""
+        found = self.list(kind, named.namespace)
+        return [each for each in found if names(kind, named.namespace, each.get("spec") or {}) == named]
 
     def watch(self, kind: str, namespace: str | None, seconds: float) -> Iterator[Seen]:
         """Yield all resources of a kind, and then each change as it happens, until the time is up."""

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 
 import orjson
 
-from pointsman.cluster import sight
-from pointsman.cluster.resources import Resource
+from pointsman.cluster.resources import Resource, names
 from pointsman.plan.tasks import Key
 
 
@@ -149,7 +148,7 @@ def _key(resource: Resource) -> Key:
 
 def _kept(resource: Resource) -> tuple[bytes, Key | None]:
     meta = {name: value for name, value in resource["metadata"].items() if name != "managedFields"}
-    named = sight.names(resource["kind"], meta["namespace"], resource.get("spec") or {})
+    named = names(resource["kind"], meta["namespace"], resource.get("spec") or {})
     # Not only for its size: what orjson returns keeps all that it was written into, up to four times as much.
     return zlib.compress(orjson.dumps({**resource, "metadata": meta}), 1), named
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from pointsman.api import base
 from pointsman.api.conditions import Reason
 from pointsman.errors import Terminal
 from pointsman.plan.tasks import Key
@@ -25,6 +26,8 @@ PLURALS: Mapping[str, str] = {
     QUERY_SET: "querysets",
     APPROVAL: "approvals",
 }
+RELIES_ON: Mapping[str, str] = {DEPLOYMENT: DATASET, APPROVAL: DEPLOYMENT}
+"""Which kind the resources of a kind name, each one of them."""
 MANAGED_BY: Mapping[str, str] = {"app.kubernetes.io/managed-by": "pointsman"}
 """The label of what we make, by which we know it again."""
 FINALIZER = "pointsman.dev/cleanup"
@@ -124,6 +127,15 @@ class Caller:
     extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
+def names(kind: str, namespace: str, spec: Mapping[str, Any]) -> Key | None:
+    """Return which other resource one of a kind names: a deployment its dataset, an Approval what it is about."""
+    if kind not in RELIES_ON:
+        return None
+    _, reference, field_ = base.REFERENCES[kind].split(".")
+    name = (spec.get(reference) or {}).get(field_)
+    return Key(RELIES_ON[kind], namespace, name) if name else None
+
+
 class Cluster(Protocol):
     """The Kubernetes API. Raises Retryable(CLUSTER_UNREACHABLE), and Conflict where somebody else wrote first."""
 
@@ -137,6 +149,10 @@ class Cluster(Protocol):
 
     def pages(self, kind: str, namespace: str | None) -> Iterator[Sequence[Resource]]:
         """Yield the same, some at a time: thousands at once would be a lot of memory."""
+        ...
+
+    def naming(self, kind: str, named: Key) -> Sequence[Resource]:
+        """Return the resources of a kind that name another: deployments a dataset, Approvals a deployment."""
         ...
 
     def watch(self, kind: str, namespace: str | None, seconds: float) -> Iterator[Seen]:

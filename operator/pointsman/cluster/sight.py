@@ -8,10 +8,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
-from pointsman.cluster.resources import APPROVAL, DATASET, DEPLOYMENT, Cluster, Resource, Secret
+from pointsman.cluster.resources import Cluster, Resource, Secret
 from pointsman.plan.tasks import Key
 
 BELIEVED: Final = 10.0
@@ -49,13 +49,8 @@ class Direct:
         return self._cluster.get(kind, namespace, name)
 
     def naming(self, kind: str, named: Key) -> Sequence[Resource]:
-        """Return the resources of a kind that name another: a page at a time, as of thousands only few do."""
-        return [
-            resource
-            for page in self._cluster.pages(kind, named.namespace)
-            for resource in page
-            if names(kind, named.namespace, resource.get("spec") or {}) == named
-        ]
+        """Return the resources of a kind that name another now."""
+        return self._cluster.naming(kind, named)
 
 
 class FreshSecrets:
@@ -94,14 +89,3 @@ class RememberedSecrets:
     def secret(self, namespace: str, name: str) -> Secret | None:
         """Return a Secret by name, or None. That there is none is never remembered."""
         return self._fresh.remembered(namespace, name) or self._fresh.secret(namespace, name)
-
-
-def names(kind: str, namespace: str, spec: Mapping[str, Any]) -> Key | None:
-    """Return which other resource one of a kind names: a deployment its dataset, an Approval what it is about."""
-    if kind == DEPLOYMENT:
-        name, other = spec.get("datasetRef", {}).get("name"), DATASET
-    elif kind == APPROVAL:
-        name, other = spec.get("target", {}).get("name"), DEPLOYMENT
-    else:
-        return None
-    return Key(other, namespace, name) if name else None

@@ -13,9 +13,8 @@ from typing import Any
 import kopf
 
 from pointsman.api import base
-from pointsman.cluster import sight
 from pointsman.cluster.mirror import Mirror
-from pointsman.cluster.resources import APPROVAL, DATASET, DEPLOYMENT, PLURALS, QUERY_SET, Identity
+from pointsman.cluster.resources import APPROVAL, DATASET, DEPLOYMENT, PLURALS, QUERY_SET, Identity, names
 from pointsman.plan.tasks import Key
 
 Wake = Callable[[Key], None]
@@ -80,7 +79,7 @@ def told(kind: str, event: kopf.RawEvent, mirror: Mirror, wake: Wake, look: Wake
     hand_over = look if event["type"] is None else wake
     hand_over(key)
     # What a deployment wants decides what its dataset keeps and embeds first, and a decision is on what it names.
-    named = sight.names(kind, key.namespace, spec)
+    named = names(kind, key.namespace, spec)
     if named is not None:
         hand_over(named)
     # Whether a decision counts depends on what is planned.
