@@ -504,14 +504,37 @@ def test_a_secret_that_is_missing_is_named(tmp_path: Path) -> None:
     assert "Secret model is not there, which the pods mount" in error.message
 
 
+REFUSED = "could be created, as by a quota or a policy; kubectl describe job"
+
+
 def test_a_quota_on_pods_is_told_of(tmp_path: Path) -> None:
     room = Room(tmp_path, startDeadline="1m")
     room.kubelet.holds = lambda job: []
 
     error = room.fails(Retryable)
 
+    (job,) = room.batch.created
     assert error.reason is Reason.JOB_REFUSED
-    assert "no pod of Job" in error.message
+    assert error.message == f"no pod of Job {job} {REFUSED} {job} names it; it was given up after 1m"
+
+
+def test_a_quota_that_refuses_the_next_pod_is_told_of_and_the_job_given_up_in_the_end(tmp_path: Path) -> None:
+    room = Room(tmp_path, startDeadline="1m")
+    with pytest.raises(Enough):
+        room.carry_out(looks=1)
+    over = room.now = room.now + timedelta(hours=2)
+    (job,) = room.batch.created
+    room.batch.report("default", job, {"succeeded": 1}, [ended(over)])
+    room.each = []
+
+    error = room.fails(Retryable)
+
+    until = over + timedelta(minutes=1)
+    said = f"no further pod of Job {job} {REFUSED} {job} names it"
+    wait = Wait(Reason.JOB_REFUSED, f"{said}; given up and created anew at {until:%Y-%m-%dT%H:%MZ}")
+    assert {each for each in room.said if each is not None} == {wait}
+    assert (error.reason, error.message) == (Reason.JOB_REFUSED, f"{said}; it was given up after 1m")
+    assert room.batch.all() == []
 
 
 def test_a_quota_on_jobs_is_told_of_in_the_words_of_the_cluster(room: Room) -> None:

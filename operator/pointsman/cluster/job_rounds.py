@@ -150,21 +150,19 @@ class Rounds:
                 if job is None:
                     return None
                 pods, now = self._means.batch.pods(self._namespace, name), self._means.now()
+                is_running = job_trouble.is_any_running(pods)
+                ran_at = now if is_running else ran_at or job_trouble.ran_last(job, pods, now)
+                moved = (job_trouble.idle_since(job), ran_at, job_trouble.ended_at(pods))
+                moved_at = max(at for at in moved if at is not None)
                 is_going = job_objects.going_since(job) is not None
-                wait = None if is_going else self._named(job_trouble.trouble(job, pods, now))
+                wait = None if is_going else self._named(job_trouble.trouble(job, pods, now, moved_at))
             except Retryable as error:
                 if error.reason is not Reason.CLUSTER_UNREACHABLE:
                     raise
                 # The pods go on without the API, and so does what they write down.
                 self.sleep()
                 continue
-            is_running = job_trouble.is_any_running(pods)
-            if is_running:
-                ran_at = now
-            elif ran_at is None:
-                ran_at = job_trouble.ran_last(job, pods, now)
-            moved = (job_trouble.idle_since(job), ran_at, job_trouble.ended_at(pods))
-            self._judge(attempt, name, wait, None if is_running else max(at for at in moved if at is not None))
+            self._judge(attempt, name, wait, None if is_running else moved_at)
             self.sleep()
 
     def _judge(self, attempt: Attempt, name: str, wait: Wait | None, idle_since: datetime | None) -> None:

@@ -17,12 +17,21 @@ _NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNe
 _NO_CONTAINER = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 _SHOWN = 200
 _INDEX = "batch.kubernetes.io/job-completion-index"
+_FAILED = ("batch.kubernetes.io/job-index-failure-count", "batch.kubernetes.io/job-index-ignored-failure-count")
+_OVER = ("Succeeded", "Failed")
+# What the controller of Jobs waits before it has another pod in place of one that failed: twice as long each time. Six
+# minutes at most, by https://kubernetes.io/docs/concepts/workloads/controllers/job/#pod-backoff-failure-policy; ten, by
+# MaxJobPodFailureBackOff in its job_controller.go.
+_AGAIN, _AGAIN_AT_MOST = timedelta(seconds=10), timedelta(minutes=10)
 # How the kubelet says that a pod overstepped a limit of its own. A node that is short of something has other words.
 _OWN_LIMIT = re.compile(r"exceed(s|ed) (the|its) .*limit")
 
 
-def trouble(job: Resource, pods: Sequence[Resource], now: datetime) -> Wait | None:
-    """Return what keeps a Job's pods from running, if anything does; no deadline is in the message yet."""
+def trouble(job: Resource, pods: Sequence[Resource], now: datetime, moved_at: datetime) -> Wait | None:
+    """Return what keeps a Job's pods from running, if anything does; no deadline is in the message yet.
+
+    `moved_at` is when anything was last seen to move: now, while a pod runs.
+    """
     name, since = job["metadata"]["name"], job_objects.created_at(job)
     if job["spec"].get("suspend"):
         queue = job["metadata"].get("labels", {}).get(job_objects.QUEUE)
@@ -37,11 +46,32 @@ def trouble(job: Resource, pods: Sequence[Resource], now: datetime) -> Wait | No
     evicted = _evicted(pods)
     if evicted is not None:
         return evicted
-    started = job.get("status", {}).get("startTime")
-    if not pods and not job_objects.is_ended(job) and now - _time(started or since.isoformat()) > SLOW:
-        message = f"no pod of Job {name} could be created, as by a quota or a policy; kubectl describe job {name}"
+    if not _wants_none(job, pods) and now - _next_at(pods, moved_at) > SLOW:
+        what = "further pod" if pods else "pod"
+        message = f"no {what} of Job {name} could be created, as by a quota or a policy; kubectl describe job {name}"
         return Wait(Reason.JOB_REFUSED, f"{message} names it")
     return None
+
+
+def _wants_none(job: Resource, pods: Sequence[Resource]) -> bool:
+    """Return whether a Job wants no pod beside those that it has: there is one, or all is done."""
+    is_there = any(pod.get("status", {}).get("phase") not in _OVER for pod in pods)
+    succeeded = job.get("status", {}).get("succeeded") or 0
+    return is_there or job_objects.is_ended(job) or succeeded >= job["spec"]["completions"]
+
+
+def _next_at(pods: Sequence[Resource], moved_at: datetime) -> datetime:
+    """Return when the next pod of a Job none of whose pods is there any more is created."""
+    return max([moved_at, *(at + _back_off(pod) for pod in pods if (at := _ended_at(pod)) is not None)])
+
+
+def _back_off(pod: Resource) -> timedelta:
+    """Return how long the controller of Jobs waits after the end of a pod until it has one in its place."""
+    if pod["status"]["phase"] != "Failed":
+        return timedelta()
+    told = pod["metadata"].get("annotations", {})
+    failures = sum(int(told.get(name, 0)) for name in _FAILED)
+    return min(_AGAIN * (1 << min(failures, 10)), _AGAIN_AT_MOST)
 
 
 def idle_since(job: Resource) -> datetime:
@@ -71,9 +101,19 @@ def is_any_running(pods: Sequence[Resource]) -> bool:
 
 def ended_at(pods: Sequence[Resource]) -> datetime | None:
     """Return when the last of the pods that came to their end did; None where none has."""
-    containers = (each for pod in pods for each in pod.get("status", {}).get("containerStatuses") or ())
-    ends = ((each.get("state") or {}).get("terminated") or {} for each in containers)
-    return max((_time(end["finishedAt"]) for end in ends if end.get("finishedAt")), default=None)
+    return max((end for pod in pods if (end := _ended_at(pod)) is not None), default=None)
+
+
+def _ended_at(pod: Resource) -> datetime | None:
+    """Return when a pod came to its end; None where it has not, or nobody says when."""
+    status = pod.get("status", {})
+    states = (each.get("state") or {} for each in status.get("containerStatuses") or ())
+    ends = [end["finishedAt"] for state in states if (end := state.get("terminated") or {}).get("finishedAt")]
+    if not ends and status.get("phase") in _OVER:
+        # Where the kubelet put a pod out before its containers had begun, or is gone with its node.
+        turned = (each.get("lastTransitionTime") for each in status.get("conditions") or ())
+        ends = [at for at in (*turned, pod["metadata"].get("creationTimestamp")) if at]
+    return max(map(_time, ends), default=None)
 
 
 def _evicted(pods: Sequence[Resource]) -> Wait | None:
