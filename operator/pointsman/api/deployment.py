@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pointsman.api import base, engines, routes, steps
+from pointsman.api import base, engines, evidence, routes, steps
 from pointsman.api.conditions import Condition
 from pointsman.api.dataset import Progress
 
@@ -277,61 +277,6 @@ class GateStatus(base.Fact):
     """All of it, as a clause."""
 
 
-class RejectedStatus(base.Fact):
-    """A version that was tried and refused."""
-
-    version: str
-    """The version."""
-    recipe: str = ""
-    """Its recipe."""
-    reason: str
-    """Why, in a word for machines."""
-    message: str = ""
-    """Why, with the evidence."""
-    at: datetime
-    """When."""
-    retry: str = ""
-    """The value of spec.retry then; another one tries it again."""
-
-
-class EvaluationStatus(base.Fact):
-    """One time that judged queries were asked."""
-
-    at: datetime
-    """When."""
-    version: str
-    """Which version was asked."""
-    value: str
-    """The mean of the metric."""
-    against: str = ""
-    """Which version it was compared with."""
-    difference: str = ""
-    """By how much it is better, in points of the metric."""
-    interval: str = ""
-    """The one-sided bounds of the difference, by which the gate decides."""
-
-
-class DrillStatus(base.Fact):
-    """A practice of going back."""
-
-    token: str
-    """What asked for it."""
-    version: str = ""
-    """The version that would serve again."""
-    at: datetime
-    """When it began."""
-    done_at: datetime | None = None
-    """When it was over; None while it is on."""
-    queries: int = 0
-    """The real queries that also went there."""
-    failed: int = 0
-    """Those that failed there."""
-    overlap: str = ""
-    """The mean share of the documents that both versions found."""
-    message: str = ""
-    """Why nobody was asked, as a clause."""
-
-
 class WriterStatus(base.Fact):
     """Which operator wrote this."""
 
@@ -381,13 +326,15 @@ class DeploymentStatus(base.Fact):
     """What gateways serve."""
     gates: Annotated[list[GateStatus], base.keyed("name"), Field(max_length=16)] = []
     """What the gates said last."""
-    rejected: Annotated[list[RejectedStatus], base.atomic(), Field(max_length=16)] = []
+    rejected: Annotated[list[evidence.RejectedStatus], base.atomic(), Field(max_length=16)] = []
     """The versions that were tried and refused, the last ones."""
-    evaluations: Annotated[list[EvaluationStatus], base.atomic(), Field(max_length=10)] = []
+    evaluations: Annotated[list[evidence.EvaluationStatus], base.atomic(), Field(max_length=10)] = []
     """The last evaluations, the newest last."""
     evaluation_handled: str = ""
     """The last request of `pointsman evaluate` that was answered."""
-    drill: DrillStatus | None = None
+    shadow: evidence.ShadowStatus | None = None
+    """How the answers of an index that is asked beside compare, of a migration until it is over."""
+    drill: evidence.DrillStatus | None = None
     """The last practice of going back."""
     plan_hash: str = ""
     """What an Approval must name: from where, to what, by which steps and gates."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pointsman.api.conditions import Reason
-from pointsman.api.deployment import DrillStatus
+from pointsman.api.evidence import DrillStatus
 from pointsman.cli import deployments, resources, session, status, writing
 from pointsman.cli.deployments import Deployment
 from pointsman.cli.session import Session

@@ -22,6 +22,7 @@ _TOLD = (
     "step",
     "gates",
     "evaluations",
+    "shadow",
     "rejected",
     "rollback",
     "drill",
@@ -69,6 +70,7 @@ def _print(seen: Deployment, now: datetime) -> None:
     for title, table in (
         ("what the gates said", gates(seen, now)),
         ("evaluations", _evaluations(seen, now)),
+        ("who was asked beside", _shadow(seen)),
         ("who answers", _weights(seen)),
         ("what was rejected", _rejected(seen, now)),
     ):
@@ -111,6 +113,17 @@ def _evaluations(seen: Deployment, now: datetime) -> Table | None:
     return table
 
 
+def _shadow(seen: Deployment) -> Table | None:
+    found = seen.status.shadow
+    if found is None:
+        return None
+    table = _table("VERSION", "BESIDE", "SHARE", "COMPARED", "OVERLAP", "CORRELATION")
+    share = f"{found.percent} %" if found.percent else "over"
+    figures = (f"{found.queries:,}", found.overlap or "-", found.correlation or "-")
+    table.add_row(found.version, found.against or "-", share, *figures)
+    return table
+
+
 def _weights(seen: Deployment) -> Table | None:
     found = [index for index in seen.status.indexes if index.weight is not None]
     if not found:
@@ -148,4 +161,4 @@ def _table(*headers: str) -> Table:
     return table
 
 
-_NUMBERS = {"VALUE", "SAMPLES", "DESIRED", "ACCEPTED", "MEASURED", "DIFFERENCE"}
+_NUMBERS = {"VALUE", "SAMPLES", "DESIRED", "ACCEPTED", "MEASURED", "DIFFERENCE", "COMPARED", "OVERLAP", "CORRELATION"}

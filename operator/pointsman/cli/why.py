@@ -124,6 +124,10 @@ def _hints(seen: Deployment, goal: Condition) -> list[str]:
     verified = seen.condition(ConditionType.TRAFFIC_VERIFIED)
     if seen.status.step is not None and seen.status.step.index and verified is not None:
         hints.append(verified.message)
+    shadow = seen.status.shadow
+    if shadow is not None and shadow.queries and seen.status.step is not None and seen.status.step.index:
+        alike = f"overlap {shadow.overlap}" + (f", correlation {shadow.correlation}" if shadow.correlation else "")
+        hints.append(f"{shadow.queries:,} answers of {shadow.version} were compared with {shadow.against}'s: {alike}")
     rollback = seen.status.rollback
     if goal.type is ConditionType.READY and rollback is not None:
         until = f" until {_at(rollback.until)}" if rollback.until is not None else ""

@@ -6,7 +6,13 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from prometheus_client import CollectorRegistry, exposition
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 from prometheus_client.registry import Collector
 
 from pointsman.core import latencies
@@ -124,11 +130,23 @@ def _routes(deployments: Iterable[Deployment]) -> Iterator[Metric]:
 
 
 def _shadows(deployments: Iterable[Deployment]) -> Iterator[Metric]:
+    labels = (*_PLACE, "index")
     found = CounterMetricFamily(
-        f"{PREFIX}_shadow_queries", "Queries sent beside, by what became of them.", labels=(*_PLACE, "index", "outcome")
+        f"{PREFIX}_shadow_queries", "Queries sent beside, by what became of them.", labels=(*labels, "outcome")
+    )
+    overlap = SummaryMetricFamily(
+        f"{PREFIX}_shadow_overlap",
+        "The share of the documents that both answers have, of what was compared.",
+        labels=labels,
+    )
+    correlation = SummaryMetricFamily(
+        f"{PREFIX}_shadow_correlation", "How alike both answers are in order, as rank-biased overlap.", labels=labels
     )
     for deployment in deployments:
         for index, counts in deployment.ledger.shadowed.items():
+            place = (*deployment.name, index)
             for outcome in ("sent", "dropped", "compared"):
-                found.add_metric((*deployment.name, index, outcome), getattr(counts, outcome))
-    yield found
+                found.add_metric((*place, outcome), getattr(counts, outcome))
+            overlap.add_metric(place, counts.compared, counts.overlap)
+            correlation.add_metric(place, counts.correlated, counts.correlation)
+    yield from (found, overlap, correlation)

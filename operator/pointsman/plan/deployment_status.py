@@ -15,7 +15,7 @@ from pointsman.plan import (
     answers,
     approvals,
     burn_in,
-    drill,
+    evidence,
     gates,
     indexes,
     retirement,
@@ -25,9 +25,8 @@ from pointsman.plan import (
     traffic,
     words,
 )
-from pointsman.plan.facts import Facts, Index, Rejection, Rollout
+from pointsman.plan.facts import Facts, Index, Rollout
 from pointsman.plan.indexes import Target
-from pointsman.plan.measured import Earlier, Evaluation
 from pointsman.plan.observed import Deployment, Presence
 from pointsman.plan.tasks import Build, Check, IndexTask, Repair
 
@@ -63,10 +62,11 @@ def status(
         rollback=rollback,
         route=routes.for_gateways(seen, facts),
         gates=_gates(seen, facts, now),
-        rejected=[_rejected(rejection) for rejection in facts.rejected],
-        evaluations=_evaluations(seen.evaluation),
+        rejected=[evidence.rejected(rejection) for rejection in facts.rejected],
+        evaluations=evidence.evaluations(seen.evaluation),
         evaluation_handled=_handled(seen),
-        drill=_drill(seen, facts),
+        shadow=evidence.shadow(seen, facts),
+        drill=evidence.drill(seen, facts),
         plan_hash=_plan_hash(seen, facts),
         writer=api.WriterStatus(holder=facts.holder, epoch=facts.epoch) if facts.epoch else None,
         jobs=_jobs(seen),
@@ -177,33 +177,6 @@ def _gates(seen: Deployment, facts: Facts, now: datetime) -> list[api.GateStatus
     return [found.status(compared.index.version) for found in gates.findings(seen, facts, compared, now)]
 
 
-def _rejected(rejection: Rejection) -> api.RejectedStatus:
-    return api.RejectedStatus(
-        version=rejection.version,
-        recipe=rejection.recipe,
-        reason=rejection.reason,
-        message=rejection.message,
-        at=rejection.at,
-        retry=rejection.retry,
-    )
-
-
-def _evaluations(found: Evaluation | None) -> list[api.EvaluationStatus]:
-    """Return the last measurements, the newest last."""
-    looks: list[Earlier | Evaluation] = [] if found is None else [*found.history, found]
-    return [
-        api.EvaluationStatus(
-            at=look.measured_at,
-            version=look.version,
-            value=f"{look.value:.4f}",
-            against=look.against,
-            difference="" if look.difference is None else f"{look.difference:+.4f}",
-            interval="" if look.low is None or look.high is None else f"{look.low:+.4f} to {look.high:+.4f}",
-        )
-        for look in looks[-10:]
-    ]
-
-
 def _handled(seen: Deployment) -> str:
     """Return the request for an evaluation that is answered: by numbers, or by why there are none."""
     found, asked, before = seen.evaluation, seen.evaluate_token, seen.status.evaluation_handled
@@ -211,23 +184,6 @@ def _handled(seen: Deployment) -> str:
         return asked
     is_unasked = seen.spec.gates.evaluation is None
     return asked if is_unasked or words.failure(seen.work, f"evaluation of {seen.key}") is not None else before
-
-
-def _drill(seen: Deployment, facts: Facts) -> api.DrillStatus | None:
-    found = facts.drill
-    if found is None:
-        return None
-    index = facts.get(found.index)
-    return api.DrillStatus(
-        token=found.token,
-        version="" if index is None else index.version,
-        at=found.since,
-        done_at=found.done_at,
-        queries=found.queries,
-        failed=found.failed,
-        overlap="" if found.overlap is None else f"{found.overlap:.2f}",
-        message=drill.why_not(seen, facts),
-    )
 
 
 def _plan_hash(seen: Deployment, facts: Facts) -> str:

@@ -52,7 +52,7 @@ def progress(work: Work) -> dataset_api.Progress:
             unit = "rows"
     rate, remaining = "", ""
     if work.rate > 0:
-        rate = f"{_two_digits(work.rate):,}/s"
+        rate = f"{_rounded(work.rate):,}/s"
         if work.total > work.done:
             remaining = duration(timedelta(seconds=(work.total - work.done) / work.rate))
     return dataset_api.Progress(done=work.done, total=work.total, unit=unit, rate=rate, remaining=remaining)
@@ -92,8 +92,11 @@ def goal(state: tuple[ConditionType, Reason, str], generation: int, now: datetim
     ]
 
 
-def _two_digits(value: float) -> int | float:
-    if value < 10:
-        return round(value, 1)
-    magnitude = 10 ** (len(str(int(value))) - 2)
-    return int(value // magnitude * magnitude)
+def two_digits(count: float) -> int:
+    """Return a count as its first two digits tell it, so that it does not move all the time: 1,234 is 1,200."""
+    magnitude: int = 10 ** max(0, len(str(int(count))) - 2)
+    return int(count // magnitude * magnitude)
+
+
+def _rounded(rate: float) -> int | float:
+    return round(rate, 1) if rate < 10 else two_digits(rate)

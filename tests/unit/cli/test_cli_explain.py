@@ -24,12 +24,24 @@ EVALUATIONS = [
 ]
 
 
+SHADOW = {
+    "index": "pm_papers_v8",
+    "version": "v8",
+    "against": "v7",
+    "since": "2031-05-01T11:00:00Z",
+    "percent": 0,
+    "queries": 1200,
+    "overlap": "0.60",
+    "correlation": "0.55",
+}
+
+
 def squeezed(lines: list[str]) -> list[str]:
     return [" ".join(line.split()) for line in lines]
 
 
 def test_verdicts_weights_and_rejections_are_shown_with_their_numbers(bench: Bench) -> None:
-    migrations.put(bench, migrations.asking(rejected=[migrations.REJECTED], evaluations=EVALUATIONS))
+    migrations.put(bench, migrations.asking(rejected=[migrations.REJECTED], evaluations=EVALUATIONS, shadow=SHADOW))
 
     answer = bench.run("explain", "papers")
 
@@ -47,6 +59,10 @@ def test_verdicts_weights_and_rejections_are_shown_with_their_numbers(bench: Ben
         "WHEN VERSION VALUE AGAINST DIFFERENCE BOUNDS",
         "6h0m ago v7 0.6120 - - -",
         "5m0s ago v8 0.6220 v7 +0.0100 -0.0012 to +0.0212",
+        "",
+        "who was asked beside",
+        "VERSION BESIDE SHARE COMPARED OVERLAP CORRELATION",
+        "v8 v7 over 1,200 0.60 0.55",
         "",
         "who answers",
         "VERSION INDEX ROLE DESIRED ACCEPTED MEASURED",
@@ -82,12 +98,13 @@ def test_what_is_not_known_yet_is_said_to_be_so(bench: Bench) -> None:
 @pytest.mark.parametrize(("output", "read"), [("json", json.loads), ("yaml", yaml.safe_load)])
 def test_the_same_as_data(bench: Bench, output: str, read: Any) -> None:
     route = {"epoch": 3, "revision": 17, "salt": "3f2a", "entries": [], "address": "db:5432/vectors"}
-    migrations.put(bench, migrations.asking(rejected=[migrations.REJECTED], route=route))
+    migrations.put(bench, migrations.asking(rejected=[migrations.REJECTED], route=route, shadow=SHADOW))
 
     told = read(bench.run("explain", "papers", "-o", output).out)
 
     assert (told["namespace"], told["name"], told["planHash"]) == ("default", "papers", "3f2a9c")
     assert told["gates"] == [migrations.PARITY, migrations.PASSED]
+    assert told["shadow"] == SHADOW
     assert told["rejected"] == [migrations.REJECTED]
     assert told["indexes"][0] == {
         "name": "pm_papers_v7",

@@ -34,6 +34,17 @@ def test_a_person_who_is_asked_sees_what_for_and_what_happens_without_an_answer(
     ]
 
 
+def test_a_person_who_is_asked_sees_how_alike_the_answers_beside_were(bench: Bench) -> None:
+    shadow = {"index": "pm_papers_v8", "version": "v8", "against": "v7", "since": "2031-05-01T11:00:00Z"}
+    compared = {"queries": 1_200, "overlap": "0.60", "correlation": "0.55"}
+    line = "  note     1,200 answers of v8 were compared with v7's: overlap 0.60, correlation 0.55"
+
+    for found, is_said in ({**shadow, **compared}, True), (shadow, False):
+        migrations.put(bench, migrations.asking(shadow=found))
+
+        assert (line in bench.run("why", "papers").lines) is is_said
+
+
 def test_at_rest_nothing_is_waited_for_and_the_way_back_is_named(bench: Bench) -> None:
     migrations.put(bench, migrations.promoted())
 

@@ -64,6 +64,11 @@ def test_an_answer_with_other_documents_overlaps_by_what_both_have() -> None:
             await found.shadow.idle()
 
             assert (await found.report())["shadow"]["overlap"] == 0.5
+            text = (await found.admin.get("/metrics")).text
+            place = '{deployment="papers",index="v8",namespace="search"}'
+            assert f"pointsman_gateway_shadow_overlap_sum{place} 0.5" in text
+            assert f"pointsman_gateway_shadow_overlap_count{place} 1.0" in text
+            assert f"pointsman_gateway_shadow_correlation_count{place} 1.0" in text
 
     asyncio.run(story())
 

@@ -1,0 +1,103 @@
+"""What speaks for and against a version, said in figures: what judged queries, shadow queries and people brought."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from pointsman.api import evidence as api
+from pointsman.plan import drill as drills
+from pointsman.plan import words
+from pointsman.plan.facts import Facts, Rejection
+from pointsman.plan.measured import Earlier, Evaluation
+from pointsman.plan.observed import Deployment
+
+
+def rejected(rejection: Rejection) -> api.RejectedStatus:
+    """Return why a version was refused."""
+    return api.RejectedStatus(
+        version=rejection.version,
+        recipe=rejection.recipe,
+        reason=rejection.reason,
+        message=rejection.message,
+        at=rejection.at,
+        retry=rejection.retry,
+    )
+
+
+def evaluations(found: Evaluation | None) -> list[api.EvaluationStatus]:
+    """Return the last measurements, the newest last."""
+    looks: list[Earlier | Evaluation] = [] if found is None else [*found.history, found]
+    return [
+        api.EvaluationStatus(
+            at=look.measured_at,
+            version=look.version,
+            value=f"{look.value:.4f}",
+            against=look.against,
+            difference="" if look.difference is None else f"{look.difference:+.4f}",
+            interval="" if look.low is None or look.high is None else f"{look.low:+.4f} to {look.high:+.4f}",
+        )
+        for look in looks[-10:]
+    ]
+
+
+def drill(seen: Deployment, facts: Facts) -> api.DrillStatus | None:
+    """Return what came of the last practice of going back; None where there never was one."""
+    found = facts.drill
+    if found is None:
+        return None
+    index = facts.get(found.index)
+    return api.DrillStatus(
+        token=found.token,
+        version="" if index is None else index.version,
+        at=found.since,
+        done_at=found.done_at,
+        queries=found.queries,
+        failed=found.failed,
+        overlap="" if found.overlap is None else f"{found.overlap:.2f}",
+        message=drills.why_not(seen, facts),
+    )
+
+
+def shadow(seen: Deployment, facts: Facts) -> api.ShadowStatus | None:
+    """Return how the answers of an index that is asked beside compare.
+
+    What a migration has shown stays until that is over: gateways tell of no index that is asked no more.
+    """
+    cast, road, since, known = facts.shadow, facts.rollout, _since(facts), seen.status.shadow
+    known = known if known is not None and known.since == since else None
+    if cast is None:
+        is_over = known is not None and road is not None and known.index == road.index
+        return known.model_copy(update={"percent": 0}) if known is not None and is_over else None
+    index = facts.get(cast.index)
+    if index is None or since is None:
+        return None
+    told = [g.shadowed for g in seen.gateways if (g.epoch, g.revision) == (facts.epoch, facts.route)]
+    found = [each for each in told if each is not None and each.index == index.name and each.compared]
+    if known is not None and known.index == index.name and not found:
+        return known.model_copy(update={"percent": cast.percent})
+    return api.ShadowStatus(
+        index=index.name,
+        version=index.version,
+        against="" if facts.serving is None else facts.serving.version,
+        since=since,
+        percent=cast.percent,
+        queries=words.two_digits(sum(each.compared for each in found)),
+        overlap=_mean([(each.overlap, each.compared) for each in found]),
+        correlation=_mean([(each.correlation, each.compared) for each in found]),
+    )
+
+
+def _since(facts: Facts) -> datetime | None:
+    """Return when that began for which an index is asked beside."""
+    if facts.rollout is not None:
+        return facts.rollout.begun_at
+    if facts.drill is not None and facts.drill.done_at is None:
+        return facts.drill.since
+    return None if facts.burn_in is None else facts.burn_in.since
+
+
+def _mean(found: Sequence[tuple[float | None, int]]) -> str:
+    """Return the mean of what several gateways have seen, by how much each has."""
+    known = [(value, count) for value, count in found if value is not None]
+    return f"{sum(value * count for value, count in known) / sum(count for _, count in known):.2f}" if known else ""
