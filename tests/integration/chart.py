@@ -39,6 +39,16 @@ rules:
 Object = dict[str, Any]
 
 
+class _OnceEach(yaml.CSafeLoader):
+    """Refuses a key that comes twice, of which helm would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        assert not twice, f"{twice} twice{node.start_mark}"
+        return super().construct_mapping(node, deep)
+
+
 def helm_path() -> Path | None:
     """Return where helm is: on the path, or where `make chart` and `make e2e` keep what they build."""
     found = shutil.which("helm")
@@ -62,7 +72,7 @@ def render(*values: str, namespace: str = "search", files: Sequence[Path] = ()) 
     """Return what the chart renders to; `values` are as behind `--set`, `files` as behind `--values`."""
     found = _template(values, namespace, tuple(files))
     assert found.returncode == 0, found.stderr
-    return [document for document in yaml.safe_load_all(found.stdout) if document]
+    return [document for document in yaml.load_all(found.stdout, _OnceEach) if document]
 
 
 def refusal(*values: str) -> str:

@@ -74,6 +74,10 @@ def test_helm_finds_nothing_to_say(values: tuple[str, ...]) -> None:
         ("traces.enabled=true", "name the collector as http://collector.monitoring:4318"),
         ("traces.ratio=2", "at '/traces/ratio': maximum: got 2, want 1"),
         ("gateway.autoscaling.minReplicas=11", "gateway.autoscaling.minReplicas is more than maxReplicas"),
+        (
+            'store.volume.annotations={"helm.sh/resource-policy":"delete"}',
+            "at '/store/volume/annotations/helm.sh~1resource-policy': false schema",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_place_and_what_is_wanted(value: str, wanted: str) -> None:

@@ -29,6 +29,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end -}}
 
+{{/* Takes (dict "root" $ "more" labels), which win over commonLabels. */}}
+{{- define "pointsman.labelsAnd" -}}
+{{- merge (dict) .more (include "pointsman.labels" .root | fromYaml) | toYaml -}}
+{{- end -}}
+
 {{/* Takes (dict "root" $ "component" "operator"). */}}
 {{- define "pointsman.selector" -}}
 app.kubernetes.io/name: {{ include "pointsman.name" .root }}

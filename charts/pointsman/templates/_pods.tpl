@@ -21,11 +21,8 @@ capabilities: {drop: [ALL]}
 {{- define "pointsman.podMeta" -}}
 {{- $own := index .root.Values .component -}}
 labels:
-  {{- include "pointsman.labels" .root | nindent 2 }}
+  {{- include "pointsman.labelsAnd" (dict "root" .root "more" $own.podLabels) | nindent 2 }}
   app.kubernetes.io/component: {{ .component }}
-  {{- with $own.podLabels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
 {{- with $own.podAnnotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
