@@ -6,9 +6,10 @@ from dataclasses import replace
 from datetime import timedelta
 
 from tests.plan import builders as b
+from tests.plan import fleet
 
 from pointsman.api.evidence import ShadowStatus
-from pointsman.plan import evidence
+from pointsman.plan import evidence, measured
 from pointsman.plan.facts import BurnIn, Drill, Facts, Rollout, Shadow
 from pointsman.plan.observed import Deployment, Gateway, Shadowed
 
@@ -72,6 +73,20 @@ def test_a_gateway_of_an_older_route_tells_of_an_earlier_try() -> None:
     gateways = told(Shadowed("v8", 90, 0, 90, 0.1, 0.1), revision=3)
 
     assert evidence.shadow(seen(gateways, SHOWN), facts(Shadow("v8", 50))) == SHOWN
+
+
+def test_evaluations_show_the_indexes_own_recall_and_how_much_of_pooled_answers_is_judged() -> None:
+    shares = {"recall": 0.9931, "other_recall": 0.98, "judged": 0.8, "other_judged": 0.95}
+    before = fleet.evaluation(**shares)
+    found = measured.with_history(fleet.evaluation(pooled=True, **shares), before)
+
+    complete, pooled = evidence.evaluations(found)
+
+    assert (complete.recall, complete.against_recall) == (pooled.recall, pooled.against_recall) == ("0.993", "0.980")
+    assert (complete.judged, complete.against_judged) == ("", "")
+    assert (pooled.judged, pooled.against_judged) == ("0.800", "0.950")
+    assert (pooled.value, pooled.difference) == ("0.5000", f"{fleet.PASSES[0]:+.4f}")
+    assert evidence.evaluations(None) == []
 
 
 def test_the_control_of_a_burn_in_and_a_drill_are_shown_while_they_are_asked() -> None:

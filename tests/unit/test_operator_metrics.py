@@ -126,6 +126,22 @@ def test_a_deployment_in_mid_canary_gives_weights_gates_lag_and_parity() -> None
     assert {(name, labels) for name, labels in found if name.startswith("rollback")} == set()
 
 
+def test_an_evaluation_gives_the_recall_of_both_indexes_and_how_much_of_their_answers_is_judged() -> None:
+    judged: dict[str, Any] = {"recall": 0.99, "other_recall": 0.98, "judged": 0.8, "other_judged": 0.95}
+    seen = b.deployment(b.serving(), b.candidate(), evaluation=fleet.evaluation(pooled=True, **judged))
+
+    found = numbers(seen)
+
+    assert found["index_recall", ("v8", "v8")] == 0.99
+    assert found["index_recall", ("v7", "v7")] == 0.98
+    assert found["judged_share", ("v8", "v8")] == 0.8
+    assert found["judged_share", ("v7", "v7")] == 0.95
+    # Where an unjudged document is not relevant, nothing hangs on how many there are; what is gone has no recall.
+    whole = dataclasses.replace(seen, evaluation=fleet.evaluation(serving="v6", **judged))
+    told = {(name, labels) for name, labels in numbers(whole) if name in ("index_recall", "judged_share")}
+    assert told == {("index_recall", ("v8", "v8"))}
+
+
 def test_weights_are_as_desired_accepted_and_measured_to_the_percent() -> None:
     seen = b.deployment(gateways=(fleet.gateway(answered={"v7": 1000}),))
 

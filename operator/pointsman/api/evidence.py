@@ -39,6 +39,14 @@ class EvaluationStatus(base.Fact):
     """By how much it is better, in points of the metric."""
     interval: str = ""
     """The one-sided bounds of the difference, by which the gate decides."""
+    judged: str = ""
+    """judged@k, where judgements are Pooled: the share of its first k answers that somebody has judged."""
+    against_judged: str = ""
+    """The same of the version that it was compared with."""
+    recall: str = ""
+    """The index's own recall: the share of what exact search over the stored vectors finds that it finds too."""
+    against_recall: str = ""
+    """The same of the index that it was compared with."""
 
 
 class ShadowStatus(base.Fact):

@@ -106,11 +106,28 @@ def gates(seen: Deployment, now: datetime) -> Table | None:
 def _evaluations(seen: Deployment, now: datetime) -> Table | None:
     if not seen.status.evaluations:
         return None
-    table = _table("WHEN", "VERSION", "VALUE", "AGAINST", "DIFFERENCE", "BOUNDS")
+    is_pooled = any(each.judged for each in seen.status.evaluations)
+    names = (
+        "WHEN",
+        "VERSION",
+        "VALUE",
+        "AGAINST",
+        "DIFFERENCE",
+        "BOUNDS",
+        "RECALL",
+        *(("JUDGED",) if is_pooled else ()),
+    )
+    table = _table(*names)
     for each in seen.status.evaluations:
         compared = (each.against or "-", each.difference or "-", each.interval or "-")
-        table.add_row(resources.ago(each.at, now), each.version, each.value, *compared)
+        beside = [_beside(each.recall, each.against_recall), *([_beside(each.judged, each.against_judged)] * is_pooled)]
+        table.add_row(resources.ago(each.at, now), each.version, each.value, *compared, *beside)
     return table
+
+
+def _beside(ours: str, theirs: str) -> str:
+    """Return a share of a version, and that of the one which it was compared with."""
+    return f"{ours} / {theirs}" if ours and theirs else ours or "-"
 
 
 def _shadow(seen: Deployment) -> Table | None:

@@ -123,6 +123,16 @@ CANARY_OVERLAP = _gauge(
 CANARIES_FOUND = _gauge(
     "canaries_found_ratio", (*_DEPLOYMENT, "version"), "The share of the canaries that found all their documents."
 )
+INDEX_RECALL = _gauge(
+    "index_recall",
+    (*_DEPLOYMENT, "index", "version"),
+    "The share of what exact search over the stored vectors finds that an index found, at the last evaluation.",
+)
+JUDGED = _gauge(
+    "judged_share",
+    (*_DEPLOYMENT, "index", "version"),
+    "The share of an index's first k answers that is judged, at the last evaluation; only where judgements are Pooled.",
+)
 SCORE_SHARE = _gauge(
     "score_share",
     (*_DEPLOYMENT, "version", "share"),

@@ -15,7 +15,7 @@ from pointsman.api.deployment import IndexStatus, Role
 from pointsman.controller import families
 from pointsman.controller.families import Family
 from pointsman.core.shifts import State
-from pointsman.plan import indexes, observed, scores, traffic
+from pointsman.plan import indexes, measured, observed, scores, traffic
 from pointsman.plan.tasks import Phase, Work
 
 
@@ -53,9 +53,9 @@ def deployment(seen: observed.Deployment, status: deployment_api.DeploymentStatu
     yield Sample(families.UNGUARDED, (), float(seen.spec.gates.evaluation is None))
     if status.rollback is not None:
         yield Sample(families.ROLLBACK_READY, (), float(status.rollback.ready))
-    measured = traffic.measured(seen, seen.facts)
+    shares = traffic.measured(seen, seen.facts)
     for index in status.indexes:
-        yield from _weights(index, measured.get(index.name))
+        yield from _weights(index, shares.get(index.name))
     for gate in status.gates:
         yield Sample(families.GATE_VERDICT, (gate.version, gate.name, str(gate.verdict)), 1.0)
         value = _number(gate.value)
@@ -63,6 +63,7 @@ def deployment(seen: observed.Deployment, status: deployment_api.DeploymentStatu
             yield Sample(families.GATE_VALUE, (gate.version, gate.name), value)
     yield from _indexes(seen, now)
     yield from _canaries(seen)
+    yield from _evaluation(seen)
     yield from _scores(seen)
     rollout = seen.facts.rollout
     candidate = None if rollout is None else seen.facts.get(rollout.index)
@@ -114,6 +115,22 @@ def _canaries(seen: observed.Deployment) -> Iterator[Sample]:
         yield Sample(families.CANARIES_FOUND, (found.version,), found.found / found.queries)
     if found.overlap is not None:
         yield Sample(families.CANARY_OVERLAP, (found.version,), found.overlap)
+
+
+def _evaluation(seen: observed.Deployment) -> Iterator[Sample]:
+    found = seen.evaluation
+    if found is None:
+        return
+    short = measured.in_short(found)
+    ours = (short.candidate, short.version, short.recall, short.judged)
+    theirs = (short.serving, short.against, short.other_recall, short.other_judged)
+    for index, version, recall, judged in (ours, theirs):
+        if seen.facts.get(index) is None:
+            continue
+        if recall is not None:
+            yield Sample(families.INDEX_RECALL, (index, version), recall)
+        if judged is not None:
+            yield Sample(families.JUDGED, (index, version), judged)
 
 
 def _scores(seen: observed.Deployment) -> Iterator[Sample]:

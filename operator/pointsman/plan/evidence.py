@@ -7,9 +7,9 @@ from datetime import datetime
 
 from pointsman.api import evidence as api
 from pointsman.plan import drill as drills
-from pointsman.plan import words
+from pointsman.plan import measured, words
 from pointsman.plan.facts import Facts, Rejection
-from pointsman.plan.measured import Earlier, Evaluation
+from pointsman.plan.measured import Evaluation
 from pointsman.plan.observed import Deployment
 
 
@@ -27,7 +27,7 @@ def rejected(rejection: Rejection) -> api.RejectedStatus:
 
 def evaluations(found: Evaluation | None) -> list[api.EvaluationStatus]:
     """Return the last measurements, the newest last."""
-    looks: list[Earlier | Evaluation] = [] if found is None else [*found.history, found]
+    looks = () if found is None else (*found.history, measured.in_short(found))
     return [
         api.EvaluationStatus(
             at=look.measured_at,
@@ -36,6 +36,10 @@ def evaluations(found: Evaluation | None) -> list[api.EvaluationStatus]:
             against=look.against,
             difference="" if look.difference is None else f"{look.difference:+.4f}",
             interval="" if look.low is None or look.high is None else f"{look.low:+.4f} to {look.high:+.4f}",
+            judged=_share(look.judged),
+            against_judged=_share(look.other_judged),
+            recall=_share(look.recall),
+            against_recall=_share(look.other_recall),
         )
         for look in looks[-10:]
     ]
@@ -95,6 +99,10 @@ def _since(facts: Facts) -> datetime | None:
     if facts.drill is not None and facts.drill.done_at is None:
         return facts.drill.since
     return None if facts.burn_in is None else facts.burn_in.since
+
+
+def _share(found: float | None) -> str:
+    return "" if found is None else f"{found:.3f}"
 
 
 def _mean(found: Sequence[tuple[float | None, int]]) -> str:

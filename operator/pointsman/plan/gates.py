@@ -257,7 +257,7 @@ def _judged(found: Evaluation, metric: str, policy: float) -> Finding:
     interval = f"{first:+.3f} to {last:+.3f}"
     told = replace(told, value=f"{difference:+.3f}", interval=interval, verdict=Verdict.INCONCLUSIVE)
     moved = "fell" if difference < 0 else "rose"
-    said = f"{metric} {moved} by {abs(difference):.3f} ({interval}) over {found.groups} groups"
+    said = f"{metric} {moved} by {abs(difference):.3f} ({interval}) over {found.groups} groups{_beside(found, metric)}"
     allowed = f"policy allows a fall of {policy:g}"
     if found.groups < evaluation.MIN_GROUPS:
         return replace(told, message=f"{said}; {evaluation.MIN_GROUPS} groups or more are wanted")
@@ -270,6 +270,13 @@ def _judged(found: Evaluation, metric: str, policy: float) -> Finding:
     smallest = 0.0 if found.standard_error is None else evaluation.detectable(found.standard_error, 1)
     message = f"{said}; {allowed}, the set detects {smallest:.3f}: judge more queries, or approve `evaluation`"
     return replace(told, message=message)
+
+
+def _beside(found: Evaluation, metric: str) -> str:
+    """Return how much of both answers is judged, where an unjudged document is unknown."""
+    if not found.pooled or found.judged is None or found.other_judged is None:
+        return ""
+    return f", judged@{metric.partition('@')[2]} {found.judged:.2f} beside {found.other_judged:.2f}"
 
 
 def _holes(found: Evaluation, policy: float) -> bool:

@@ -36,6 +36,12 @@ class Earlier:
     serving: str = ""
     """The index that it was compared with."""
     look: int = 0
+    judged: float | None = None
+    """The share of the first k that is judged; None where an unjudged document counts as not relevant."""
+    other_judged: float | None = None
+    recall: float | None = None
+    """The share of what exact search over the stored vectors finds that the index finds too."""
+    other_recall: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +206,10 @@ def in_short(record: Evaluation) -> Earlier:
         candidate=record.candidate,
         serving=record.serving,
         look=record.look,
+        judged=record.judged if record.pooled else None,
+        other_judged=record.other_judged if record.pooled else None,
+        recall=record.recall,
+        other_recall=record.other_recall,
     )
 
 

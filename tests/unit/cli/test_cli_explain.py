@@ -12,7 +12,7 @@ from tests.unit.cli.bench import Bench
 
 ASKED = "2031-05-01T12:00:00+00:00"
 EVALUATIONS = [
-    {"at": "2031-05-01T06:00:00Z", "version": "v7", "value": "0.6120"},
+    {"at": "2031-05-01T06:00:00Z", "version": "v7", "value": "0.6120", "recall": "0.981"},
     {
         "at": "2031-05-01T11:55:00Z",
         "version": "v8",
@@ -20,8 +20,11 @@ EVALUATIONS = [
         "against": "v7",
         "difference": "+0.0100",
         "interval": "-0.0012 to +0.0212",
+        "recall": "0.993",
+        "againstRecall": "0.981",
     },
 ]
+POOLED = {**EVALUATIONS[1], "judged": "0.834", "againstJudged": "0.951"}
 
 
 SHADOW = {
@@ -56,9 +59,9 @@ def test_verdicts_weights_and_rejections_are_shown_with_their_numbers(bench: Ben
         "nDCG@10 rose by 0.010 (-0.003 to +0.023) over 120 groups; policy allows a fall of 0.02",
         "",
         "evaluations",
-        "WHEN VERSION VALUE AGAINST DIFFERENCE BOUNDS",
-        "6h0m ago v7 0.6120 - - -",
-        "5m0s ago v8 0.6220 v7 +0.0100 -0.0012 to +0.0212",
+        "WHEN VERSION VALUE AGAINST DIFFERENCE BOUNDS RECALL",
+        "6h0m ago v7 0.6120 - - - 0.981",
+        "5m0s ago v8 0.6220 v7 +0.0100 -0.0012 to +0.0212 0.993 / 0.981",
         "",
         "who was asked beside",
         "VERSION BESIDE SHARE COMPARED OVERLAP CORRELATION",
@@ -74,6 +77,16 @@ def test_verdicts_weights_and_rejections_are_shown_with_their_numbers(bench: Ben
         "v8 10m0s ago GateFailed - nDCG@10 fell by 0.041 (-0.060 to -0.022) over 120 groups, "
         "policy allows a fall of 0.02",
     ]
+
+
+def test_how_much_is_judged_stands_beside_the_number_where_that_may_explain_it(bench: Bench) -> None:
+    migrations.put(bench, migrations.asking(evaluations=[EVALUATIONS[0], POOLED]))
+
+    lines = squeezed(bench.run("explain", "papers").lines)
+
+    assert "WHEN VERSION VALUE AGAINST DIFFERENCE BOUNDS RECALL JUDGED" in lines
+    assert "6h0m ago v7 0.6120 - - - 0.981 -" in lines
+    assert "5m0s ago v8 0.6220 v7 +0.0100 -0.0012 to +0.0212 0.993 / 0.981 0.834 / 0.951" in lines
 
 
 def test_a_rejection_that_may_be_tried_again_says_so(bench: Bench) -> None:
