@@ -113,8 +113,10 @@ class Settings(BaseSettings):
     """Whether those pods reach the operator's own store by the address that the operator has: a volume that many nodes
     can mount. Datasets with `spec.store` do not need it."""
     job_store_claim: str = ""
-    """The PersistentVolumeClaim of the dataset's namespace that is mounted in those pods where the operator's store
-    is; empty where the nodes have it there already."""
+    """The PersistentVolumeClaim of the dataset's namespace that those pods mount, where the operator's own store is a
+    folder: the same volume as the operator's."""
+    job_store_mount: str = ""
+    """The folder at which that claim is mounted, as the operator has its volume; empty for the store's own."""
     lease_namespace: str = ""
     """The namespace of the Lease that keeps two operators apart; empty for that of the operator's pod, and for
     `default` outside of a cluster."""

@@ -319,7 +319,7 @@ def world(stage: Stage, tripwire: Tripwire) -> World:
     means = Means(
         batch=batch,  # type: ignore[arg-type]
         cluster=stage.cluster,
-        pods=Pods(image="pointsman:test", is_store_shared=True),
+        pods=Pods(image="pointsman:test", is_store_shared=True, store_claim="store"),
         store=wired_store,
         now=stage.now,
         pause=Looks(Kubelet(stage.batch, pods)).pause,

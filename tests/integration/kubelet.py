@@ -1,7 +1,8 @@
 """Plays the kubelet on a real API server: every pod is a process of its own, which may be killed.
 
 The controller of Jobs is Kubernetes' own. A kubelet is not there, so this runs what each pod says as a process, and
-writes into the pod's status what becomes of it.
+writes into the pod's status what becomes of it. A claim needs no mounting: processes find the operator's folder at the
+address at which pods have it mounted.
 """
 
 from __future__ import annotations

@@ -68,6 +68,7 @@ def test_helm_finds_nothing_to_say(values: tuple[str, ...]) -> None:
         ("image.digest=sha256:abc", "at '/image/digest': 'sha256:abc' does not match pattern"),
         ('namespaces=["A"]', "at '/namespaces/0': 'A' does not match pattern"),
         ("operator.replicas=2", "wanted store.s3.uri or accessModes [ReadWriteMany]"),
+        ("jobs.storeShared=true", "wanted store.s3.uri or accessModes [ReadWriteMany]"),
         ("gateway.auth.mode=tokens", "gateway.auth.tokensSecret names no Secret; name one with the key tokens"),
         ("store.s3.existingSecret=options", "name the bucket as s3://bucket/prefix"),
         ('secrets.namespaces=["search"]', "secrets.namespaces is for clusterWide"),
@@ -82,6 +83,31 @@ def test_helm_finds_nothing_to_say(values: tuple[str, ...]) -> None:
 )
 def test_a_wrong_value_is_refused_with_its_place_and_what_is_wanted(value: str, wanted: str) -> None:
     assert wanted in refusal(value)
+
+
+SHARED = ("jobs.enabled=true", "jobs.storeShared=true", 'store.volume.accessModes=["ReadWriteMany"]')
+
+
+def test_a_volume_is_not_shared_with_pods_that_would_mount_nothing() -> None:
+    assert "name one of the datasets' namespace that is the same volume" in refusal(*SHARED)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        pytest.param((*SHARED, "jobs.storeClaim=shared"), ("shared", "/var/lib/pointsman"), id="a volume"),
+        pytest.param((*SHARED, "store.s3.uri=s3://bucket/prefix"), ("", None), id="a bucket"),
+    ],
+)
+def test_pods_have_the_shared_volume_where_the_operator_has_it(values: tuple[str, ...], told: tuple[str, str]) -> None:
+    (operator,) = of(render(*values), "Deployment", f"{FULLNAME}-operator")
+    (container,) = operator["spec"]["template"]["spec"]["containers"]
+    said = {each["name"]: each.get("value") for each in container["env"]}
+    mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+
+    assert said["POINTSMAN_JOB_STORE_SHARED"] == "true"
+    assert (said["POINTSMAN_JOB_STORE_CLAIM"], said.get("POINTSMAN_JOB_STORE_MOUNT")) == told
+    assert mounted.get("store") == told[1]
 
 
 def test_all_namespaces_and_some_are_not_asked_for_together() -> None:

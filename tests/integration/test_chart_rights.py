@@ -170,6 +170,8 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
             'access.allowedHosts=["127.0.0.1"]',
             "jobs.enabled=true",
             "jobs.storeShared=true",
+            "jobs.storeClaim=shared",
+            'store.volume.accessModes=["ReadWriteMany"]',
         )
         for name in ("searcher", "stranger"):
             cluster.admin.create(f"/api/v1/namespaces/{WATCHED}/serviceaccounts", {"metadata": {"name": name}})

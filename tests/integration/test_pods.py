@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,8 +37,9 @@ def model() -> Iterator[tuple[Model, str]]:
 @pytest.fixture
 def stage(control_plane: plane.ControlPlane, tmp_path: Path) -> Iterator[Stage]:
     with running(
-        control_plane, tmp_path / "stage", job_image="pointsman:test", job_store_shared="true", lease_seconds=LEASE
-    ) as found:
+        control_plane, tmp_path / "stage", job_image="pointsman:test", job_store_shared="true", job_store_claim="store",
+        lease_seconds=LEASE,
+    ) as found:  # fmt: skip
         yield found
 
 
@@ -149,3 +151,24 @@ def test_a_job_that_nobody_admits_is_told_of_and_goes_with_its_dataset(
     assert stage.store().dataset(stage.namespace, "papers").pins() == {}
     assert kubelet.started == []
     assert model[0].documents() == []
+
+
+def test_a_quota_that_is_used_up_after_the_first_pod_is_told_of_and_once_it_is_lifted_the_job_goes_on(
+    stage: Stage, kubelet: Kubelet, model: tuple[Model, str]
+) -> None:
+    quotas = f"/api/v1/namespaces/{stage.namespace}/resourcequotas"
+    hard = {"pods": "1"}
+    quota = stage.admin.create(quotas, {"metadata": {"name": "one"}, "spec": {"hard": hard}})
+    # Nobody keeps the count here that the first pod, once it has ended, would be taken off.
+    counted = json.dumps({**quota, "status": {"hard": hard, "used": {"pods": "0"}}}).encode()
+    stage.admin.request("PUT", f"{quotas}/one/status", counted, "application/json")
+    declare(stage, model[1], 200, shards=2, parallelism=1)
+    stage.wait(lambda: stage.said(DATASET, "papers")[0] == "JobRefused", "the refusal is told of")
+
+    (job,) = stage.get(DATASET, "papers")["status"]["jobs"]
+    message = f"no further pod of Job {job} could be created, as by a quota or a policy; kubectl describe job {job}"
+    assert f"{message} names it; given up and created anew at" in stage.said(DATASET, "papers")[1]
+    assert len(kubelet.started) == 1
+    stage.admin.delete(f"{quotas}/one")
+    stage.wait(lambda: stage.is_ready(DATASET, "papers"), "the dataset is ready")
+    assert len(kubelet.started) == 2

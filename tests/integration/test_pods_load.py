@@ -73,7 +73,9 @@ def room(control_plane: plane.ControlPlane, tmp_path: Path) -> Iterator[Room]:
     with (
         postgres.start_postgres(tmp_path) as server,
         databases.pgvector_at(server) as database,
-        running(control_plane, tmp_path / "stage", job_image="pointsman:test", job_store_shared="true") as stage,
+        running(
+            control_plane, tmp_path / "stage", job_image="pointsman:test", job_store_shared="true", job_store_claim="store"
+        ) as stage,
     ):
         database.let_in(stage)
         yield Room(server, database, stage)

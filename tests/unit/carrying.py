@@ -34,7 +34,7 @@ class Carried:
         self.now, self.said, self.progress = datetime.now(UTC), list[Wait | None](), list[tuple[int, int]]()
         self.batch = MemoryBatch(lambda: self.now)
         self.kubelet = Kubelet(self.batch, doors, folder / "secrets")
-        self.pods = Pods(image="pointsman:test", is_store_shared=True)
+        self.pods = Pods(image="pointsman:test", is_store_shared=True, store_claim="store")
         self.each: list[Callable[[], None]] = [self.kubelet.step]
         self.spec: dict[str, Any] = {}
 

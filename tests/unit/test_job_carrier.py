@@ -598,6 +598,36 @@ def test_a_local_store_that_pods_cannot_reach_is_refused_with_the_reason(room: R
     assert room.batch.created == []
 
 
+def test_a_folder_of_which_pods_mount_nothing_is_refused_although_it_is_said_to_be_shared(room: Room) -> None:
+    room.pods = Pods(image="pointsman:test", is_store_shared=True)
+
+    error = room.fails(Terminal)
+
+    assert error.reason is Reason.STORE_NOT_SHARED
+    assert error.message == (
+        "the operator's store is a folder, of which pods find nothing where they mount no claim to its volume; "
+        "declare it with spec.store, or name the claim in POINTSMAN_JOB_STORE_CLAIM"
+    )
+    assert room.batch.created == []
+
+
+@pytest.mark.parametrize("mount", ["", "/var/lib/pointsman"], ids=["at the store", "at the volume"])
+def test_pods_find_a_shared_folder_where_the_operator_has_it(room: Room, mount: str) -> None:
+    room.pods = dataclasses.replace(room.pods, store_claim="shared", store_mount=mount)
+    with pytest.raises(Enough):
+        room.carry_out(looks=1)
+
+    (job,) = room.batch.all()
+    pod = job["spec"]["template"]["spec"]
+    assert pod["volumes"][1] == {"name": "store", "persistentVolumeClaim": {"claimName": "shared"}}
+    assert pod["containers"][0]["volumeMounts"][1] == {"name": "store", "mountPath": mount or str(room.folder)}
+
+
+def test_of_a_bucket_pods_mount_nothing() -> None:
+    assert not job_objects.is_folder("s3://vectors/papers")
+    assert job_objects.is_folder("/var/lib/pointsman/store") and job_objects.is_folder("file:///store")
+
+
 def test_the_operators_own_credentials_are_given_to_no_pod(room: Room) -> None:
     job = dataclasses.replace(room.job(), store_options={"aws_secret_access_key": "sesame"})
 

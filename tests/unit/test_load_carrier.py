@@ -124,7 +124,7 @@ def test_a_pod_sees_the_database_and_is_told_nothing_secret(room: Room) -> None:
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     items = [{"key": key, "path": key} for key in ("username", "password")]
     assert volumes["database"]["secret"] == {"secretName": "database", "items": items}
-    assert volumes.keys() == {"tmp", "database"}
+    assert volumes.keys() == {"tmp", "store", "database"}
     assert "sesame" not in json.dumps(container["env"])
     told = json.loads(container["env"][0]["value"])
     assert told["index"] == NAME

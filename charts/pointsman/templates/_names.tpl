@@ -91,6 +91,12 @@ app.kubernetes.io/component: {{ .component }}
 {{- if and (gt (int .Values.operator.replicas) 1) (not $shared) -}}
 {{- fail "operator.replicas is more than 1 on a volume that one node alone can mount; wanted store.s3.uri or accessModes [ReadWriteMany]" -}}
 {{- end -}}
+{{- if and .Values.jobs.storeShared (not $shared) -}}
+{{- fail "jobs.storeShared is set on a volume that one node alone can mount; wanted store.s3.uri or accessModes [ReadWriteMany]" -}}
+{{- end -}}
+{{- if and .Values.jobs.storeShared (not .Values.store.s3.uri) (not .Values.jobs.storeClaim) -}}
+{{- fail "jobs.storeShared is set and jobs.storeClaim names no claim; name one of the datasets' namespace that is the same volume" -}}
+{{- end -}}
 {{- if and .Values.gateway.enabled (eq .Values.gateway.auth.mode "tokens") (not .Values.gateway.auth.tokensSecret) -}}
 {{- fail "gateway.auth.mode is tokens and gateway.auth.tokensSecret names no Secret; name one with the key tokens" -}}
 {{- end -}}

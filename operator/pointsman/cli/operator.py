@@ -201,6 +201,7 @@ def pods_of(chosen: settings.Settings) -> Pods:
         priority_classes=chosen.job_priority_classes,
         is_store_shared=chosen.job_store_shared,
         store_claim=chosen.job_store_claim,
+        store_mount=chosen.job_store_mount,
     )
 
 

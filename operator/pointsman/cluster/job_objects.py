@@ -68,7 +68,9 @@ class Pods:
     is_store_shared: bool = False
     """Whether pods reach the operator's own store by its address."""
     store_claim: str = ""
-    """The PersistentVolumeClaim of the dataset's namespace on which the operator's own store is."""
+    """The dataset's namespace's PersistentVolumeClaim to the volume of the operator's own store, if it is a folder."""
+    store_mount: str = ""
+    """Where that claim is mounted, for the store to be at its address; empty for at the address itself."""
 
 
 def name_of(task: PodTask, uid: str, attempt: int, run: str = "") -> str:
@@ -149,9 +151,9 @@ def _pod(job: Job, task: PodTask, recipe: Recipe, attempt: Attempt, pods: Pods, 
     if job.dataset.store is not None:
         volumes.append({"name": "store", "secret": {"secretName": job.dataset.store.credentials_ref.name}})
         mounts.append({"name": "store", "mountPath": f"{SECRETS}/store", "readOnly": True})
-    elif pods.store_claim:
+    elif is_folder(job.store):
         volumes.append({"name": "store", "persistentVolumeClaim": {"claimName": pods.store_claim}})
-        mounts.append({"name": "store", "mountPath": job.store})
+        mounts.append({"name": "store", "mountPath": pods.store_mount or job.store.removeprefix("file://")})
     for name, secret in _mounted(job, task, recipe).items():
         volumes.append({"name": name, "secret": secret})
         mounts.append({"name": name, "mountPath": f"{SECRETS}/{name}", "readOnly": True})
@@ -185,6 +187,11 @@ def _pod(job: Job, task: PodTask, recipe: Recipe, attempt: Attempt, pods: Pods, 
         **({"tolerations": [_toleration(each.dump()) for each in wanted.tolerations]} if wanted.tolerations else {}),
         **({"priorityClassName": wanted.priority_class_name} if wanted.priority_class_name else {}),
     }
+
+
+def is_folder(store: str) -> bool:
+    """Return whether a store is a folder: pods reach it by a volume that they mount, and never by its address alone."""
+    return not store.startswith("s3://")
 
 
 def _scratch(wanted: JobWork) -> str:

@@ -79,12 +79,19 @@ def _check(job: Job, pods: Pods) -> None:
     _check_priority(job, pods)
     if job.home:
         return
+    is_folder = job_objects.is_folder(job.store)
     if not pods.is_store_shared:
-        what = "an object store" if job.store.startswith("s3://") else "a volume of its own"
+        what = "a volume of its own" if is_folder else "an object store"
         raise Terminal(
             Reason.STORE_NOT_SHARED,
             f"the operator's store is {what} that pods of other namespaces cannot reach, which work.mode Job wants; "
             "declare it with spec.store, or share the volume (ReadWriteMany) and set POINTSMAN_JOB_STORE_SHARED",
+        )
+    if is_folder and not pods.store_claim:
+        raise Terminal(
+            Reason.STORE_NOT_SHARED,
+            "the operator's store is a folder, of which pods find nothing where they mount no claim to its volume; "
+            "declare it with spec.store, or name the claim in POINTSMAN_JOB_STORE_CLAIM",
         )
     job_objects.told_options(job)
 
