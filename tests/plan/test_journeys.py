@@ -199,7 +199,7 @@ class Journey(RuleBasedStateMachine):
             index = after.get(name)
             assert index is not None
             if before.weights.get(name, 0) == 0 and weight and index.proven_at is None and not is_alone:
-                assert before.is_rejected(index.recipe, seen.spec.retry) is None
+                assert before.is_rejected(index.recipe, index.parameters, seen.spec.retry) is None
         self.weights_rise(seen, before, after)
         aborted = {
             a.spec.version for a in seen.approvals if a.spec.decision == "Abort" and self.model.now < a.spec.expires_at

@@ -241,6 +241,73 @@ def test_a_to_b_to_a_to_b_takes_the_steps_from_the_beginning_with_the_same_index
     assert index_of(model, "v8").name == name
 
 
+def _fails(model: Model) -> None:
+    model.errors["v8"] = 0.9
+    model.live(15 * MINUTE)
+    assert reason(model) is Reason.TARGET_REJECTED
+    model.errors.clear()
+    model.edit(retry="again")
+
+
+def _is_given_up(model: Model) -> None:
+    model.gateways[1].is_silent = True
+    for span in (3 * b.HOUR, 2 * b.HOUR):
+        model.wait(span)
+        model.settle()
+    assert reason(model) is Reason.TARGET_REJECTED
+    model.gateways[1].is_silent = False
+    model.edit(retry="again")
+
+
+def _is_refused(model: Model) -> None:
+    model.decide("Reject", answers="go-wide")
+    model.settle()
+    assert reason(model) is Reason.TARGET_REJECTED
+    model.edit(retry="again")
+
+
+def _is_aborted(model: Model) -> None:
+    model.decide("Abort", version="v8")
+    model.settle()
+    assert reason(model) is Reason.TARGET_ABORTED
+    model.approvals.clear()
+
+
+LEFT: dict[str, Callable[[Model], None]] = {
+    "a gate failed": _fails,
+    "a step took too long": _is_given_up,
+    "a person refused it": _is_refused,
+    "a person kept queries off it": _is_aborted,
+}
+
+
+@pytest.mark.parametrize("is_left", [False, True], ids=["still wanted", "after another version was wanted"])
+@pytest.mark.parametrize("how", LEFT)
+def test_a_candidate_that_was_left_by_failure_or_abort_begins_anew_with_the_index_that_it_has(
+    how: str, is_left: bool
+) -> None:
+    model = phase("during the pause")
+    assert model.facts.rollout is not None
+    name, began = index_of(model, "v8").name, model.facts.rollout.begun_at
+    made, embedded = model.facts.made, copy.copy(model.embedded)
+    model.wait(MINUTE)
+    LEFT[how](model)
+    assert model.weights == {"v7": 100}
+    if is_left:
+        model.edit(version="v7")
+        model.settle()
+        model.edit(version="v8")
+
+    model.settle()
+
+    road = model.facts.rollout
+    assert (model.weights, reason(model)) == ({"v7": 100}, Reason.SHADOWING)
+    assert road is not None and (road.index, road.step, road.answered) == (name, 1, ()) and road.begun_at > began
+    assert (model.facts.made, model.embedded) == (made, embedded), "nothing is made or embedded again"
+    model.live(3 * MINUTE)
+    assert model.weights == {"v8": 10, "v7": 90}
+
+
 def test_back_and_forth_before_anybody_looks_is_nothing() -> None:
     model = phase("during the pause")
     before = model.facts
@@ -419,6 +486,67 @@ def test_parameters_of_what_serves_go_through_the_steps() -> None:
 
 
 # A pinned snapshot is no other version.
+
+
+def test_parameters_that_were_rejected_keep_no_others_of_the_version_out() -> None:
+    model = world(strategy={"steps": []})
+    model.verdicts["v7"] = fleet.FAILS
+    model.edit(parameters="p2")
+    model.settle()
+    assert (sorted(model.facts.weights.values()), reason(model)) == ([100], Reason.TARGET_REJECTED)
+    model.verdicts.clear()
+
+    model.edit(parameters="p3")
+    model.settle()
+
+    serving = model.facts.serving
+    assert serving is not None and (serving.parameters, reason(model)) == ("p3", Reason.BURNING_IN)
+    model.edit(parameters="p2")
+    model.settle()
+    assert (model.facts.serving, reason(model)) == (serving, Reason.TARGET_REJECTED)
+    assert [each.parameters for each in model.facts.rejected] == ["p2"]
+
+
+@pytest.mark.parametrize("is_of_before", [False, True], ids=["told by this release", "told by one that knew no such"])
+def test_a_rejection_of_other_parameters_keeps_nobody_from_going_back_to_what_is_proven(is_of_before: bool) -> None:
+    model = world(strategy={"steps": []})
+    model.verdicts["v7"] = fleet.FAILS
+    model.edit(parameters="p2")
+    model.settle()
+    model.verdicts.clear()
+    model.edit(parameters="p1")
+    if is_of_before:
+        written = facts.to_json(model.facts)
+        for each in written["rejected"]:
+            del each["parameters"]
+        model.facts = facts.from_json(written)
+    model.edit(version="v8")
+    model.settle()
+    assert (model.weights, b.said(model.status, ConditionType.ROLLBACK_READY)[1]) == (
+        {"v8": 100},
+        Reason.RETAINED_INDEX_IS_CURRENT,
+    )
+
+    model.verdicts["v8"], model.evaluation = fleet.FAILS, None
+    model.settle()
+
+    assert (model.weights, reason(model)) == ({"v7": 100}, Reason.TARGET_REJECTED)
+    assert [each.version for each in model.facts.rejected] == ["v7", "v8"]
+
+
+def test_a_rejection_of_a_release_that_kept_no_parameters_refuses_the_recipe_with_any() -> None:
+    model = phase("during the pause")
+    model.decide("Reject", answers="go-wide")
+    model.settle()
+    written = facts.to_json(model.facts)
+    for each in written["rejected"]:
+        del each["parameters"]
+    model.facts = facts.from_json(written)
+
+    model.edit(parameters="p2")
+    model.settle()
+
+    assert (model.weights, reason(model)) == ({"v7": 100}, Reason.TARGET_REJECTED)
 
 
 def test_a_snapshot_is_pinned_and_unpinned_in_one_shift_each() -> None:

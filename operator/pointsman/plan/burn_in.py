@@ -44,13 +44,14 @@ def watched(seen: Deployment, facts: Facts, now: datetime) -> Facts:
 def way_back(seen: Deployment, facts: Facts, now: datetime) -> Index | None:
     """Return the index that may take the queries of one that is refused.
 
-    It is none that a person keeps them off or that was refused itself, and not another snapshot of what is refused.
+    It is none that a person keeps them off, none that was refused before it could prove itself, and not another
+    snapshot of what is refused.
     """
     serving = facts.serving
     refused = None if serving is None else (serving.recipe, serving.parameters)
     for index in rollout.retained(facts):
         is_kept_off = approvals.aborted(seen, index.version, now) is not None
-        is_rejected = facts.is_rejected(index.recipe, seen.spec.retry) is not None
+        is_rejected = index.proven_at is None and _is_rejected(seen, facts, index)
         if not is_kept_off and not is_rejected and (index.recipe, index.parameters) != refused:
             return index if indexes.may_take_over(seen, facts, index, now) else None
     return None
@@ -82,7 +83,7 @@ def _begun(seen: Deployment, facts: Facts, now: datetime) -> Facts:
     serving = facts.serving
     if serving is None or serving.proven_at is not None or facts.rollout is not None:
         return facts
-    if indexes.is_gone(seen, serving) or facts.is_rejected(serving.recipe, seen.spec.retry) is not None:
+    if indexes.is_gone(seen, serving) or _is_rejected(seen, facts, serving):
         return facts
     burning = rollout.burning(seen, facts, serving, rollout.before(facts), now)
     return replace(burning, route=facts.route + (burning.shadow != facts.shadow))
@@ -158,6 +159,10 @@ def period(seen: Deployment) -> timedelta:
     # No more often than a record has room for: it must tell of the whole time.
     least = timedelta(0) if wanted is None else base.parse_duration(wanted.for_) / (HISTORY - 10)
     return max(every, least)
+
+
+def _is_rejected(seen: Deployment, facts: Facts, index: Index) -> bool:
+    return facts.is_rejected(index.recipe, index.parameters, seen.spec.retry) is not None
 
 
 def _policy(seen: Deployment) -> float:

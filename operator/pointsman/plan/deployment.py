@@ -184,7 +184,7 @@ def _called_off(seen: Deployment, facts: Facts, target: Target | str) -> Facts:
 def _towards(seen: Deployment, facts: Facts, target: Target, wanted: Index, now: datetime) -> Facts:
     """Go on to the index that the spec wants: by the road where it has to prove itself, else by one shift."""
     if rollout.is_needed(seen, facts, wanted):
-        if facts.is_rejected(target.recipe, seen.spec.retry) is not None:
+        if facts.is_rejected(target.recipe, target.parameters, seen.spec.retry) is not None:
             return facts.called_off()
         return rollout.overdue(seen, rollout.advance(seen, facts, target, wanted, now), now)
     may_move = wanted.role is Role.RETAINED or not indexes.is_suspended(seen, facts)
@@ -232,7 +232,12 @@ def _good_ones(seen: Deployment, facts: Facts, now: datetime, *wanted: Index) ->
     retained = [i for i in reversed(facts.indexes) if i.role is Role.RETAINED and i not in wanted]
     retained.sort(key=lambda i: i.since.timestamp() if i.since else 0.0, reverse=True)
     found = [i for i in (*wanted, *retained) if approvals.aborted(seen, i.version, now) is None]
-    return sorted(found, key=lambda i: (i.proven_at is None, facts.is_rejected(i.recipe, seen.spec.retry) is not None))
+
+    def rank(index: Index) -> tuple[bool, bool]:
+        rejected = facts.is_rejected(index.recipe, index.parameters, seen.spec.retry)
+        return index.proven_at is None, rejected is not None
+
+    return sorted(found, key=rank)
 
 
 def _to(seen: Deployment, facts: Facts, index: Index, now: datetime) -> Facts:
@@ -258,7 +263,7 @@ def _is_refused(seen: Deployment, facts: Facts, target: Target, now: datetime) -
     wanted, serving = indexes.find(seen, facts, target), facts.serving
     if approvals.aborted(seen, target.version, now) is not None:
         return True
-    if facts.is_rejected(target.recipe, seen.spec.retry) is None or serving is None:
+    if facts.is_rejected(target.recipe, target.parameters, seen.spec.retry) is None or serving is None:
         return False
     return wanted is None or (wanted != serving and rollout.is_needed(seen, facts, wanted))
 

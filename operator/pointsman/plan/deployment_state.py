@@ -94,7 +94,7 @@ def _refused(
             serves = f"nothing else could serve, so {facts.serving.version} does"
         message = f"Approval {abort.name} keeps queries off {target.version} until {until}; {serves}"
         return ConditionType.STALLED, Reason.TARGET_ABORTED, message
-    rejection = facts.is_rejected(target.recipe, seen.spec.retry)
+    rejection = facts.is_rejected(target.recipe, target.parameters, seen.spec.retry)
     if rejection is None or facts.serving is None or wanted == facts.serving:
         return None
     if wanted is not None and not rollout.is_needed(seen, facts, wanted):

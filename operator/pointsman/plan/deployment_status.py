@@ -98,7 +98,8 @@ def stage(
         return _at_rest(seen, facts, now)
     if facts.rollout is not None and facts.rollout.index == wanted.name:
         return _on_the_road(seen, facts, facts.rollout, now)
-    if facts.is_rejected(target.recipe, seen.spec.retry) is not None and rollout.is_needed(seen, facts, wanted):
+    rejected = facts.is_rejected(target.recipe, target.parameters, seen.spec.retry)
+    if rejected is not None and rollout.is_needed(seen, facts, wanted):
         return _at_rest(seen, facts, now)
     if wanted.role is Role.CANDIDATE and indexes.is_suspended(seen, facts):
         return None

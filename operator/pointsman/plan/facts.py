@@ -136,7 +136,7 @@ class BurnIn:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A recipe that was tried and refused: it stays so until `retry` or the recipe changes."""
+    """An index that was tried and refused: its recipe with its parameters stays so until `retry` changes."""
 
     version: str
     recipe: str
@@ -144,6 +144,12 @@ class Rejection:
     message: str
     at: datetime
     retry: str = ""
+    parameters: str = ""
+    """As of the index; empty where an earlier release refused a recipe with whatever parameters."""
+
+    def is_of(self, recipe: str, parameters: str) -> bool:
+        """Return whether it refuses such an index. One with other parameters is another index, and is tried."""
+        return self.recipe == recipe and self.parameters in ("", parameters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +199,9 @@ class Facts:
             return {serving.name: 100}
         return {rollout.index: rollout.weight, serving.name: 100 - rollout.weight}
 
-    def is_rejected(self, recipe: str, retry: str) -> Rejection | None:
-        """Return why a recipe was refused, if it was under this value of `retry`."""
-        return next((r for r in self.rejected if (r.recipe, r.retry) == (recipe, retry)), None)
+    def is_rejected(self, recipe: str, parameters: str, retry: str) -> Rejection | None:
+        """Return why an index of a recipe with such parameters was refused, if it was under this value of `retry`."""
+        return next((r for r in self.rejected if r.is_of(recipe, parameters) and r.retry == retry), None)
 
     def get(self, name: str) -> Index | None:
         """Return the index of a name."""
@@ -227,8 +233,9 @@ class Facts:
         )
 
     def refused(self, rejection: Rejection) -> Facts:
-        """Return the facts with a recipe refused, and its migration over."""
-        kept = tuple(r for r in self.rejected if (r.recipe, r.retry) != (rejection.recipe, rejection.retry))
+        """Return the facts with an index refused, and its migration over."""
+        same = (rejection.recipe, rejection.parameters, rejection.retry)
+        kept = tuple(r for r in self.rejected if (r.recipe, r.parameters, r.retry) != same)
         rejected = (*kept, rejection)[-REJECTED:]
         return dataclasses.replace(self.called_off(), rejected=rejected)
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from pointsman.plan import approvals
-from pointsman.plan.facts import Facts
+from pointsman.plan.facts import Facts, Index
 from pointsman.plan.observed import Deployment
 
 
@@ -46,7 +46,7 @@ def ended(seen: Deployment, after: Facts, now: datetime) -> Ended | None:
         return None
     if serving is not None and serving.name == rollout.index:
         outcome = Outcome.PROMOTED
-    elif candidate is not None and _is_refused(candidate.recipe, before, after):
+    elif candidate is not None and _is_refused(candidate, before, after):
         outcome = Outcome.ROLLED_BACK if rollout.weight else Outcome.REJECTED
     elif candidate is not None and any(approvals.aborted(seen, v, now) for v in (candidate.version, seen.spec.version)):
         outcome = Outcome.ABORTED
@@ -57,10 +57,11 @@ def ended(seen: Deployment, after: Facts, now: datetime) -> Ended | None:
 
 def _in_burn_in(before: Facts, after: Facts, now: datetime) -> Ended | None:
     index = None if before.burn_in is None else before.get(before.burn_in.index)
-    if before.burn_in is None or index is None or not _is_refused(index.recipe, before, after):
+    if before.burn_in is None or index is None or not _is_refused(index, before, after):
         return None
     return Ended(Outcome.FAILED_IN_BURN_IN, now - before.burn_in.since)
 
 
-def _is_refused(recipe: str, before: Facts, after: Facts) -> bool:
-    return any(rejection.recipe == recipe for rejection in after.rejected if rejection not in before.rejected)
+def _is_refused(index: Index, before: Facts, after: Facts) -> bool:
+    new = (rejection for rejection in after.rejected if rejection not in before.rejected)
+    return any(rejection.is_of(index.recipe, index.parameters) for rejection in new)

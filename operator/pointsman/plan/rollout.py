@@ -178,8 +178,8 @@ def failed(
 
 
 def rejection(seen: Deployment, index: Index, reason: Reason, message: str, now: datetime) -> Rejection:
-    """Return an index's recipe as refused under the spec's value of `retry`."""
-    return Rejection(index.version, index.recipe, reason, message, now, seen.spec.retry)
+    """Return an index, as its recipe and parameters, as refused under the spec's value of `retry`."""
+    return Rejection(index.version, index.recipe, reason, message, now, seen.spec.retry, index.parameters)
 
 
 def estimate(seen: Deployment) -> str:
