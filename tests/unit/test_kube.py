@@ -38,6 +38,7 @@ class Api:
 
     answers: dict[str, tuple[int, Any]] = field(default_factory=dict)
     asked: list[tuple[str, str]] = field(default_factory=list)
+    queries: list[str] = field(default_factory=list)
 
 
 @pytest.fixture
@@ -49,7 +50,8 @@ def api() -> Api:
 def kube(api: Api) -> Iterator[Kube]:
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
-            path = self.path.partition("?")[0]
+            path, _, query = self.path.partition("?")
+            api.queries.append(query)
             api.asked.append((self.command, path))
             sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             status, body = api.answers.get(path, (200, json.loads(sent) if sent else {"items": [], "metadata": {}}))
@@ -187,6 +189,78 @@ def test_the_addresses_behind_the_api_server_are_those_of_its_slices(api: Api, k
 
     api.answers[path] = (403, {})
     assert kube.endpoints() == []
+
+
+def endpoint(address: str, pod: str = "", ready: bool | None = True) -> dict[str, Any]:
+    conditions = {} if ready is None else {"ready": ready, "serving": ready, "terminating": False}
+    about = {"targetRef": {"kind": "Pod", "name": pod, "uid": pod}} if pod else {}
+    return {"addresses": [address], "conditions": conditions, **about}
+
+
+def slice_of(*endpoints: dict[str, Any], family: str = "IPv4", port: str = "admin") -> dict[str, Any]:
+    ports = [{"name": "metrics", "port": 9090}, {"name": port, "port": 8081}]
+    return {"addressType": family, "metadata": {}, "endpoints": list(endpoints), "ports": ports}
+
+
+@pytest.mark.parametrize(
+    ("slices", "found"),
+    [
+        pytest.param(
+            [slice_of(endpoint("10.1.2.3", "a"), endpoint("10.1.2.4", "b", ready=False))],
+            [("http://10.1.2.3:8081", True), ("http://10.1.2.4:8081", False)],
+            id="one that no query is sent to is one all the same",
+        ),
+        pytest.param([slice_of(endpoint("10.1.2.3", "a", ready=None))], [("http://10.1.2.3:8081", True)], id="unsaid"),
+        pytest.param(
+            [slice_of(endpoint("fd00::7", "a"), family="IPv6")], [("http://[fd00::7]:8081", True)], id="IPv6 alone"
+        ),
+        pytest.param(
+            [
+                slice_of(endpoint("fd00::7", "a"), endpoint("fd00::8", "b"), family="IPv6"),
+                slice_of(endpoint("10.1.2.3", "a"), endpoint("10.1.2.4", "b")),
+            ],
+            [("http://10.1.2.3:8081", True), ("http://10.1.2.4:8081", True)],
+            id="a pod of two families is one gateway",
+        ),
+        pytest.param(
+            [slice_of(endpoint("10.1.2.3", "a", ready=False)), slice_of(endpoint("10.1.2.3", "a"))],
+            [("http://10.1.2.3:8081", True)],
+            id="in two slices while they are divided anew",
+        ),
+        pytest.param(
+            [slice_of(endpoint("10.1.2.3")), slice_of(endpoint("10.1.2.3"), endpoint("10.1.2.4"))],
+            [("http://10.1.2.3:8081", True), ("http://10.1.2.4:8081", True)],
+            id="nobody says whose they are",
+        ),
+        pytest.param([slice_of(endpoint("10.1.2.3", "a"), port="http")], [], id="no port admin"),
+        pytest.param(
+            [{**slice_of(endpoint("10.1.2.3", "a")), "ports": [{"name": "admin", "port": None}]}], [], id="no number"
+        ),
+        pytest.param(
+            [{**slice_of(), "endpoints": None}, {**slice_of(endpoint("10.1.2.3", "a")), "ports": None}],
+            [],
+            id="nothing behind it",
+        ),
+    ],
+)
+def test_gateways_are_the_pods_behind_their_service(
+    api: Api, kube: Kube, slices: list[dict[str, Any]], found: list[tuple[str, bool]]
+) -> None:
+    path = "/apis/discovery.k8s.io/v1/namespaces/pointsman/endpointslices"
+    api.answers[path] = (200, {"items": slices, "metadata": {}})
+
+    assert kube.gateways("pointsman", "gateway-admin") == found
+    assert api.queries == ["labelSelector=kubernetes.io%2Fservice-name%3Dgateway-admin"]
+
+
+@pytest.mark.parametrize("status", [403, 503])
+def test_gateways_that_nobody_may_look_for_are_not_taken_for_none(api: Api, kube: Kube, status: int) -> None:
+    api.answers["/apis/discovery.k8s.io/v1/namespaces/pointsman/endpointslices"] = (status, {})
+
+    with pytest.raises(Retryable) as error:
+        kube.gateways("pointsman", "gateway-admin")
+
+    assert error.value.reason is Reason.CLUSTER_UNREACHABLE
 
 
 @pytest.mark.parametrize(

@@ -40,17 +40,23 @@ def endpoints(slices: Iterable[Resource]) -> list[tuple[str, int]]:
 
 
 def gateways(slices: Iterable[Resource]) -> list[tuple[str, bool]]:
-    """Return the URL of the port `admin` of every pod that EndpointSlices name, and whether queries are sent to it."""
-    return [
-        (
-            f"http://[{address}]:{port['port']}" if ":" in address else f"http://{address}:{port['port']}",
-            (endpoint.get("conditions") or {}).get("ready") is not False,
-        )
-        for port, endpoint in _places(slices)
-        if port.get("name") == "admin"
-        # They are interchangeable, and a pod of two families would be two gateways, one of which may be silent.
-        for address in endpoint["addresses"][:1]
-    ]
+    """Return the URL of the port `admin` of every pod that EndpointSlices name, and whether queries are sent to it.
+
+    A pod is one gateway, however many slices it is in: each family has its own, and while they are divided anew it is
+    in two. https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/
+    """
+    found: dict[str, tuple[str, bool]] = {}
+    for port, endpoint in _places(sorted(slices, key=lambda each: str(each.get("addressType")))):
+        # All addresses of an endpoint are interchangeable.
+        address, number = next(iter(endpoint.get("addresses") or ()), None), port.get("port")
+        if port.get("name") != "admin" or address is None or number is None:
+            continue
+        url = f"http://[{address}]:{number}" if ":" in address else f"http://{address}:{number}"
+        is_ready = (endpoint.get("conditions") or {}).get("ready") is not False
+        pod = (endpoint.get("targetRef") or {}).get("uid") or url
+        known = found.get(pod, (url, False))
+        found[pod] = (known[0], known[1] or is_ready)
+    return list(found.values())
 
 
 def _places(slices: Iterable[Resource]) -> Iterator[tuple[Resource, Resource]]:
