@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -55,8 +56,14 @@ def rows(snapshot: int) -> int:
 
 def embedded(*numbers: int) -> tuple[Embedded, ...]:
     return tuple(
-        Embedded(number, number, documents=number, rows=rows(number), digest=f"d{number}") for number in numbers
+        Embedded(number, number, number, rows(number), f"d{number}", at=NOW - timedelta(minutes=10))
+        for number in numbers
     )
+
+
+def embedded_at(hours: int) -> Embedded:
+    """Snapshot 12, embedded so many hours ago."""
+    return dataclasses.replace(embedded(12)[0], at=NOW - hours * HOUR)
 
 
 def snapshots(*numbers: int, at: datetime = OLD) -> tuple[Snapshot, ...]:
@@ -252,7 +259,7 @@ def deployment(*indexes: Index, **changes: Any) -> observed.Deployment:
     }
     back = rollout.before(changes.get("facts", values["facts"]))
     # Whoever is kept was asked ten minutes ago, and answered.
-    values["probe"] = None if back is None else probe(back.name)
+    values["probes"] = {} if back is None else {back.name: probe(back.name)}
     for name in ("records", "physical"):
         if name in changes:
             changes[name] = {**values[name], **changes[name]}

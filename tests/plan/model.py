@@ -112,7 +112,9 @@ class Model:
     scores_revision: int = 0
     is_adopting: bool = False
     """Whether a gateway has adopted another route since the last plan."""
-    probe: measured.Probe | None = None
+    probes: dict[str, measured.Probe] = field(default_factory=dict)
+    moved: dict[str, float] = field(default_factory=dict)
+    """By version, how far its model has moved the pinned texts."""
     trace: list[str] = field(default_factory=list)
 
     # What is seen.
@@ -179,7 +181,7 @@ class Model:
             evaluation=self.evaluation,
             stable=self.stable,
             canaries=self.canaries,
-            probe=self.probe,
+            probes=self.probes,
             streams=self.streams,
             streams_revision=self.streams_revision,
             days={f"{g.name}/{g.process}": tuple(g.days) for g in self.gateways if g.days and not g.is_silent},
@@ -339,8 +341,9 @@ class Model:
             case actions.PinRecipe(_, version, recipe):
                 self.pins.setdefault(version, recipe)
             case actions.StartWork(Probe() as task, _):
-                # Asking what is kept is over at once: it changes nothing, and is told elsewhere.
-                self.probe = b.probe(task.side.index, measured_at=self.now)
+                # Asking an index is over at once: it changes nothing, and is told elsewhere.
+                moved = self.moved.get(task.side.version, 0.0)
+                self.probes[task.side.index] = b.probe(task.side.index, model_distance=moved, measured_at=self.now)
             case actions.StartWork(task, generation):
                 before = self.work.get(task.subject)
                 if before is None or before.phase is not Phase.RUNNING:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from tests.plan import builders as b
+from tests.plan import fleet
 
 from pointsman.api.conditions import ConditionType, Reason
-from pointsman.api.deployment import Role, Stage
+from pointsman.api.deployment import Role, Stage, Verdict
 from pointsman.plan import actions, deployment, facts
 from pointsman.plan.facts import Facts
 from pointsman.plan.observed import Deployment, Physical, Presence, Problem
@@ -882,7 +883,7 @@ ROLLBACK: dict[str, tuple[Deployment, tuple[str, Reason, str], tuple[bool, str, 
         (False, "v7", ""),
     ),
     "a retained index was asked and does not answer": (
-        rolled(probe=b.probe(answered=15)),
+        rolled(probes={"v7": b.probe(answered=15)}),
         (
             "False",
             Reason.RETAINED_INDEX_DOES_NOT_ANSWER,
@@ -891,7 +892,7 @@ ROLLBACK: dict[str, tuple[Deployment, tuple[str, Reason, str], tuple[bool, str, 
         (False, "v7", ""),
     ),
     "the model of a retained index has changed": (
-        rolled(probe=b.probe(model_distance=0.2)),
+        rolled(probes={"v7": b.probe(model_distance=0.2)}),
         (
             "False",
             Reason.RETAINED_INDEX_DOES_NOT_ANSWER,
@@ -901,7 +902,7 @@ ROLLBACK: dict[str, tuple[Deployment, tuple[str, Reason, str], tuple[bool, str, 
         (False, "v7", ""),
     ),
     "how far the model of a retained index has moved is not a number": (
-        rolled(probe=b.probe(model_distance=float("nan"))),
+        rolled(probes={"v7": b.probe(model_distance=float("nan"))}),
         (
             "False",
             Reason.RETAINED_INDEX_DOES_NOT_ANSWER,
@@ -920,7 +921,7 @@ ROLLBACK: dict[str, tuple[Deployment, tuple[str, Reason, str], tuple[bool, str, 
         (False, "v7", ""),
     ),
     "what another index answered says nothing": (
-        rolled(probe=b.probe("v9", answered=0), work=(b.running(PROBE),)),
+        rolled(probes={"v9": b.probe("v9", answered=0)}, work=(b.running(PROBE),)),
         ("True", Reason.RETAINED_INDEX_IS_CURRENT, "v7@12 is complete and current; going back is one switch"),
         (True, "v7", "1s"),
     ),
@@ -943,18 +944,36 @@ def test_rollback_ready(
     assert (None if found is None else (found.ready, found.to, found.estimate)) == rollback
 
 
+UNASKED: dict[str, Any] = {
+    "dataset": b.view(embedded={b.V7.key: b.embedded(12), b.V8.key: (b.embedded_at(1),)}),
+}
 PROBED: dict[str, tuple[dict[str, Any], list[str]]] = {
-    "never asked": ({"probe": None}, ["StartWork Probe"]),
+    "never asked": ({"probes": {}}, ["StartWork Probe"]),
     "asked lately": ({}, []),
-    "asked an hour ago": ({"probe": b.probe(measured_at=b.NOW - b.HOUR)}, ["StartWork Probe"]),
-    "another index was asked": ({"probe": b.probe("v9")}, ["StartWork Probe"]),
-    "it is being asked": ({"probe": None, "work": (b.running(PROBE),)}, []),
-    "it failed just now": ({"probe": None, "work": (b.failed(PROBE, generation=3),)}, []),
+    "asked an hour ago": ({"probes": {"v7": b.probe(measured_at=b.NOW - b.HOUR)}}, ["StartWork Probe"]),
+    "another index was asked": ({"probes": {"v9": b.probe("v9")}}, ["StartWork Probe"]),
+    "it is being asked": ({"probes": {}, "work": (b.running(PROBE),)}, []),
+    "it failed just now": ({"probes": {}, "work": (b.failed(PROBE, generation=3),)}, []),
     "it failed, and the dataset was edited": (
-        {"probe": None, "dataset": b.view(generation=1), "work": (b.failed(PROBE, generation=3),)},
+        {"probes": {}, "dataset": b.view(generation=1), "work": (b.failed(PROBE, generation=3),)},
         ["StartWork Probe"],
     ),
-    "it is not there": ({"probe": None, "physical": {"v7": b.UNKNOWN}}, []),
+    "it is not there": ({"probes": {}, "physical": {"v7": b.UNKNOWN}}, []),
+    "the model of what serves was asked an hour ago, when it was embedded": (UNASKED, ["StartWork Probe"]),
+    "the model of what serves was asked lately": (UNASKED | {"probes": {n: b.probe(n) for n in ("v7", "v8")}}, []),
+    "the model of what serves is asked again after an hour": (
+        UNASKED | {"probes": {"v7": b.probe(), "v8": b.probe("v8", measured_at=b.NOW - b.HOUR)}},
+        ["StartWork Probe"],
+    ),
+    "an evaluation has asked the model of what serves": (
+        UNASKED | {"evaluation": fleet.evaluation(model_distance=0.0)},
+        [],
+    ),
+    "whatever was found at what is kept, what serves is asked by itself": (
+        UNASKED | {"work": (b.failed(PROBE, generation=3),)},
+        ["StartWork Probe"],
+    ),
+    "what serves is not there": (UNASKED | {"physical": {"v8": b.UNKNOWN}}, []),
 }
 
 
@@ -963,6 +982,29 @@ def test_the_index_that_a_rollback_leads_to_is_asked_as_often_as_it_is_compared(
     changes: dict[str, Any], wanted: list[str]
 ) -> None:
     assert b.kinds(deployment.plan(rolled(**changes), b.NOW).actions) == wanted
+
+
+def test_what_serves_is_asked_though_nothing_is_kept_beside_it() -> None:
+    seen = b.deployment(dataset=b.view(embedded={b.V7.key: (b.embedded_at(1),)}))
+
+    (asked,) = deployment.plan(seen, b.NOW).actions
+
+    assert isinstance(asked, actions.StartWork) and asked.task == PROBE
+
+
+def test_a_deployment_without_an_evaluation_says_that_the_model_of_what_serves_has_changed() -> None:
+    seen = b.deployment(probes={"v7": b.probe(model_distance=0.4, measured_at=b.NOW - timedelta(minutes=5))})
+
+    status = deployment.plan(seen, b.NOW).status
+
+    assert b.said(status, ConditionType.READY) == (
+        "True",
+        Reason.GATE_FAILED,
+        "serving v7@12, but model: the model has changed: its pinned texts moved by 0.4000, 0.01 is allowed",
+    )
+    assert [(g.verdict, g.measured_at) for g in status.gates if g.name == "model"] == [
+        (Verdict.FAILED, b.NOW - timedelta(minutes=5))
+    ]
 
 
 def test_a_rollback_leads_to_what_served_last_and_says_until_when() -> None:
@@ -1541,6 +1583,18 @@ LOOK_AGAIN: dict[str, tuple[Deployment, timedelta]] = {
 @pytest.mark.parametrize(("seen", "again"), LOOK_AGAIN.values(), ids=LOOK_AGAIN.keys())
 def test_look_again(seen: Deployment, again: timedelta) -> None:
     assert deployment.plan(seen, b.NOW).look_again == again
+
+
+def test_a_retained_index_that_does_not_catch_up_is_said_to_stay_behind() -> None:
+    seen = rolled(**complete("v7", 11))
+    status = deployment.plan(seen, b.NOW).status
+
+    def at(minutes: int) -> Reason:
+        later = deployment.plan(dataclasses.replace(seen, status=status), b.NOW + timedelta(minutes=minutes)).status
+        return b.said(later, ConditionType.ROLLBACK_READY)[1]
+
+    assert [at(0), at(14)] == [Reason.RETAINED_INDEX_IS_BEHIND] * 2
+    assert at(15) is Reason.RETAINED_INDEX_STAYS_BEHIND
 
 
 def test_a_condition_keeps_the_time_at_which_it_turned() -> None:

@@ -23,7 +23,7 @@ from pointsman.plan.facts import Facts, Rollout, Shadow
 from pointsman.plan.gates import Finding, Pair
 from pointsman.plan.measured import Streams
 from pointsman.plan.observed import Deployment, Embedded, Gateway, Physical, Presence, QueriesView, Shadowed
-from pointsman.plan.tasks import AskCanaries, Evaluate, Side
+from pointsman.plan.tasks import AskCanaries, Evaluate, Probe, Side
 
 PASSED, FAILED, INCONCLUSIVE, ERROR = Verdict.PASSED, Verdict.FAILED, Verdict.INCONCLUSIVE, Verdict.ERROR
 MINUTE = timedelta(minutes=1)
@@ -303,6 +303,8 @@ def test_parity(changes: dict[str, Any], verdict: Verdict, said: str) -> None:
     assert (finding.verdict, finding.message) == (verdict, said)
 
 
+LATELY = b.NOW - timedelta(minutes=5)
+PROBE = Probe(b.DEPLOYMENT, "papers", Side("v8", "v8", b.V8.key))
 MODEL: dict[str, tuple[dict[str, Any], Verdict, str]] = {
     "unchanged when it was embedded": ({}, PASSED, "it was unchanged when snapshot 12 was embedded"),
     "not embedded": ({"dataset": b.view(embedded={})}, INCONCLUSIVE, "v8 is not embedded yet"),
@@ -322,6 +324,40 @@ MODEL: dict[str, tuple[dict[str, Any], Verdict, str]] = {
         "the distance of the pinned texts is not a number",
     ),
     "of another pair": ({"evaluation": fleet.evaluation(candidate="v9", model_distance=0.4)}, PASSED, "it was"),
+    "asked without an evaluation, and unchanged": (
+        {"probes": {"v8": b.probe("v8", model_distance=0.0004, measured_at=LATELY)}},
+        PASSED,
+        "the pinned texts moved by 0.0004, 0.01 is allowed",
+    ),
+    "asked without an evaluation, and changed": (
+        {"probes": {"v8": b.probe("v8", model_distance=0.4, measured_at=LATELY)}},
+        FAILED,
+        "the model has changed: its pinned texts moved by 0.4000, 0.01 is allowed",
+    ),
+    "asked later than by the evaluation": (
+        {
+            "evaluation": fleet.evaluation(model_distance=0.0004),
+            "probes": {"v8": b.probe("v8", model_distance=0.4, measured_at=b.NOW)},
+        },
+        FAILED,
+        "the model has changed",
+    ),
+    "changed when it was asked, and brought back before the snapshot was embedded": (
+        {"probes": {"v8": b.probe("v8", model_distance=0.4, measured_at=b.NOW - b.HOUR)}},
+        PASSED,
+        "it was unchanged when snapshot 12 was embedded",
+    ),
+    "the model beside it has changed": (
+        {"probes": {"v7": b.probe("v7", model_distance=0.4, measured_at=LATELY)}},
+        PASSED,
+        "it was unchanged when snapshot 12 was embedded",
+    ),
+    "it does not answer just now": ({"work": (b.failed(PROBE),)}, PASSED, "it was unchanged"),
+    "it does not answer for two checks": (
+        {"work": (b.failed(PROBE),), "dataset": b.view(embedded={b.V8.key: (b.embedded_at(3),)})},
+        ERROR,
+        "it could not be asked: " + b.failure().message,
+    ),
 }
 
 
@@ -331,6 +367,14 @@ def test_model(changes: dict[str, Any], verdict: Verdict, said: str) -> None:
 
     assert finding is not None
     assert (finding.verdict, finding.message.startswith(said)) == (verdict, True), finding.message
+
+
+def test_a_verdict_about_the_model_says_when_it_was_asked_last() -> None:
+    embedded, probed = compared(), compared(probes={"v8": b.probe("v8", measured_at=LATELY)})
+
+    times = [finding.measured_at for each in (embedded, probed) if (finding := found(each, "model")) is not None]
+
+    assert times == [b.NOW - timedelta(minutes=10), LATELY]
 
 
 # What live queries show. Each minute: queries, failed and empty ones of the candidate, and the bucket that they took.
@@ -510,6 +554,23 @@ def test_a_retry_is_judged_anew_and_not_by_what_had_rejected_it() -> None:
     model.evaluation = dataclasses.replace(model.evaluation, measured_at=model.now - timedelta(seconds=1))
     model.verdicts["v8"] = fleet.PASSES
 
+    model.edit(retry="again")
+    model.settle()
+
+    assert (model.weights, goal(model)[1]) == ({"v8": 10, "v7": 90}, Reason.PAUSED)
+
+
+def test_a_model_that_is_swapped_in_a_pause_is_found_and_the_version_tried_again_once_it_is_back() -> None:
+    model = at_a_tenth()
+    model.moved["v8"] = 0.4
+    model.wait(b.HOUR)
+    model.settle()
+    assert (model.weights, goal(model)[1]) == ({"v7": 100}, Reason.TARGET_REJECTED)
+    assert model.facts.rejected[0].message.startswith("the model has changed: its pinned texts moved by 0.4000")
+
+    (rejected,) = (name for name, probe in model.probes.items() if probe.model_distance)
+    model.probes[rejected] = b.probe(rejected, model_distance=0.4, measured_at=model.now - timedelta(seconds=1))
+    del model.moved["v8"]
     model.edit(retry="again")
     model.settle()
 

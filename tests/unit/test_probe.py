@@ -28,7 +28,7 @@ def kept(tmp_path: Path) -> Stage:
 
 
 def ask(kept: Stage) -> measured.Probe:
-    log = kept.store.log(*jobs.answers_log(OWNER, jobs.PROBE))
+    log = kept.store.log(*jobs.probe_log(OWNER, kept.index("v7")))
     found, backend = RECIPES["v7"], cast(Backend, kept.backend)
     model = kept.models[found.space.model]
     probe.probe(kept.dataset, "v7", found, kept.index("v7"), backend, model, log, lambda: AT)
@@ -75,7 +75,7 @@ def test_a_model_that_cannot_be_reached_leaves_what_was_known(kept: Stage) -> No
         ask(kept)
 
     assert error.value.reason is Reason.MODEL_UNREACHABLE
-    found = kept.store.log(*jobs.answers_log(OWNER, jobs.PROBE)).read()
+    found = kept.store.log(*jobs.probe_log(OWNER, kept.index("v7"))).read()
     assert found is not None and found.revision == 1
 
 

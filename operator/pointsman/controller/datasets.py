@@ -206,6 +206,7 @@ def _embedded_one(record: EmbeddedSnapshot) -> observed.Embedded:
         changes=record.changes,
         model=record.model,
         revision=record.revision,
+        at=record.created_at,
     )
 
 

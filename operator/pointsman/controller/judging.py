@@ -110,10 +110,11 @@ def scores(deployment: Key, world: World) -> tuple[tallies.Scores, int]:
     return (tallies.Scores(), 0) if found is None else (tallies.from_json(found.value), found.revision)
 
 
-def probe(deployment: Key, world: World) -> measured.Probe | None:
-    """Return what came of asking the index that a rollback would lead to, if it was ever asked."""
-    found = reading.record(jobs.answers_log(deployment, jobs.PROBE), world)
-    return None if found is None else measured.probe_from_json(found.value)
+def probes(deployment: Key, facts: plan_facts.Facts, world: World) -> dict[str, measured.Probe]:
+    """Return what came of asking the indexes on the books a few fixed questions, where they were ever asked."""
+    names = [index.name for index in facts.indexes if index.role is not deployment_api.Role.RETIRING]
+    found = {name: reading.record(jobs.probe_log(deployment, name), world) for name in names}
+    return {name: measured.probe_from_json(each.value) for name, each in found.items() if each is not None}
 
 
 def canaries(deployment: Key, world: World) -> measured.Canaries | None:

@@ -108,7 +108,7 @@ def deployment(resource: Resource, world: World) -> observed.Deployment:
         evaluation=judging.evaluation(key, "evaluation", world),
         stable=judging.evaluation(key, "stable", world) if spec.retire.stable is not None else None,
         canaries=judging.canaries(key, world) if spec.gates.canaries is not None else None,
-        probe=judging.probe(key, world),
+        probes=judging.probes(key, facts, world),
         streams=streams,
         streams_revision=streams_revision,
         days=world.gateways.days(key),

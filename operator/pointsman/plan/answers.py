@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -16,25 +17,40 @@ from pointsman.plan.tasks import AnswersTask, AskCanaries, Evaluate, Phase, Prob
 
 
 def probes(seen: Deployment, facts: Facts, now: datetime) -> list[Probe]:
-    """Return whom to ask whether a way back would lead anywhere: as often as indexes are compared."""
-    retained = rollout.before(facts)
+    """Return which indexes and models to ask a few fixed questions: as often as indexes are compared."""
     # What has changed its role just now is asked at the next look.
-    if retained is None or facts != seen.facts or not indexes.may_answer(seen, retained):
+    if facts != seen.facts or seen.dataset.problem is not None:
         return []
-    last = seen.probe if seen.probe is not None and seen.probe.index == retained.name else None
-    if last is not None and now - last.measured_at < base.parse_duration(seen.spec.check.every):
-        return []
-    task = Probe(seen.key, _dataset(seen), _side(retained))
-    return [task] if seen.dataset.problem is None and _may_start(seen, task, now) else []
+    waits = _unasked(seen, facts, now)
+    due = (index for index, wait in waits if wait <= timedelta(0) and indexes.may_answer(seen, index))
+    tasks = (Probe(seen.key, _dataset(seen), _side(index)) for index in due)
+    return [task for task in tasks if _may_start(seen, task, now)]
+
+
+def _unasked(seen: Deployment, facts: Facts, now: datetime) -> Iterator[tuple[Index, timedelta]]:
+    """Yield the indexes that are asked, with the time after which each is asked next.
+
+    A way back is proven by its answers alone. Of what answers queries only the model is in doubt, and that counts as
+    asked by whoever asked it last.
+    """
+    every, retained = base.parse_duration(seen.spec.check.every), rollout.before(facts)
+    candidate = None if facts.rollout is None else facts.get(facts.rollout.index)
+    if retained is not None:
+        proven = seen.probes.get(retained.name)
+        yield retained, timedelta(0) if proven is None else proven.measured_at + every - now
+    for index in (facts.serving, candidate):
+        asked = None if index is None else gates.model_asked_at(seen, index)
+        if index is not None and asked is not None:
+            yield index, asked + every - now
 
 
 def way_back(seen: Deployment, index: Index) -> str:
     """Return what came of asking the index that a rollback would lead to, as a clause; empty where it answers."""
-    failure = words.failure(seen.work, f"way back of {seen.key}")
+    failure = words.failure(seen.work, f"probe of {index.name}")
     if failure is not None:
         return failure.message
-    found = seen.probe
-    if found is None or found.index != index.name:
+    found = seen.probes.get(index.name)
+    if found is None:
         return ""
     if found.answered < found.asked:
         return f"it answered {found.answered} of {found.asked} fixed queries"
@@ -171,7 +187,7 @@ def _queries(task: Task) -> str:
 
 def due(seen: Deployment, facts: Facts, now: datetime) -> list[timedelta]:
     """Return after which times something has to be asked again."""
-    waits: list[timedelta] = []
+    waits = [wait for _, wait in _unasked(seen, facts, now)]
     gate, found = seen.spec.gates.evaluation, seen.evaluation
     if gate is not None and found is not None and facts.serving is not None:
         view = seen.query_sets.get(gate.query_set_ref.name)

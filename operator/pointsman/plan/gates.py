@@ -92,21 +92,37 @@ def every_document_is_indexed(seen: Deployment, pair: Pair, now: datetime) -> Fi
 
 
 def model_is_unchanged(seen: Deployment, pair: Pair, now: datetime) -> Finding | None:
-    """The model's vectors of the pinned texts are what they were: asked before each snapshot and by each evaluation."""
-    found = _of_pair(seen, seen.evaluation, pair)
-    embedded = indexes.newest(seen, pair.index.recipe)
-    if found is None or found.model_distance is None:
-        if embedded is None:
-            return Finding("model", Verdict.INCONCLUSIVE, f"{pair.index.version} is not embedded yet")
-        return Finding("model", Verdict.PASSED, f"it was unchanged when snapshot {embedded.snapshot} was embedded")
-    distance, wanted = found.model_distance, f"{drift.LIMIT:g}"
-    said = Finding("model", Verdict.PASSED, "", f"{distance:.4f}", wanted, "", len(drift.PROBES), found.measured_at)
+    """The model's vectors of the pinned texts are what they were.
+
+    It is asked before each snapshot, by each evaluation, and where neither comes as often as `check.every` says.
+    """
+    index, wanted = pair.index, f"{drift.LIMIT:g}"
+    embedded, asked = indexes.newest(seen, index.recipe), _asked(seen, index)
+    if embedded is None and not asked:
+        return Finding("model", Verdict.INCONCLUSIVE, f"{index.version} is not embedded yet")
+    failure, last = words.failure(seen.work, f"probe of {index.name}"), model_asked_at(seen, index)
+    most = 2 * base.parse_duration(seen.spec.check.every)
+    if failure is not None and (last is None or now - last > most):
+        return Finding("model", Verdict.ERROR, f"it could not be asked: {failure.message}", measured_at=last)
+    if embedded is not None and (not asked or (embedded.at is not None and max(asked)[0] < embedded.at)):
+        message = f"it was unchanged when snapshot {embedded.snapshot} was embedded"
+        return Finding("model", Verdict.PASSED, message, measured_at=embedded.at)
+    at, distance = max(asked)
+    said = Finding("model", Verdict.PASSED, "", f"{distance:.4f}", wanted, "", len(drift.PROBES), at)
     if not math.isfinite(distance):
         return replace(said, verdict=Verdict.ERROR, message="the distance of the pinned texts is not a number")
     if distance > drift.LIMIT:
         message = f"the model has changed: its pinned texts moved by {distance:.4f}, {wanted} is allowed"
         return replace(said, verdict=Verdict.FAILED, message=message)
     return replace(said, message=f"the pinned texts moved by {distance:.4f}, {wanted} is allowed")
+
+
+def model_asked_at(seen: Deployment, index: Index) -> datetime | None:
+    """Return when the model of an index was last compared with that of the first day, by whomever; None if never."""
+    embedded = indexes.newest(seen, index.recipe)
+    times = [at for at, _ in _asked(seen, index)]
+    times += [embedded.at] if embedded is not None and embedded.at is not None else []
+    return max(times, default=None)
 
 
 def answers_are_no_worse(seen: Deployment, pair: Pair, now: datetime) -> Finding | None:
@@ -336,13 +352,26 @@ def _not_measured(gate: str, seen: Deployment, message: str, wanted: str) -> Fin
     return Finding(gate, Verdict.INCONCLUSIVE, f"not measured yet; {message}", wanted=wanted)
 
 
+def _asked(seen: Deployment, index: Index) -> list[tuple[datetime, float]]:
+    """Return when the model of an index was asked beside embedding, and how far the pinned texts had moved then."""
+    found, probe = seen.evaluation, seen.probes.get(index.name)
+    asked = [] if probe is None else [(probe.measured_at, probe.model_distance)]
+    if found is not None and found.candidate == index.name and found.model_distance is not None:
+        asked.append((found.measured_at, found.model_distance))
+    return [(at, distance) for at, distance in asked if not _is_of_earlier_try(seen, index, at)]
+
+
 def _of_pair(seen: Deployment, found: Measured | None, pair: Pair) -> Measured | None:
     """Return what was found of a pair, unless in an earlier try of a version that was rejected since."""
     other = "" if pair.other is None else pair.other.name
     if found is None or (found.candidate, found.serving) != (pair.index.name, other):
         return None
-    is_earlier = any(r.recipe == pair.index.recipe and found.measured_at < r.at for r in seen.facts.rejected)
-    return None if is_earlier else found
+    return None if _is_of_earlier_try(seen, pair.index, found.measured_at) else found
+
+
+def _is_of_earlier_try(seen: Deployment, index: Index, at: datetime) -> bool:
+    """Return whether something was found before the version was rejected: that speaks against no later try."""
+    return any(each.is_of(index.recipe, index.parameters) and at < each.at for each in seen.facts.rejected)
 
 
 def _has_changed(seen: Deployment, index: Index, found: Evaluation | Canaries) -> bool:

@@ -132,7 +132,7 @@ class Canaries:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Whether an index that does not serve could."""
+    """Whether an index answers a few fixed questions, and its model as on the first day."""
 
     index: str
     version: str

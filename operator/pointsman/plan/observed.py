@@ -57,6 +57,8 @@ class Embedded:
     changes: Mapping[str, int] = field(default_factory=dict)
     model: str = ""
     revision: str = ""
+    at: datetime | None = None
+    """When it was embedded, and its model found to be that of the first day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,8 +302,8 @@ class Deployment:
     evaluation: measured.Evaluation | None = None
     stable: measured.Evaluation | None = None
     canaries: measured.Canaries | None = None
-    probe: measured.Probe | None = None
-    """What came of asking the index that a rollback would lead to."""
+    probes: Mapping[str, measured.Probe] = field(default_factory=dict)
+    """What came of asking an index and its model a few fixed questions, by index."""
     streams: measured.Streams = field(default_factory=measured.Streams)
     """What live queries have shown, as of the last minute that was written down."""
     streams_revision: int = 0

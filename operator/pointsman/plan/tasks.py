@@ -209,7 +209,7 @@ class AskCanaries:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Ask an index that does not serve a few fixed questions, by its own model, and write down whether it answers."""
+    """Ask an index a few fixed questions, by its own model, and write down whether both answer as they should."""
 
     owner: Key
     dataset: str
@@ -218,7 +218,7 @@ class Probe:
     @property
     def subject(self) -> str:
         """What it is done to."""
-        return f"way back of {self.owner}"
+        return f"probe of {self.side.index}"
 
 
 IndexTask = Build | Follow | Check | Repair

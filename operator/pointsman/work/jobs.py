@@ -51,8 +51,6 @@ Credentials = Mapping[str, str]
 T = TypeVar("T")
 CANARIES = "canaries"
 """The gate under which the answers of canaries are kept."""
-PROBE = "probe"
-"""Under which it is kept what came of asking the index that a rollback leads to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +151,8 @@ def carry_out(job: Job, doors: Doors, now: Callable[[], datetime], report: Repor
 
 def _probe(job: Job, task: Probe, store: Store, home: Store, doors: Doors, now: Callable[[], datetime]) -> None:
     dataset = home.dataset(task.owner.namespace, task.dataset)
-    recipe, log = recipe_of(dataset, task.side.version, task.side.recipe), store.log(*answers_log(task.owner, PROBE))
+    recipe = recipe_of(dataset, task.side.version, task.side.recipe)
+    log = store.log(*probe_log(task.owner, task.side.index))
     with ExitStack() as opened:
         backend = doors.backend(_required(job.backend), job.credentials, job.access)
         opened.callback(backend.close)
@@ -359,6 +358,11 @@ def facts_log(owner: Key) -> tuple[str, ...]:
 def answers_log(owner: Key, gate: str) -> tuple[str, ...]:
     """Return where what was measured for a gate of a deployment is in the store."""
     return "deployments", owner.namespace, owner.name, "answers", gate
+
+
+def probe_log(owner: Key, index: str) -> tuple[str, ...]:
+    """Return where what came of asking an index of a deployment a few fixed questions is in the store."""
+    return answers_log(owner, f"probe-{index}")
 
 
 def query_set_log(owner: Key) -> tuple[str, ...]:

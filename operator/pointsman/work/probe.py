@@ -1,6 +1,7 @@
-"""Could an index that does not serve answer queries now? Its model is asked for a few fixed texts, and it for answers.
+"""Could an index answer queries now, and is its model that of the first day? Both are asked with a few fixed texts.
 
-An index that nobody asks can hold all that it should while the model that embeds for it is gone: only asking tells.
+An index that nobody asks can hold all that it should while the model that embeds for it is gone, and one that everybody
+asks can be asked by another model than its vectors are of: only asking tells.
 """
 
 from __future__ import annotations
