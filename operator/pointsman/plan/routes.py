@@ -76,9 +76,17 @@ def _live(seen: Deployment, facts: Facts, serving: Index) -> list[Index]:
 
 
 def _salt(facts: Facts) -> str:
-    """Return what sessions are hashed with: another for each migration, so that not always the same ones go first."""
-    rollout = facts.rollout
-    return "" if rollout is None else recipes.digest([rollout.index, rollout.begun_at.isoformat()])
+    """Return what sessions are hashed with: another for each migration, so that not always the same ones go first.
+
+    A drill has one of its own as well. By it gateways count anew what they ask beside, or the counts of an earlier
+    drill, or of the burn-in, would pass for those of this one.
+    """
+    rollout, drill = facts.rollout, facts.drill
+    if rollout is not None:
+        return recipes.digest([rollout.index, rollout.begun_at.isoformat()])
+    if drill is not None and drill.done_at is None:
+        return recipes.digest([drill.index, drill.since.isoformat()])
+    return ""
 
 
 def _recipe(seen: Deployment, index: Index) -> Recipe | None:
