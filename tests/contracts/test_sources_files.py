@@ -135,6 +135,19 @@ def test_a_huge_line_is_refused_with_its_position_in_bounded_memory(tmp_path: Pa
     assert peak < 60 * 2**20
 
 
+def test_a_file_that_changes_before_its_turn_is_read_as_it_is_by_then(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_text("".join(f'{{"id":"{name}{n}"}}\n' for n in range(10_000)))
+    spec = dataset.FilesSource(uri=f"file://{tmp_path}/*.jsonl", format="jsonl")
+    batches = FilesSource(spec, "id", {}, Access(file_roots=(tmp_path,))).read()
+    read = next(batches)["id"].to_pylist()
+
+    (tmp_path / "b.jsonl").write_text('{"id":"late"}\n')
+
+    read += [identity for batch in batches for identity in batch["id"].to_pylist()]
+    assert len(read) == 10_001 and read[-1] == "late"
+
+
 def test_a_file_that_changes_while_it_is_read_is_read_again_later(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / f"{name}.jsonl").write_text("".join(f'{{"id":"{name}{n}"}}\n' for n in range(10_000)))

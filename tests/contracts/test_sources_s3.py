@@ -88,6 +88,19 @@ def test_no_object_is_an_unreachable_source_and_no_deletion(store: s3.Server) ->
     assert error.reason is Reason.SOURCE_UNREACHABLE
 
 
+def test_an_object_that_changes_before_its_turn_is_read_as_it_is_by_then(store: s3.Server) -> None:
+    line = b'{"id":"%07d"}\n'
+    store.objects = {f"corpus/{name}.jsonl": b"".join(line % number for number in range(20_000)) for name in "ab"}
+    store.objects["corpus/b.jsonl"] = line % 20_000
+    reading = batches(store, "s3://corpus/*.jsonl")
+    read = len(next(reading))
+
+    store.objects["corpus/b.jsonl"] = line % 30_000
+
+    last = list(reading)[-1]
+    assert read > 0 and last["id"].to_pylist()[-1] == "0030000"
+
+
 def test_an_object_that_changes_while_it_is_read_is_read_again_later(store: s3.Server) -> None:
     line = b'{"id":"%07d"}\n'
     store.objects = {"corpus/a.jsonl": b"".join(line % number for number in range(20_000))}

@@ -25,7 +25,7 @@ READ_BYTES = 4 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file as it was when the folder was listed."""
+    """A file as it was when it was looked at."""
 
     path: str
     """What the file system opens."""
@@ -72,13 +72,19 @@ class Folder:
 
     @contextlib.contextmanager
     def open(self, file: Found) -> Iterator[IO[bytes]]:
-        """Open a file; raises Retryable(SOURCE_UNREACHABLE) on leaving where it changed meanwhile."""
+        """Open a file; raises Retryable(SOURCE_UNREACHABLE) on leaving where it changed meanwhile.
+
+        One that changed before it was opened is read as it is by then: a folder that is written to all the time would
+        otherwise never be read to its end.
+        """
         with self._errors(file.name):
             with self._system.open(file.path, "rb", block_size=READ_BYTES) as stream:
+                # A file of an object store was asked about when it was opened.
+                opened = self._found(getattr(stream, "details", None) or self._system.info(file.path))
                 yield cast(IO[bytes], stream)
             self._system.invalidate_cache()
             now = self._found(self._system.info(file.path))
-        if now.mark != file.mark:
+        if now.mark != opened.mark:
             raise Retryable(
                 Reason.SOURCE_UNREACHABLE,
                 f"{file.name} changed while it was read; it will be read again from the start",
