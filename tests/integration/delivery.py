@@ -171,6 +171,12 @@ class Delivery:
         found = [{version: weight for version, weight in route.items() if weight} for route in routes]
         return [share for share, _ in itertools.groupby(found)]
 
+    def steps(self, before: Object) -> list[int]:
+        """Return which steps a deployment took since it was in a state, counted from 1, one after the other."""
+        states = [before, *self.stage.past(DEPLOYMENT, before)]
+        found = [state.get("status", {}).get("step", {}).get("index") for state in states]
+        return [position for position, _ in itertools.groupby(found) if position]
+
     def told(self, name: str, before: Object) -> set[tuple[str, str, str]]:
         """Return type, status and message of every condition that a deployment had since it was in a state."""
         states = self.stage.past(DEPLOYMENT, before)
