@@ -6,6 +6,7 @@ to. Others are built from their Go module, once, and kept under their version in
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -47,12 +48,21 @@ class Module:
     version: str
     source: Path | None = None
     """A program of our own that takes less of the module than its own does."""
+    replaces: bool = False
+    """Whether it names others in the place of modules that it needs, which `go install` refuses."""
+    tags: str = ""
+    """What is left out, in the module's own words."""
 
 
 HELM = Module("helm", "helm.sh/helm/v3/cmd/helm", "v3.22.0")
 _DNS = Path(__file__).resolve().parents[1] / "images" / "dns.go"
 COREDNS = Module("coredns", "github.com/coredns/coredns", "v1.15.0", _DNS)
 VERSITYGW = Module("versitygw", "github.com/versity/versitygw/cmd/versitygw", "v1.8.0")
+# Of Prometheus 3.13, without what finds targets in every cloud.
+PROMTOOL = Module(
+    "promtool", "github.com/prometheus/prometheus/cmd/promtool", "v0.313.5", replaces=True, tags="remove_all_sd"
+)
+_MONITORING = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
 
 
 def where(program: str) -> Path:
@@ -86,6 +96,25 @@ def helm() -> Path:
     return built(HELM) if found is None else Path(found)
 
 
+def promtool() -> Path:
+    """Return where promtool is: what the user has, or a build of it."""
+    found = _which("promtool")
+    return built(PROMTOOL) if found is None else Path(found)
+
+
+def monitoring_definitions() -> list[Path]:
+    """Return the Prometheus operator's own definitions, which Go fetches with its module. Raises NodeError."""
+    go = shutil.which("go")
+    if go is None:
+        raise NodeError(f"{_MONITORING} is a Go module: install Go")
+    command = [go, "mod", "download", "-json", _MONITORING]
+    found = subprocess.run(command, env={**os.environ, "GOFLAGS": ""}, capture_output=True, text=True, check=False)
+    if found.returncode != 0:
+        raise NodeError(f"{_MONITORING} cannot be fetched: {found.stderr.strip()[-_TAIL:] or found.stdout[-_TAIL:]}")
+    folder = Path(json.loads(found.stdout)["Dir"])
+    return sorted((folder / "example" / "prometheus-operator-crd").glob("*.yaml"))
+
+
 def built(module: Module) -> Path:
     """Return the path of a program, which the first time is built from its module."""
     target = release.target()
@@ -98,17 +127,19 @@ def built(module: Module) -> Path:
     making = path.parent / f".making-{os.getpid()}"
     making.mkdir(parents=True)
     settings = {"GOBIN": str(making), "CGO_ENABLED": "0", "GOFLAGS": "-mod=mod -buildvcs=false", "GOWORK": "off"}
-    flags = ["-trimpath", "-ldflags", "-s -w"]
+    flags = ["-trimpath", "-ldflags", "-s -w", *(["-tags", module.tags] if module.tags else [])]
     wanted = f"{module.package}@{module.version}"
     with progress.Progress(sys.stderr, f"Building {module.name} {module.version}, once for this machine") as line:
         try:
-            if module.source is None:
-                run([go, "install", *flags, wanted], line, settings)
+            if module.source is None and not module.replaces:
+                commands = [["install", *flags, wanted]]
+            elif module.source is None:
+                commands = [["mod", "init", module.name], ["get", wanted], ["build", *flags, "-o", ".", module.package]]
             else:
                 shutil.copy(module.source, making / "main.go")
-                own = [["mod", "init", module.name], ["get", wanted], ["mod", "tidy"], ["build", *flags]]
-                for arguments in own:
-                    run([go, *arguments], line, settings, making)
+                commands = [["mod", "init", module.name], ["get", wanted], ["mod", "tidy"], ["build", *flags]]
+            for arguments in commands:
+                run([go, *arguments], line, settings, making)
             (making / module.name).replace(path)
         finally:
             shutil.rmtree(making, ignore_errors=True)

@@ -51,8 +51,17 @@ class _OnceEach(yaml.CSafeLoader):
 
 def helm_path() -> Path | None:
     """Return where helm is: on the path, or where `make chart` and `make e2e` keep what they build."""
-    found = shutil.which("helm")
-    built = sorted((binaries.Finder().home().parent / "programs").glob("helm-v3.*"))
+    return _program("helm", "v3.*")
+
+
+def promtool_path() -> Path | None:
+    """Return where promtool is: on the path, or where `make alerts` keeps what it builds."""
+    return _program("promtool", "v*")
+
+
+def _program(name: str, versions: str) -> Path | None:
+    found = shutil.which(name)
+    built = sorted((binaries.Finder().home().parent / "programs").glob(f"{name}-{versions}"))
     return Path(found) if found is not None else next(reversed(built), None)
 
 
