@@ -159,6 +159,10 @@ class Reason(StrEnum):
     """The best answers score otherwise than in the baseline."""
     HELD = "Held"
     """A migration stands still after a failure, as the spec wants."""
+    ROUTE_OVERDUE = "RouteOverdue"
+    """A gateway has not served the route for minutes, which takes a second."""
+    RETAINED_INDEX_STAYS_BEHIND = "RetainedIndexStaysBehind"
+    """The retained index has not caught up for a quarter of an hour."""
     DOES_NOT_COUNT = "DoesNotCount"
     """An Approval is not as it must be to count."""
 

@@ -28,7 +28,11 @@ AnyStatus = (
 ANNOUNCED = frozenset(
     {ConditionType.READY, ConditionType.STALLED, ConditionType.AVAILABLE, ConditionType.SOURCE_REACHABLE}
 )
-"""The conditions whose turns are worth an Event; the others follow from these."""
+"""The conditions whose turns are worth an Event."""
+DEPENDED_ON = frozenset({ConditionType.ROLLBACK_READY, ConditionType.TRAFFIC_VERIFIED, ConditionType.SCORES_STEADY})
+"""Those of which an Event tells only when they begin not to hold, and when a fault is over."""
+PASSING = frozenset({Reason.ROUTE_NOT_ACCEPTED, Reason.RETAINED_INDEX_IS_BEHIND})
+"""Reasons that come and go with every step or snapshot: what lasts has another one."""
 
 
 def status(resource: Resource, before: AnyStatus, after: AnyStatus, world: World) -> None:
@@ -78,17 +82,40 @@ def _is_warning(condition: Condition) -> bool:
 
 
 def turned(before: Sequence[Condition], after: Sequence[Condition]) -> list[Condition]:
-    """Return the announced conditions whose status or reason has changed, but for the first sight of a dull one.
+    """Return the conditions that have turned, and of which nobody would hear otherwise."""
+    return [condition for condition in after if _has_turned(get(before, condition.type), condition)]
+
+
+def _has_turned(old: Condition | None, new: Condition) -> bool:
+    if new.type is ConditionType.AWAITING_APPROVAL:
+        # What is held, or fails in a burn-in, is said by Stalled and Ready. Another question is one more to answer.
+        is_asked = new.status is Status.TRUE and new.reason is Reason.A_PERSON_IS_ASKED
+        return is_asked and (
+            old is None or (old.status, old.reason, old.message) != (new.status, new.reason, new.message)
+        )
+    if new.type in DEPENDED_ON:
+        return _fails_anew(old, new)
+    return new.type in ANNOUNCED and _is_other(old, new)
+
+
+def _is_other(old: Condition | None, new: Condition) -> bool:
+    """Return whether status or reason has changed, but for the first sight of a dull one.
 
     One that does not hold has turned where another fault is the reason, and not where work goes on.
     """
-    found = []
-    for condition in after:
-        old, holds = get(before, condition.type), condition.status is Status.TRUE
-        if condition.type not in ANNOUNCED or (old is None and not holds):
-            continue
-        is_other_reason = old is not None and old.reason is not condition.reason
-        is_worth_saying = holds or condition.reason not in ROUTINE
-        if old is None or old.status is not condition.status or (is_other_reason and is_worth_saying):
-            found.append(condition)
-    return found
+    holds = new.status is Status.TRUE
+    if old is None:
+        return holds
+    return old.status is not new.status or (old.reason is not new.reason and (holds or new.reason not in ROUTINE))
+
+
+def _fails_anew(old: Condition | None, new: Condition) -> bool:
+    """Return whether what others rely on is no more, for whatever does not pass by itself, or a fault of it is over."""
+    was_faulty = old is not None and old.status is Status.FALSE and old.reason not in ROUTINE
+    if new.status is Status.TRUE:
+        return was_faulty
+    if new.status is Status.UNKNOWN or new.reason in PASSING:
+        return False
+    if new.reason in ROUTINE:
+        return old is not None and old.status is Status.TRUE
+    return old is None or (old.status, old.reason) != (new.status, new.reason)
