@@ -121,9 +121,12 @@ class Cluster:
         self.admin.create("/api/v1/namespaces", body)
         return name
 
-    def install(self, namespace: str, *values: str, verb: str = "install", release: str = RELEASE) -> str:
+    def install(
+        self, namespace: str, *values: str, verb: str = "install", release: str = RELEASE, is_dry: bool = False
+    ) -> str:
         """Install or upgrade the chart as a user does, without waiting for pods; return what helm says."""
         given = [part for v in values for part in ("--set-json" if "=[" in v or "={" in v else "--set", v)]
+        given += ["--dry-run=client"] if is_dry else []
         found = helm(verb, release, str(CHART), "-n", namespace, *given, kubeconfig=self.plane.kubeconfig)
         assert found.returncode == 0, found.stderr
         return found.stdout

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from e2e.cluster import namespaces, programs
 from tests.integration import chart
 from tests.integration.chart import FULLNAME, Cluster, Object, is_refused, of, render
 from tests.integration.test_chart import ALL_OF_IT, WITH_JOBS, WITHOUT_CLUSTER_RIGHTS
 
+from pointsman import errors
 from pointsman.controlplane import admin
 
 pytestmark = [
@@ -63,6 +67,35 @@ def test_the_api_server_takes_every_object_field_by_field(cluster: Cluster, inst
         cluster.try_out(document, "search")
 
     assert len(documents) > 15
+
+
+@pytest.fixture(scope="module")
+def monitoring(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The Prometheus operator's definitions, from its Go module."""
+    try:
+        paths = programs.monitoring_definitions()
+    except namespaces.NodeError as error:
+        pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("monitoring")
+    for path in paths:
+        if path.stem.endswith(("_podmonitors", "_servicemonitors", "_prometheusrules")):
+            shutil.copy(path, folder)
+    admin.apply_crds(cluster.plane.kubeconfig, folder)
+
+
+def test_the_prometheus_operators_definitions_take_monitors_and_rules_field_by_field(
+    cluster: Cluster, installed: str, monitoring: None
+) -> None:
+    documents = [d for d in render(*ALL_OF_IT) if d["apiVersion"].startswith("monitoring.coreos.com/")]
+    wrong = copy.deepcopy(of(documents, "ServiceMonitor")[0])
+    wrong["spec"]["endpoints"][0]["honourLabels"] = True
+
+    for document in documents:
+        cluster.try_out(document, "search")
+
+    assert sorted(d["kind"] for d in documents) == ["PodMonitor"] * 2 + ["PrometheusRule"] + ["ServiceMonitor"] * 2
+    with pytest.raises(errors.PointsmanError, match="honourLabels"):
+        cluster.try_out(wrong, "search")
 
 
 @pytest.mark.parametrize("values", [(), ALL_OF_IT], ids=["default", "all"])

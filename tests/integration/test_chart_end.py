@@ -1,4 +1,4 @@
-"""What an upgrade of the chart brings, what its end leaves, and the way out where the operator went first."""
+"""What helm says to whoever installs, what an upgrade brings, what an end leaves, the way out without an operator."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -37,6 +38,57 @@ def installed(cluster: Cluster) -> str:
         cluster.namespace(name)
     cluster.install("pointsman", 'namespaces=["search","shop"]')
     return "pointsman"
+
+
+NOTES = [
+    (
+        # Of none at all helm takes those of the release.
+        ("namespaces=[]",),
+        [
+            "looks after pointsman.",
+            "kubectl -n pointsman rollout status deployment/pm-pointsman-operator",
+            "kubectl -n pointsman rollout status deployment/pm-pointsman-gateway",
+            "Applications ask http://pm-pointsman-gateway.pointsman.svc:8080\n",
+            "as the ClusterRole pm-pointsman-searcher lets.",
+            "No host with a private address may be named",
+            "The NetworkPolicies let nothing out but DNS and the API server",
+            "The store is the PersistentVolumeClaim pm-pointsman-store; it stays",
+            "Before you uninstall, delete the resources",
+        ],
+        ["ANYONE", "The definitions are yours"],
+    ),
+    (
+        (
+            "clusterWide=true",
+            "gateway.tls.secretName=tls",
+            "gateway.service.port=8443",
+            'gateway.auth.audiences=["search"]',
+            'access.allowedHosts=["*.svc"]',
+            "networkPolicy.publicEgress.enabled=true",
+            "store.s3.uri=s3://bucket/prefix",
+            "crds.enabled=false",
+        ),
+        [
+            "looks after all namespaces.",
+            "Applications ask https://pm-pointsman-gateway.pointsman.svc:8443\n",
+            "made for the audience search.",
+            "The definitions are yours to apply before each upgrade",
+        ],
+        ["No host with a private", "let nothing out", "PersistentVolumeClaim"],
+    ),
+    (('namespaces=["search","shop"]', "gateway.auth.mode=none"), ["looks after search, shop.", "ANYONE"], ["searcher"]),
+    (("gateway.enabled=false",), ["pm-pointsman-operator"], ["gateway", "Applications"]),
+]
+
+
+@pytest.mark.parametrize(("values", "said", "unsaid"), NOTES, ids=["default", "outside", "open", "alone"])
+def test_whoever_installs_is_told_what_comes_next_and_nothing_of_what_is_not_there(
+    cluster: Cluster, installed: str, values: Any, said: list[str], unsaid: list[str]
+) -> None:
+    notes = cluster.install(installed, *values, verb="upgrade", is_dry=True).split("\nNOTES:\n")[1]
+
+    assert [each for each in said if each not in notes] == []
+    assert [each for each in unsaid if each in notes] == []
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not there, which the way out is written for")
