@@ -1026,6 +1026,22 @@ ASKED: dict[str, tuple[dict[str, Any], list[str]]] = {
         },
         ["StartWork Evaluate"],
     ),
+    "canaries again by the schedule of their set": (
+        {
+            "evaluation": fleet.evaluation(),
+            "canaries": fleet.canaries(measured_at=b.NOW - 6 * b.HOUR),
+            "query_sets": fleet.sets(**{"papers-canaries": fleet.queries(5, every="6h")}),
+        },
+        ["StartWork AskCanaries"],
+    ),
+    "canaries not before the schedule of their set": (
+        {
+            "evaluation": fleet.evaluation(),
+            "canaries": fleet.canaries(measured_at=b.NOW - 5 * b.HOUR),
+            "query_sets": fleet.sets(**{"papers-canaries": fleet.queries(5, every="6h")}),
+        },
+        [],
+    ),
     "not a set without queries": (
         {"query_sets": {"papers-eval": QueriesView(True), "papers-canaries": QueriesView(True)}},
         [],

@@ -100,34 +100,6 @@ def test_no_step_goes_on_from_a_weight_that_is_not_accepted(gateways: tuple[Gate
     assert weight is not None and (weight.desired, weight.accepted, weight.measured) == (10, None, None)
 
 
-def test_a_route_that_no_gateway_takes_over_for_minutes_is_overdue() -> None:
-    model = Model(gateways=[FakeGateway("g1")], spec={"version": "v7"})
-    model.settle()
-    model.gateways[0].is_silent = True
-    before = model.now
-    model.live(MINUTE)
-    assert b.said(model.status, ConditionType.TRAFFIC_VERIFIED)[:2] == ("False", Reason.ROUTE_NOT_ACCEPTED)
-    model.live(2 * MINUTE)
-
-    assert b.said(model.status, ConditionType.TRAFFIC_VERIFIED)[:2] == ("False", Reason.ROUTE_OVERDUE)
-    turned = conditions_api.get(model.status.conditions, ConditionType.TRAFFIC_VERIFIED)
-    assert turned is not None and turned.last_transition_time <= before + MINUTE
-    model.gateways[0].is_silent = False
-    model.live(MINUTE)
-    assert b.said(model.status, ConditionType.TRAFFIC_VERIFIED)[:2] == ("True", Reason.ROUTE_ACCEPTED)
-
-
-def test_a_migration_that_waits_for_long_for_its_route_goes_on_saying_so_and_one_condition_that_it_is_overdue() -> None:
-    seen = at_a_tenth(at(6))
-    status = deployment.plan(seen, b.NOW).status
-
-    later = deployment.plan(dataclasses.replace(seen, status=status), b.NOW + 3 * MINUTE).status
-
-    assert b.goal(later)[:2] == (ConditionType.RECONCILING, Reason.ROUTE_NOT_ACCEPTED)
-    assert {c.reason for c in later.conditions if c.type is ConditionType.READY} == {Reason.ROUTE_NOT_ACCEPTED}
-    assert b.said(later, ConditionType.TRAFFIC_VERIFIED)[1] is Reason.ROUTE_OVERDUE
-
-
 def test_what_all_that_are_ready_serve_is_accepted_and_goes_on() -> None:
     seen = at_a_tenth(at(answered={"v7": 880, "v8": 101}), at(3, name="g2", is_ready=False))
 
@@ -535,6 +507,29 @@ def test_what_was_measured_is_read_back_as_it_was_written() -> None:
     assert measured.evaluation_from_json(measured.to_json(evaluation)) == evaluation
     assert measured.canaries_from_json(measured.to_json(asked)) == asked
     assert measured.canaries_with_history(asked, None) == asked
+
+
+def test_what_canaries_found_the_last_times_is_in_the_status() -> None:
+    asked = None
+    for n in range(12):
+        found = fleet.canaries(5 if n else 4, overlap=0.9, measured_at=b.NOW - timedelta(minutes=12 - n))
+        asked = measured.canaries_with_history(found, asked)
+    seen = b.deployment(spec=b.spec("v7", gates=fleet.CANARIES), canaries=asked, query_sets=fleet.sets())
+
+    said = deployment.plan(seen, b.NOW).status.canaries
+
+    assert [each.at for each in said] == [b.NOW - timedelta(minutes=n) for n in range(10, 0, -1)]
+    assert (said[-1].version, said[-1].found, said[-1].against, said[-1].overlap) == ("v8", "1.000", "v7", "0.900")
+
+
+def test_a_deployment_is_looked_at_again_when_its_canaries_are_due() -> None:
+    seen = b.deployment(
+        spec=b.spec("v7", gates=fleet.CANARIES),
+        canaries=fleet.canaries(candidate="v7", serving="", measured_at=b.NOW - timedelta(seconds=50)),
+        query_sets=fleet.sets(**{"papers-canaries": fleet.queries(5, every="1m")}),
+    )
+
+    assert deployment.plan(seen, b.NOW).look_again == timedelta(seconds=10)
 
 
 def test_what_live_queries_showed_is_read_back_as_it_was_written() -> None:

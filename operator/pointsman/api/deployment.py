@@ -330,6 +330,8 @@ class DeploymentStatus(base.Fact):
     """The versions that were tried and refused, the last ones."""
     evaluations: Annotated[list[evidence.EvaluationStatus], base.atomic(), Field(max_length=10)] = []
     """The last evaluations, the newest last."""
+    canaries: Annotated[list[evidence.CanariesStatus], base.atomic(), Field(max_length=10)] = []
+    """What the canaries found the last times, the newest last."""
     evaluation_handled: str = ""
     """The last request of `pointsman evaluate` that was answered."""
     shadow: evidence.ShadowStatus | None = None

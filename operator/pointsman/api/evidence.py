@@ -49,6 +49,21 @@ class EvaluationStatus(base.Fact):
     """The same of the index that it was compared with."""
 
 
+class CanariesStatus(base.Fact):
+    """One time that the canaries were asked."""
+
+    at: datetime
+    """When."""
+    version: str
+    """Which version was asked."""
+    found: str
+    """The share of the canaries that found all their documents."""
+    against: str = ""
+    """Which version it was compared with."""
+    overlap: str = ""
+    """The mean share of the first answers that both versions found; empty across spaces."""
+
+
 class ShadowStatus(base.Fact):
     """How the answers of a version that was asked beside compare with those that were given."""
 

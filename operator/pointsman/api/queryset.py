@@ -65,7 +65,7 @@ class Schedule(base.Model):
     )
 
     every: base.Duration
-    """The time between two evaluations."""
+    """The time between two times that its queries are asked."""
 
 
 class Spec(base.Model):
@@ -82,7 +82,8 @@ class Spec(base.Model):
     refresh: Refresh = Refresh(every="1h")
     """When the files are read again."""
     schedule: Schedule | None = None
-    """When the deployments whose gates name this set are evaluated, beside what their migrations ask for."""
+    """When the deployments whose gates name this set are asked its queries, to evaluate or as canaries, beside what
+    their migrations ask for."""
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:

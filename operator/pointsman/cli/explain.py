@@ -22,6 +22,7 @@ _TOLD = (
     "step",
     "gates",
     "evaluations",
+    "canaries",
     "shadow",
     "rejected",
     "rollback",
@@ -70,6 +71,7 @@ def _print(seen: Deployment, now: datetime) -> None:
     for title, table in (
         ("what the gates said", gates(seen, now)),
         ("evaluations", _evaluations(seen, now)),
+        ("canaries", _canaries(seen, now)),
         ("who was asked beside", _shadow(seen)),
         ("who answers", _weights(seen)),
         ("what was rejected", _rejected(seen, now)),
@@ -141,6 +143,15 @@ def _shadow(seen: Deployment) -> Table | None:
     return table
 
 
+def _canaries(seen: Deployment, now: datetime) -> Table | None:
+    if not seen.status.canaries:
+        return None
+    table = _table("WHEN", "VERSION", "FOUND", "AGAINST", "OVERLAP")
+    for each in seen.status.canaries:
+        table.add_row(resources.ago(each.at, now), each.version, each.found, each.against or "-", each.overlap or "-")
+    return table
+
+
 def _weights(seen: Deployment) -> Table | None:
     found = [index for index in seen.status.indexes if index.weight is not None]
     if not found:
@@ -178,4 +189,15 @@ def _table(*headers: str) -> Table:
     return table
 
 
-_NUMBERS = {"VALUE", "SAMPLES", "DESIRED", "ACCEPTED", "MEASURED", "DIFFERENCE", "COMPARED", "OVERLAP", "CORRELATION"}
+_NUMBERS = {
+    "VALUE",
+    "SAMPLES",
+    "DESIRED",
+    "ACCEPTED",
+    "MEASURED",
+    "DIFFERENCE",
+    "FOUND",
+    "COMPARED",
+    "OVERLAP",
+    "CORRELATION",
+}

@@ -11,7 +11,7 @@ from pointsman.core import drift
 from pointsman.plan import burn_in, gates, indexes, rollout, words
 from pointsman.plan.facts import Facts, Index
 from pointsman.plan.gates import Pair
-from pointsman.plan.measured import Evaluation
+from pointsman.plan.measured import Canaries, Evaluation
 from pointsman.plan.observed import Deployment, QueriesView
 from pointsman.plan.tasks import AnswersTask, AskCanaries, Evaluate, Phase, Probe, Side, Task
 
@@ -80,9 +80,11 @@ def _of_gates(seen: Deployment, pair: Pair | None, now: datetime) -> list[Answer
     tasks: list[AnswersTask] = []
     canaries, evaluation = seen.spec.gates.canaries, seen.spec.gates.evaluation
     view = None if canaries is None else _readable(seen, canaries.query_set_ref.name)
-    if canaries is not None and view is not None and gates.canaries_standing(seen, view, pair) is None:
-        name = canaries.query_set_ref.name
-        tasks.append(AskCanaries(seen.key, _dataset(seen), name, canaries.k, *_sides(pair), where, _held(view)))
+    if canaries is not None and view is not None:
+        stood = gates.canaries_standing(seen, view, pair)
+        if stood is None or _is_scheduled(view, seen.canaries, pair.index, now):
+            name = canaries.query_set_ref.name
+            tasks.append(AskCanaries(seen.key, _dataset(seen), name, canaries.k, *_sides(pair), where, _held(view)))
     view = None if evaluation is None else _readable(seen, evaluation.query_set_ref.name)
     if evaluation is not None and view is not None:
         stands = gates.standing(seen, evaluation.metric, view, pair, now)
@@ -124,8 +126,8 @@ def _of_retirement(seen: Deployment, facts: Facts, now: datetime) -> list[Answer
     return [replace(task, queries=_held(view))] if is_due else []
 
 
-def _is_scheduled(view: QueriesView, last: Evaluation | None, index: Index, now: datetime) -> bool:
-    """Return whether the set's own schedule asks for an evaluation of what serves."""
+def _is_scheduled(view: QueriesView, last: Evaluation | Canaries | None, index: Index, now: datetime) -> bool:
+    """Return whether the set's own schedule asks for its queries to be asked again, of whatever stands."""
     if not view.every:
         return False
     return last is None or last.candidate != index.name or now - last.measured_at >= base.parse_duration(view.every)
@@ -194,6 +196,11 @@ def due(seen: Deployment, facts: Facts, now: datetime) -> list[timedelta]:
         spans = [view.every] if view is not None and view.every else []
         spans += [gate.max_age] if facts.rollout is not None or facts.burn_in is not None else []
         waits += [found.measured_at + base.parse_duration(span) - now for span in spans]
+    canaries, view = seen.spec.gates.canaries, None
+    if canaries is not None and seen.canaries is not None:
+        view = seen.query_sets.get(canaries.query_set_ref.name)
+        every = [] if view is None or not view.every else [base.parse_duration(view.every)]
+        waits += [seen.canaries.measured_at + span - now for span in every]
     if seen.spec.retire.stable is not None and seen.stable is not None:
         waits.append(seen.stable.measured_at + burn_in.period(seen) - now)
     return waits

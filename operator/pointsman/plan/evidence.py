@@ -9,7 +9,7 @@ from pointsman.api import evidence as api
 from pointsman.plan import drill as drills
 from pointsman.plan import measured, words
 from pointsman.plan.facts import Facts, Rejection
-from pointsman.plan.measured import Evaluation
+from pointsman.plan.measured import Canaries, Evaluation
 from pointsman.plan.observed import Deployment
 
 
@@ -40,6 +40,21 @@ def evaluations(found: Evaluation | None) -> list[api.EvaluationStatus]:
             against_judged=_share(look.other_judged),
             recall=_share(look.recall),
             against_recall=_share(look.other_recall),
+        )
+        for look in looks[-10:]
+    ]
+
+
+def canaries(found: Canaries | None) -> list[api.CanariesStatus]:
+    """Return what the canaries found the last times, the newest last."""
+    looks = () if found is None else (*found.history, measured.canaries_in_short(found))
+    return [
+        api.CanariesStatus(
+            at=look.measured_at,
+            version=look.version,
+            found=_share(look.value),
+            against=look.against,
+            overlap=_share(look.overlap),
         )
         for look in looks[-10:]
     ]

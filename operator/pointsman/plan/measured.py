@@ -42,6 +42,8 @@ class Earlier:
     recall: float | None = None
     """The share of what exact search over the stored vectors finds that the index finds too."""
     other_recall: float | None = None
+    overlap: float | None = None
+    """Of canaries: the mean share of the first k that both found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,11 +216,16 @@ def in_short(record: Evaluation) -> Earlier:
 
 
 def canaries_with_history(record: Canaries, before: Canaries | None) -> Canaries:
-    """Return a record that remembers the one before it; the value of that is the share that it found."""
+    """Return a record that remembers the one before it, and those that it remembered."""
     if before is None:
         return record
-    short = Earlier(before.measured_at, before.version, before.found / before.queries, before.against)
-    return dataclasses.replace(record, history=(*before.history, short)[-HISTORY:])
+    return dataclasses.replace(record, history=(*before.history, canaries_in_short(before))[-HISTORY:])
+
+
+def canaries_in_short(record: Canaries) -> Earlier:
+    """Return what is remembered of asking canaries: as the value, the share that found their documents."""
+    share = record.found / record.queries if record.queries else 0.0
+    return Earlier(record.measured_at, record.version, share, record.against, overlap=record.overlap)
 
 
 def _history(value: dict[str, Any]) -> tuple[Earlier, ...]:

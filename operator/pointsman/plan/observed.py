@@ -256,7 +256,7 @@ class QueriesView:
     problem: str = ""
     """Why it is not usable, as a clause."""
     every: str = ""
-    """How often its schedule asks for an evaluation; empty where it does not."""
+    """How often its schedule asks for its queries to be asked; empty where it does not."""
 
 
 @dataclass(frozen=True, slots=True)

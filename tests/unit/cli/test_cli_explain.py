@@ -27,6 +27,10 @@ EVALUATIONS = [
 POOLED = {**EVALUATIONS[1], "judged": "0.834", "againstJudged": "0.951"}
 
 
+CANARIES = [
+    {"at": "2031-05-01T06:00:00Z", "version": "v7", "found": "1.000"},
+    {"at": "2031-05-01T11:55:00Z", "version": "v8", "found": "0.800", "against": "v7", "overlap": "0.912"},
+]
 SHADOW = {
     "index": "pm_papers_v8",
     "version": "v8",
@@ -44,7 +48,10 @@ def squeezed(lines: list[str]) -> list[str]:
 
 
 def test_verdicts_weights_and_rejections_are_shown_with_their_numbers(bench: Bench) -> None:
-    migrations.put(bench, migrations.asking(rejected=[migrations.REJECTED], evaluations=EVALUATIONS, shadow=SHADOW))
+    migrations.put(
+        bench,
+        migrations.asking(rejected=[migrations.REJECTED], evaluations=EVALUATIONS, canaries=CANARIES, shadow=SHADOW),
+    )
 
     answer = bench.run("explain", "papers")
 
@@ -62,6 +69,11 @@ def test_verdicts_weights_and_rejections_are_shown_with_their_numbers(bench: Ben
         "WHEN VERSION VALUE AGAINST DIFFERENCE BOUNDS RECALL",
         "6h0m ago v7 0.6120 - - - 0.981",
         "5m0s ago v8 0.6220 v7 +0.0100 -0.0012 to +0.0212 0.993 / 0.981",
+        "",
+        "canaries",
+        "WHEN VERSION FOUND AGAINST OVERLAP",
+        "6h0m ago v7 1.000 - -",
+        "5m0s ago v8 0.800 v7 0.912",
         "",
         "who was asked beside",
         "VERSION BESIDE SHARE COMPARED OVERLAP CORRELATION",
