@@ -100,6 +100,34 @@ def test_no_step_goes_on_from_a_weight_that_is_not_accepted(gateways: tuple[Gate
     assert weight is not None and (weight.desired, weight.accepted, weight.measured) == (10, None, None)
 
 
+def test_a_route_that_no_gateway_takes_over_for_minutes_is_overdue() -> None:
+    model = Model(gateways=[FakeGateway("g1")], spec={"version": "v7"})
+    model.settle()
+    model.gateways[0].is_silent = True
+    before = model.now
+    model.live(MINUTE)
+    assert b.said(model.status, ConditionType.TRAFFIC_VERIFIED)[:2] == ("False", Reason.ROUTE_NOT_ACCEPTED)
+    model.live(2 * MINUTE)
+
+    assert b.said(model.status, ConditionType.TRAFFIC_VERIFIED)[:2] == ("False", Reason.ROUTE_OVERDUE)
+    turned = conditions_api.get(model.status.conditions, ConditionType.TRAFFIC_VERIFIED)
+    assert turned is not None and turned.last_transition_time <= before + MINUTE
+    model.gateways[0].is_silent = False
+    model.live(MINUTE)
+    assert b.said(model.status, ConditionType.TRAFFIC_VERIFIED)[:2] == ("True", Reason.ROUTE_ACCEPTED)
+
+
+def test_a_migration_that_waits_for_long_for_its_route_goes_on_saying_so_and_one_condition_that_it_is_overdue() -> None:
+    seen = at_a_tenth(at(6))
+    status = deployment.plan(seen, b.NOW).status
+
+    later = deployment.plan(dataclasses.replace(seen, status=status), b.NOW + 3 * MINUTE).status
+
+    assert b.goal(later)[:2] == (ConditionType.RECONCILING, Reason.ROUTE_NOT_ACCEPTED)
+    assert {c.reason for c in later.conditions if c.type is ConditionType.READY} == {Reason.ROUTE_NOT_ACCEPTED}
+    assert b.said(later, ConditionType.TRAFFIC_VERIFIED)[1] is Reason.ROUTE_OVERDUE
+
+
 def test_what_all_that_are_ready_serve_is_accepted_and_goes_on() -> None:
     seen = at_a_tenth(at(answered={"v7": 880, "v8": 101}), at(3, name="g2", is_ready=False))
 

@@ -9,7 +9,7 @@ from pointsman.api import base, steps
 from pointsman.api import conditions as conditions_api
 from pointsman.api import deployment as api
 from pointsman.api import routes as routes_api
-from pointsman.api.conditions import Condition, ConditionType, Reason
+from pointsman.api.conditions import Condition, ConditionType, Reason, Status
 from pointsman.api.deployment import Role
 from pointsman.plan import (
     answers,
@@ -29,6 +29,14 @@ from pointsman.plan.facts import Facts, Index, Rollout
 from pointsman.plan.indexes import Target
 from pointsman.plan.observed import Deployment, Presence
 from pointsman.plan.tasks import Build, Check, IndexTask, Repair
+
+_ROUTE = (ConditionType.TRAFFIC_VERIFIED, Reason.ROUTE_NOT_ACCEPTED)
+_BACK = (ConditionType.ROLLBACK_READY, Reason.RETAINED_INDEX_IS_BEHIND)
+LASTING: Mapping[tuple[ConditionType, Reason], tuple[timedelta, Reason]] = {
+    _ROUTE: (timedelta(minutes=2), Reason.ROUTE_OVERDUE),
+    _BACK: (timedelta(minutes=15), Reason.RETAINED_INDEX_STAYS_BEHIND),
+}
+"""For how long a condition may be False for a reason that comes with every step or snapshot, and what it is then."""
 
 State = tuple[ConditionType, Reason, str]
 """The one of Ready, Reconciling and Stalled that holds, with its reason and its sentence."""
@@ -51,7 +59,7 @@ def status(
     ]
     return api.DeploymentStatus(
         observed_generation=seen.generation,
-        conditions=conditions_api.merge(seen.status.conditions, conditions),
+        conditions=[_lasting(each, now) for each in conditions_api.merge(seen.status.conditions, conditions)],
         effective=api.effective(seen.spec),
         phase=_phase(state),
         serving_version=serving.version if serving else "",
@@ -74,6 +82,13 @@ def status(
         indexes=[_index(seen, facts, index) for index in _listed(facts)],
         history=[api.Promotion(version=p.version, index=p.index, snapshot=p.snapshot, at=p.at) for p in facts.history],
     )
+
+
+def _lasting(said: Condition, now: datetime) -> Condition:
+    """Return a condition with the reason of a fault where it was False for longer than is to be expected."""
+    patience, reason = LASTING.get((said.type, said.reason), (timedelta.max, said.reason))
+    is_long = said.status is Status.FALSE and now - said.last_transition_time >= patience
+    return said.model_copy(update={"reason": reason}) if is_long else said
 
 
 def _jobs(seen: Deployment) -> list[str]:
