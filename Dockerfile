@@ -2,6 +2,8 @@
 #
 #   make image                                     builds it with buildah or docker, whichever is there
 #   docker build --build-arg BASE=registry/python  from another base, which must have Python 3.11 or newer as python3
+#
+# A tag is another image next month: who releases one names the base by digest, BASE=registry/python:3.13@sha256:…
 
 ARG BASE=python:3.13-slim-bookworm
 # The same with pip and venv, where the base has none of them.

@@ -88,12 +88,30 @@ image: ## Build the image with buildah or docker (IMAGE=name:tag BASE=registry/p
 		--build-arg VERSION="$(IMAGE_VERSION)" --build-arg REVISION="$$(git rev-parse HEAD 2> /dev/null || echo unknown)" \
 		$(if $(PIP_INDEX_URL),--build-arg PIP_INDEX_URL) .
 
-sbom: $(INSTALLED) ## Write what the image's packages are to build/sbom.cdx.json (CycloneDX)
+sbom: ## Write which packages the image IMAGE holds to build/sbom.cdx.json (CycloneDX); build it first
 	@[ -x build/sbom/bin/cyclonedx-py ] || { $(PYTHON) -m venv build/sbom && build/sbom/bin/python -m pip install --quiet \
 		--disable-pip-version-check --require-hashes -r requirements-sbom.lock; }
-	@build/sbom/bin/cyclonedx-py requirements requirements-image.lock --pyproject pyproject.toml --mc-type application \
+	@rm -rf build/sbom-image && $(PYTHON) -m venv --without-pip build/sbom-image
+	@set -eo pipefail; tool=$$(command -v buildah || command -v docker) || { echo "neither buildah nor docker is installed"; exit 1; }; \
+	packages=$$(build/sbom-image/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	case $$tool in \
+	*buildah) container=$$($$tool from --pull-never "$(IMAGE)"); trap '$$tool rm "$$container" > /dev/null' EXIT; \
+		$$tool run $(if $(filter 0,$(shell id -u)),--isolation=chroot) "$$container" -- python3 -c "$$SAYS_ITS_PACKAGES";; \
+	*) $$tool run --rm --pull=never --network=none --entrypoint=python3 "$(IMAGE)" -c "$$SAYS_ITS_PACKAGES";; \
+	esac | tar -x -C "$$packages"
+	@build/sbom/bin/cyclonedx-py environment build/sbom-image/bin/python --pyproject pyproject.toml --mc-type application \
 		--output-reproducible --output-format JSON --output-file build/sbom.cdx.json
-	@echo "build/sbom.cdx.json: $$(grep -c '"purl"' build/sbom.cdx.json) packages"
+	@echo "build/sbom.cdx.json: $$(grep -c '"purl"' build/sbom.cdx.json) packages of $(IMAGE)"
+
+# What its Python packages say about themselves, as a tar: the image itself knows which are for its platform.
+define SAYS_ITS_PACKAGES
+import os, pathlib, sys, sysconfig, tarfile
+os.chdir(sysconfig.get_path("purelib"))
+with tarfile.open(fileobj=sys.stdout.buffer, mode="w|") as tar:
+    for path in sorted(pathlib.Path().glob("*.dist-info")):
+        tar.add(path)
+endef
+export SAYS_ITS_PACKAGES
 
 chart: $(INSTALLED) control-plane ## Try the chart with helm on a real API server (helm is built, once, about 3 minutes)
 	@$(BIN)/python -c 'from e2e.cluster import programs; programs.helm()'
