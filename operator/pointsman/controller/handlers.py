@@ -7,7 +7,10 @@ kinds that make it leave annotations or finalizers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import itertools
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import kopf
@@ -24,7 +27,45 @@ PAGE = 100
 """How many resources are listed by one call: of a large cluster, all at once would be a lot of memory."""
 
 
-def registry(mirror: Mirror, wake: Wake, look: Wake) -> kopf.OperatorRegistry:
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long an API server is waited for that is silent, or refuses."""
+
+    silence: float = 70.0
+    """Seconds without even a bookmark, of which there is one a minute, after which a watch is begun anew where it was:
+    what is between us and the server has died."""
+    first: float = 1.0
+    longest: float = 30.0
+    """Seconds before what was refused is asked for again: at first, and at most."""
+
+    def __iter__(self) -> Iterator[float]:
+        """Yield the seconds before each further attempt, without an end: not watching would be worse.
+
+        Half of them is left to chance: others are refused at the same moment, and not all are to be back at once.
+        """
+        for attempt in itertools.count():
+            wait = min(self.longest, self.first * 2.0 ** min(attempt, 16))
+            yield wait * (0.5 + 0.5 * random.random())
+
+
+def configure(settings: kopf.OperatorSettings, patience: Patience) -> None:
+    """Have kopf write nothing, and watch for as long as there is an operator."""
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.watching.chunk_size = PAGE
+    settings.watching.inactivity_timeout = patience.silence
+    settings.watching.server_timeout = 600
+    settings.watching.client_timeout = 660
+    settings.networking.connect_timeout = 10
+    settings.networking.request_timeout = 60
+    # Left to itself, kopf gives a watch up, and itself with it, after 54 seconds of 5xx.
+    settings.networking.error_backoffs = patience
+    settings.persistence.finalizer = f"{base.GROUP}/kopf-unused"
+    # Each resource that was seen keeps a task and its content for so long.
+    settings.queueing.idle_timeout = 0.01
+
+
+def registry(mirror: Mirror, wake: Wake, look: Wake, patience: Patience | None = None) -> kopf.OperatorRegistry:
     """Return the handlers: each passes on what it saw and hands over the keys of whatever that concerns.
 
     `wake` takes the keys for which something has happened, `look` those of what was there before.
@@ -32,18 +73,8 @@ def registry(mirror: Mirror, wake: Wake, look: Wake) -> kopf.OperatorRegistry:
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.startup(registry=handlers)
-    async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
-        settings.posting.enabled = False
-        settings.scanning.disabled = True
-        settings.watching.chunk_size = PAGE
-        settings.watching.inactivity_timeout = 70
-        settings.watching.server_timeout = 600
-        settings.watching.client_timeout = 660
-        settings.networking.connect_timeout = 10
-        settings.networking.request_timeout = 60
-        settings.persistence.finalizer = f"{base.GROUP}/kopf-unused"
-        # Each resource that was seen keeps a task and its content for so long.
-        settings.queueing.idle_timeout = 0.01
+    async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
+        configure(settings, patience or Patience())
 
     @kopf.on.event(base.GROUP, base.API_VERSION, PLURALS[DATASET], registry=handlers)
     async def dataset(event: kopf.RawEvent, **_: Any) -> None:
@@ -95,8 +126,18 @@ def run(
 ) -> None:
     """Watch, as whoever `identity` says, until SIGTERM or SIGINT; call `beat` for as long as the event loop goes on.
 
-    Returns, or raises, when a watch has died: the process ends and starts again.
+    Raises when a watch has died, as by an error in its midst that is no 410: the process ends and starts again.
     """
+    asyncio.run(watch(handlers, namespaces, identity, beat))
+
+
+async def watch(
+    handlers: kopf.OperatorRegistry,
+    namespaces: Sequence[str],
+    identity: Callable[[], Identity],
+    beat: Callable[[], None],
+) -> None:
+    """Watch in the event loop of whoever calls; the same otherwise."""
 
     @kopf.on.login(registry=handlers)
     async def login(**_: Any) -> kopf.ConnectionInfo:
@@ -104,20 +145,17 @@ def run(
         # A token may have to be fetched by another program, which the event loop must not wait for.
         return connection(await asyncio.to_thread(identity))
 
-    async def watch() -> None:
-        task = asyncio.create_task(beating(beat))
-        try:
-            # It listens to the signals itself; beside that, a flag to stop by would be a thread that outwaits the end.
-            await kopf.operator(
-                registry=handlers,
-                standalone=True,
-                clusterwide=not namespaces,
-                namespaces=list(namespaces),
-            )
-        finally:
-            task.cancel()
-
-    asyncio.run(watch())
+    task = asyncio.create_task(beating(beat))
+    try:
+        # It listens to the signals itself; beside that, a flag to stop by would be a thread that outwaits the end.
+        await kopf.operator(
+            registry=handlers,
+            standalone=True,
+            clusterwide=not namespaces,
+            namespaces=list(namespaces),
+        )
+    finally:
+        task.cancel()
 
 
 async def beating(beat: Callable[[], None]) -> None:
