@@ -121,14 +121,17 @@ def _holding(
     holder = f"{socket.gethostname()}_{uuid.uuid4().hex[:12]}"
     epochs = store.log(*lease.EPOCHS)
     candidate = lease.Candidate(cluster, epochs, place, holder, chosen.lease_seconds, deadline, fence.clock, _now)
-    term, done = candidate.acquire(time.sleep), threading.Event()
+    done = threading.Event()
     renewing = threading.Thread(target=candidate.keep, args=(done, lost), name="lease", daemon=True)
-    renewing.start()
     try:
+        # Whoever is told to end in the moment in which it takes the Lease gives it back as well.
+        term = candidate.acquire(time.sleep)
+        renewing.start()
         yield term, fence.Fenced(deadline, lost)
     finally:
         done.set()
-        renewing.join()
+        if renewing.is_alive():
+            renewing.join()
         candidate.release()
 
 
