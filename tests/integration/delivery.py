@@ -177,6 +177,11 @@ class Delivery:
         found = [state.get("status", {}).get("step", {}).get("index") for state in states]
         return [position for position, _ in itertools.groupby(found) if position]
 
+    def shadowed(self, before: Object) -> set[str]:
+        """Return which indexes were asked beside since a deployment was in a state."""
+        routes = [state["status"]["route"] for state in self.stage.past(DEPLOYMENT, before)]
+        return {route["shadow"]["index"] for route in routes if "shadow" in route}
+
     def told(self, name: str, before: Object) -> set[tuple[str, str, str]]:
         """Return type, status and message of every condition that a deployment had since it was in a state."""
         states = self.stage.past(DEPLOYMENT, before)

@@ -91,7 +91,7 @@ def assert_that_it_began_anew(delivery: Delivery, before: Object, version: str, 
     assert delivery.index(name, version) == index
     half = {version: 50, "v7": 50}
     assert delivery.shares(name, before) == [half, {"v7": 100}, half]
-    assert delivery.steps(before) == AGAIN
+    assert (delivery.steps(before), delivery.shadowed(before)) == (AGAIN, {index})
     assert MADE.isdisjoint(delivery.stage.tasks(DEPLOYMENT, name, lines))
 
 
