@@ -313,6 +313,11 @@ def test_what_is_behind_catches_up_before_it_goes_back_and_a_person_may_have_it_
             assert done.returncode == 0, done.stderr
             assert "v7@1 lacks what snapshot 2 brought, until it has caught up" in done.stdout
             stage.wait(lambda: delivery.weights("hurried") == {"v7": 100}, "v7 to take over as it is")
+            path = f"/apis/pointsman.dev/v1alpha1/namespaces/{stage.namespace}/approvals/{done.stdout.split()[-1]}"
+            stage.wait(lambda: stage.admin.get(path).get("status", {}).get("missed") is not None, "it to be said")
+            said = stage.admin.get(path)["status"]
+            assert said["missed"] == {"snapshot": 1, "newest": 2, "documents": 1, "counted": 2}
+            assert any("v7@1 lacks what snapshot 2 changed: 1 added" in each["message"] for each in said["conditions"])
             assert (cursor(delivery, "hurried", "v7"), delivery.answering("hurried")) == (1, {"v7"})
             stage.wait_for_resyncs(2)
             assert (delivery.weights("patient"), delivery.answering("patient")) == ({"v8": 100}, {"v8"})

@@ -64,6 +64,19 @@ class Spec(base.Model):
         return self
 
 
+class Missed(base.Fact):
+    """What a version lacks that an AcceptLag lets take over."""
+
+    snapshot: int
+    """The snapshot that its index holds whole."""
+    newest: int
+    """The newest snapshot that there is."""
+    documents: int
+    """How many documents the snapshots after its own added, deleted or changed; one that changed twice counts twice."""
+    counted: int
+    """The snapshot up to which they are counted: what no version has embedded is not counted yet."""
+
+
 class ApprovalStatus(base.Fact):
     """What becomes of a decision."""
 
@@ -71,3 +84,5 @@ class ApprovalStatus(base.Fact):
     """The generation of the spec that this status is about."""
     conditions: Annotated[list[Condition], base.keyed("type"), Field(max_length=16)] = []
     """Whether it counts, with reasons."""
+    missed: Missed | None = None
+    """Of an AcceptLag: what the version lacks, and what it lacked last once it has caught up."""

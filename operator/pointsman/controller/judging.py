@@ -7,13 +7,13 @@ import contextlib
 from pointsman.api import approval as approval_api
 from pointsman.api import deployment as deployment_api
 from pointsman.api import queryset as queryset_api
-from pointsman.cluster.resources import APPROVAL, DEPLOYMENT, QUERY_SET, Resource
-from pointsman.controller import reading
+from pointsman.cluster.resources import APPROVAL, DATASET, DEPLOYMENT, QUERY_SET, Resource
+from pointsman.controller import datasets, pods, reading
 from pointsman.controller.world import World
 from pointsman.core.recipes import digest
-from pointsman.errors import Terminal
+from pointsman.errors import PointsmanError, Terminal
 from pointsman.plan import facts as plan_facts
-from pointsman.plan import measured, observed, tallies
+from pointsman.plan import lag, measured, observed, tallies
 from pointsman.plan.tasks import Key
 from pointsman.work import jobs
 
@@ -23,7 +23,11 @@ def approval(resource: Resource, world: World) -> observed.Decision:
     meta, key = resource["metadata"], reading.key_of(resource)
     spec = reading.valid(approval_api.Spec, resource)
     deployment = world.sight.get(DEPLOYMENT, key.namespace, spec.target.name)
-    facts, _ = reading.facts_of(Key(DEPLOYMENT, key.namespace, spec.target.name), world)
+    about = Key(DEPLOYMENT, key.namespace, spec.target.name)
+    facts, _ = reading.facts_of(about, world)
+    lacking = None
+    if spec.decision == "AcceptLag" and deployment is not None:
+        lacking = _lag(about, deployment["spec"]["datasetRef"]["name"], spec.version, facts, world)
     return observed.Decision(
         key=key,
         uid=meta["uid"],
@@ -33,7 +37,20 @@ def approval(resource: Resource, world: World) -> observed.Decision:
         deployment=None if deployment is None else reading.valid(deployment_api.Spec, deployment),
         plan=(deployment or {}).get("status", {}).get("planHash", ""),
         used=facts.used,
+        lag=lacking,
     )
+
+
+def _lag(deployment: Key, dataset: str, version: str, facts: plan_facts.Facts, world: World) -> observed.Lag | None:
+    """Return what the index of a version lacks; None too where the dataset's store is away."""
+    records = {index.name: found for index in facts.indexes if (found := pods.record(deployment, index.name, world))}
+    namespace = deployment.namespace
+    try:
+        store = world.dataset(namespace, dataset, world.sight.get(DATASET, namespace, dataset))
+        snapshots = [datasets.snapshot_of(each) for each in store.snapshots()]
+        return lag.of(version, facts, records, snapshots, datasets.embedded(store, store.pins()))
+    except PointsmanError:
+        return None
 
 
 def approvals(deployment: Key, world: World) -> tuple[observed.Approval, ...]:

@@ -10,7 +10,7 @@ from pointsman.api import conditions as conditions_api
 from pointsman.api import deployment as deployment_api
 from pointsman.api.conditions import ConditionType, Reason
 from pointsman.core import recipes
-from pointsman.plan import words
+from pointsman.plan import lag, words
 from pointsman.plan.facts import Facts
 from pointsman.plan.indexes import Target
 from pointsman.plan.observed import Approval, Decision, Deployment, Plan
@@ -28,11 +28,16 @@ def plan(seen: Decision, now: datetime) -> Plan[api.ApprovalStatus]:
     why = _why_not(seen, now)
     kind, reason = (ConditionType.STALLED, Reason.DOES_NOT_COUNT) if why else (ConditionType.READY, Reason.COUNTS)
     said = why or f"it counts until {seen.spec.expires_at:%Y-%m-%d %H:%M:%S} UTC"
+    is_of_lag = seen.spec.decision == "AcceptLag" and seen.deployment is not None
+    if is_of_lag and not why:
+        said = f"{said}; {lag.said(seen)}"
     if seen.uid in seen.used:
         kind, reason, said = ConditionType.READY, Reason.COUNTS, "it has let something pass"
     goal = words.goal((kind, reason, said), seen.generation, now)
     status = api.ApprovalStatus(
-        observed_generation=seen.generation, conditions=conditions_api.merge(seen.status.conditions, goal)
+        observed_generation=seen.generation,
+        conditions=conditions_api.merge(seen.status.conditions, goal),
+        missed=lag.missed(seen) if is_of_lag else None,
     )
     left = seen.spec.expires_at - now
     return Plan((), status, min(left, words.AT_REST) if left > timedelta(0) else words.AT_REST)

@@ -343,6 +343,20 @@ class QuerySet:
 
 
 @dataclass(frozen=True, slots=True)
+class Lag:
+    """What the index of a version lacks of what its dataset holds; nothing where `has` is `newest`."""
+
+    has: int
+    """The snapshot that it holds whole."""
+    newest: int
+    """The newest snapshot that there is."""
+    changes: Mapping[str, int] = field(default_factory=dict)
+    """Documents that the missing snapshots changed, by cause; one that changed twice counts twice."""
+    counted: int = 0
+    """Up to which snapshot that is counted: what is not embedded by any version is not counted yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """All that is known of an Approval."""
 
@@ -357,6 +371,8 @@ class Decision:
     """That one's plan, as its status says it."""
     used: tuple[str, ...]
     """The UIDs of the Approvals that have let something of it pass."""
+    lag: Lag | None = None
+    """Of an AcceptLag: what its version lacks; None where that has no index that could take over, or nobody knows."""
 
 
 Status = TypeVar(
