@@ -129,6 +129,17 @@ def test_nothing_in_a_pod_can_be_written_but_what_is_mounted_for_it(values: tupl
     assert all(each["capabilities"] == {"drop": ["ALL"]} for each in found)
 
 
+@pytest.mark.parametrize("part", ["operator", "gateway", "secrets"])
+def test_all_namespaces_are_looked_after_by_the_rules_of_one(part: str) -> None:
+    given = ("jobs.enabled=true", 'secrets.names=["database"]')
+    one, every = render(*given, 'namespaces=["search"]'), render(*given, "clusterWide=true")
+
+    (role,) = (role for role in of(one, "Role") if role["metadata"]["name"].endswith(f"-{part}"))
+    (wide,) = (role for role in of(every, "ClusterRole") if role["metadata"]["name"].endswith(f"-{part}"))
+    assert role["metadata"]["namespace"] == "search"
+    assert wide["rules"] == role["rules"]
+
+
 @pytest.mark.parametrize("values", [(), ALL_OF_IT, WITHOUT_CLUSTER_RIGHTS], ids=["default", "all", "humble"])
 def test_no_role_of_ours_has_a_wildcard_or_a_list_of_secrets(values: tuple[str, ...]) -> None:
     documents = render(*values)
