@@ -74,6 +74,33 @@ class Embedder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """Tokens of the texts that a model has answered."""
+
+    tokens: int = 0
+    stated: int = 0
+    """How many of them the endpoint itself has stated; the others are estimated."""
+
+    def since(self, before: Spent) -> Spent:
+        """Return what came after another time."""
+        return Spent(self.tokens - before.tokens, self.stated - before.stated)
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """What an embedder may be beside: one that is paid by the token."""
+
+    def spent(self) -> Spent:
+        """Return what was spent since it was opened."""
+        ...
+
+
+def spent(embedder: Embedder) -> Spent:
+    """Return what was spent on an embedder since it was opened; nothing where it has no price."""
+    return embedder.spent() if isinstance(embedder, Metered) else Spent()
+
+
+@dataclass(frozen=True, slots=True)
 class Marker:
     """Whose an index is; written into the database beside the index, and read back before anything is done to it."""
 

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from tests.servers.openai_server import MODEL, OpenAIServer, Switches
 
+from pointsman import ports
 from pointsman.access import Access
 from pointsman.api.conditions import Reason
 from pointsman.api.dataset import Endpoint, ModelChoice, OpenAIModel, WordllamaModel
@@ -28,7 +29,7 @@ from pointsman.embedders import registry
 from pointsman.embedders.openai import OpenAI
 from pointsman.embedders.wordllama import Wordllama
 from pointsman.errors import PointsmanError, Retryable, Terminal, TextsRefused
-from pointsman.ports import Embedder
+from pointsman.ports import Embedder, Spent
 
 LOCAL = Access(allow_loopback=True)
 TEXTS = ["a railway", "points and switches", "eine Weiche", "転轍手", "🚂", " ", "x" * 5000]
@@ -220,6 +221,40 @@ def test_the_official_client_and_ours_find_the_same_vectors() -> None:
         for answer in (whole, floats):
             theirs = np.array([item.embedding for item in answer.data], dtype=np.float32)
             assert np.abs(ours.embed(TEXTS) - theirs).max() < 1e-6
+
+
+def test_tokens_are_counted_as_the_endpoint_states_them() -> None:
+    with serving(most_inputs=3, too_many_status=413) as server, embedding(server) as ours:
+        with official.OpenAI(base_url=server.url, api_key="k") as client:
+            each = [client.embeddings.create(model=MODEL, input=[text]).usage.prompt_tokens for text in TEXTS]
+        assert ports.spent(ours) == Spent()
+        ours.embed(TEXTS)
+        ours.embed(TEXTS[:1])
+        assert ports.spent(ours) == Spent(sum(each) + each[0], sum(each) + each[0])
+        assert ports.spent(ours).since(Spent(sum(each), sum(each))) == Spent(each[0], each[0])
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        pytest.param({"omit": ("usage",)}, id="nothing"),
+        *(
+            pytest.param({"usage": usage}, id=f"{usage}")
+            for usage in ([], {}, "12", {"prompt_tokens": "12"}, {"prompt_tokens": True}, {"prompt_tokens": 1.5})
+        ),
+        *(pytest.param({"usage": {"prompt_tokens": count}}, id=f"{count} tokens") for count in (0, -1, 10**12)),
+    ],
+)
+def test_tokens_are_estimated_where_the_endpoint_states_none_that_can_be(switches: dict[str, Any]) -> None:
+    with serving(**switches) as server, embedding(server) as ours:
+        ours.embed(["night train", "é"])
+        assert ports.spent(ours) == Spent(4 + 1, 0)
+
+
+def test_the_embedded_model_has_no_price() -> None:
+    embedder = Wordllama(64)
+    embedder.embed(["a"])
+    assert ports.spent(embedder) == Spent()
 
 
 def test_dimensions_are_sent_only_when_asked_for() -> None:

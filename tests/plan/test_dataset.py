@@ -502,7 +502,9 @@ def test_a_dataset_is_available_as_long_as_it_has_a_snapshot() -> None:
 
 
 def test_the_status_of_a_dataset_at_rest() -> None:
-    newest = Embedded(12, 12, 12, 112, "d12", embedded=5, reused=107, changes={"edited": 2}, model="m", revision="r2")
+    newest = Embedded(
+        12, 12, 12, 112, "d12", 5, 107, 60, tokens_stated=57, changes={"edited": 2}, model="m", revision="r2"
+    )
 
     found = dataset.plan(b.dataset(embedded={b.V7.key: (newest,)}, generation=4), b.NOW).status
 
@@ -512,6 +514,7 @@ def test_the_status_of_a_dataset_at_rest() -> None:
     assert (version.name, version.snapshot, version.chunks, version.embedded, version.reused) == ("v7", 12, 112, 5, 107)
     assert version.model == api.ModelIdentity(name="m", revision="r2", dimensions=64)
     assert version.changes is not None and version.changes.edited == 2
+    assert version.cost == api.Cost(tokens=60, estimated=3)
     assert {c.observed_generation for c in found.conditions} == {4}
 
 
@@ -519,7 +522,7 @@ def test_a_version_that_is_not_embedded_names_the_model_of_its_recipe() -> None:
     (version,) = dataset.plan(b.dataset(embedded={}), b.NOW).status.versions
 
     assert version.model == api.ModelIdentity(name="wordllama", revision="r1", dimensions=64)
-    assert (version.snapshot, version.changes) == (0, None)
+    assert (version.snapshot, version.changes, version.cost) == (0, None, None)
 
 
 PHASES = {

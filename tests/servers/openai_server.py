@@ -56,6 +56,8 @@ class Switches:
     spoil: Literal["", "dims", "nan", "inf", "zero", "short", "doubled", "text", "html", "huge", "error", "nested"] = ""
     omit: tuple[str, ...] = ()
     """Fields to leave out of the answer: `model`, `usage`, `index`."""
+    usage: Any = None
+    """What to state in place of the count of tokens."""
     drop: int = 0
     """How many requests to hang up on without an answer."""
     truncate: int = 0
@@ -322,7 +324,7 @@ def _answer(
         "object": "list",
         "data": data,
         "model": switches.model,
-        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens} if switches.usage is None else switches.usage,
     }
     return {k: v for k, v in answer.items() if k not in switches.omit}, headers
 

@@ -17,7 +17,7 @@ from pointsman.api.dataset import Surprises
 from pointsman.core import chunking, drift
 from pointsman.core.recipes import Chunker, Recipe, Space
 from pointsman.errors import PointsmanError, Retryable, Terminal, TextsRefused
-from pointsman.ports import Finished, Identity, Vectors, nobody
+from pointsman.ports import Finished, Identity, Spent, Vectors, nobody
 from pointsman.sources.memory import MemorySource
 from pointsman.store.dataset import DatasetStore
 from pointsman.store.records import EmbeddedSnapshot
@@ -36,12 +36,18 @@ class Hashing:
     def __init__(self, salt: str = "") -> None:
         self.salt = salt
         self.asked: Counter[str] = Counter()
+        self._spent = Spent()
+
+    def spent(self) -> Spent:
+        return self._spent
 
     def identity(self) -> Identity:
         return Identity("hashing", "r1", DIMENSIONS)
 
     def embed(self, texts: Sequence[str], finished: Finished = nobody) -> Vectors:
         self.asked.update(text for text in texts if text not in drift.PROBES)
+        letters = sum(map(len, texts))
+        self._spent = Spent(self._spent.tokens + letters, self._spent.stated + letters - len(texts))
         raw = [hashlib.blake2b((self.salt + text).encode(), digest_size=4 * DIMENSIONS).digest() for text in texts]
         vectors = np.frombuffer(b"".join(raw), dtype="<u4").reshape(-1, DIMENSIONS) / 2**31 - 1
         unit: Vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
@@ -99,7 +105,9 @@ def test_a_snapshot_becomes_rows_and_vectors_and_a_record(dataset: DatasetStore)
         ("b", 0, "short", "{}", 1),
     ]
     assert (record.version, record.snapshot, record.sequence, record.documents, record.rows) == ("v7", 1, 1, 2, 3)
-    assert (record.embedded, record.reused, record.tokens) == (3, 0, 14)
+    assert (record.embedded, record.reused) == (3, 0)
+    # Of these texts, and not of the pinned ones.
+    assert (record.tokens, record.tokens_stated) == (24 + 32 + 5, 61 - 3)
     assert (record.model, record.revision, record.created_at) == ("hashing", "r1", AT)
     assert changes(record) == {"added": 2}
     keys = dataset.chunks(record.recipe).keys(record.chunks_version)

@@ -39,6 +39,7 @@ from pointsman.core.shifts import Day
 from pointsman.errors import Retryable, Terminal
 from pointsman.plan import deployment, measured
 from pointsman.plan.facts import Rollout
+from pointsman.plan.observed import Embedded
 from pointsman.plan.outcomes import Ended, Outcome
 from pointsman.plan.tallies import Scores, Watched
 from pointsman.plan.tasks import Key
@@ -249,6 +250,22 @@ def test_the_loop_tells_of_every_resource_and_forgets_those_that_are_gone(tmp_pa
         assert reconcile(key, here, stage.now()) is None
 
     assert not [name for name in read(parts(metrics)) if "namespace=" in name]
+
+
+def test_tokens_are_counted_apart_by_who_says_so() -> None:
+    metrics = Metrics()
+    first = Embedded(1, 1, 12, 12, "d1", 12, tokens=500, tokens_stated=500)
+    later = (first, Embedded(2, 2, 12, 12, "d2", 2, 10, 30, 20), Embedded(3, 3, 12, 12, "d3", reused=12))
+
+    for there in ((first,), later, later):
+        metrics.embedded(b.dataset(embedded={b.V7.key: there}))
+
+    found = read(parts(metrics))
+    place = "dataset=papers, namespace=search, version=v7"
+    assert {name: value for name, value in found.items() if name.startswith("pointsman_tokens_total")} == {
+        f"pointsman_tokens_total{{basis=estimated, {place}}}": 10,
+        f"pointsman_tokens_total{{basis=stated, {place}}}": 20,
+    }
 
 
 def test_a_second_look_at_rest_counts_no_text_again(tmp_path: Path) -> None:

@@ -285,6 +285,15 @@ class ModelIdentity(base.Fact):
     """The length of its vectors."""
 
 
+class Cost(base.Fact):
+    """What a snapshot has cost where the model is paid by the token."""
+
+    tokens: int
+    """Tokens of the texts that were sent to the model for it."""
+    estimated: int = 0
+    """How many of them the endpoint has not stated: a third of a text's bytes stands for them, which is rather many."""
+
+
 class VersionStatus(base.Fact):
     """How far one version has come."""
 
@@ -308,6 +317,8 @@ class VersionStatus(base.Fact):
     """Texts that were embedded for that snapshot."""
     reused: int = 0
     """Chunks whose vectors were stored already."""
+    cost: Cost | None = None
+    """What that snapshot has cost; none where the model has no price, or was not needed."""
     changes: Changes | None = None
     """Documents by what changed since the embedded snapshot before."""
     progress: Progress | None = None

@@ -203,6 +203,8 @@ def _embedded_one(record: EmbeddedSnapshot) -> observed.Embedded:
         digest=record.digest,
         embedded=record.embedded,
         reused=record.reused,
+        tokens=record.tokens,
+        tokens_stated=record.tokens_stated,
         changes=record.changes,
         model=record.model,
         revision=record.revision,

@@ -83,6 +83,11 @@ TEXTS_EMBEDDED = _counter(
 TEXTS_REUSED = _counter(
     "texts_reused_total", (*_DATASET, "version"), "Texts of those snapshots whose stored vectors were taken instead."
 )
+TOKENS = _counter(
+    "tokens_total",
+    (*_DATASET, "version", "basis"),
+    "Tokens of the texts that were sent for those snapshots, by basis: stated by the endpoint, or estimated.",
+)
 
 # Deployments.
 

@@ -90,6 +90,9 @@ class Metrics:
                     labels = (versions[recipe],)
                     resource.counters[families.TEXTS_EMBEDDED, labels] += each.embedded
                     resource.counters[families.TEXTS_REUSED, labels] += each.reused
+                    if each.tokens:
+                        resource.counters[families.TOKENS, (*labels, "stated")] += each.tokens_stated
+                        resource.counters[families.TOKENS, (*labels, "estimated")] += each.tokens - each.tokens_stated
 
     def ended(self, key: Key, found: Ended) -> None:
         """Count a migration that is over."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +17,20 @@ from pointsman.errors import Terminal
 from pointsman.ports import Vectors
 
 _LONGEST_NAME: Final = 256
+_MOST_TOKENS: Final = 10**9
+"""Of one answer: whoever states more does not count tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """What a good answer says."""
+
+    vectors: Vectors
+    """In the order of the texts, of unit length."""
+    model: str | None
+    """The model's name, where it is stated."""
+    tokens: int | None
+    """How many tokens the texts have, where that is stated."""
 
 
 def most_bytes(texts: int, dimensions: int) -> int:
@@ -24,9 +39,8 @@ def most_bytes(texts: int, dimensions: int) -> int:
     return 65_536 + texts * (1_024 + 26 * dimensions)
 
 
-def read(body: bytes, texts: int, dimensions: int) -> tuple[Vectors, str | None]:
-    """Return an answer's vectors in the order of the texts, of unit length, and the model's name if it is
-    stated.
+def read(body: bytes, texts: int, dimensions: int) -> Embeddings:
+    """Return an answer's vectors, with the model's name and the count of tokens if they are stated.
 
     Takes base64 and lists of numbers alike, as some servers ignore the wanted encoding. Raises
     Terminal(MODEL_INVALID), saying what was found and what was wanted.
@@ -40,7 +54,7 @@ def read(body: bytes, texts: int, dimensions: int) -> tuple[Vectors, str | None]
     found = np.empty((texts, dimensions), dtype=np.float32)
     for row, item in zip(_order(items), items, strict=True):
         found[row] = _vector(item.get("embedding"), dimensions)
-    return vectors.unit(found), _name(answer.get("model"))
+    return Embeddings(vectors.unit(found), _name(answer.get("model")), _tokens(answer.get("usage")))
 
 
 def error_code(body: bytes) -> str:
@@ -103,6 +117,12 @@ def _name(value: Any) -> str | None:
     if not isinstance(value, str) or len(value) > _LONGEST_NAME or not value.isprintable():
         raise _invalid("a model whose name cannot be shown", f"at most {_LONGEST_NAME} printable characters")
     return value
+
+
+def _tokens(usage: Any) -> int | None:
+    """Return the stated count; none is as good as a wrong one, since vectors are what was asked for."""
+    count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    return count if type(count) is int and 0 < count <= _MOST_TOKENS else None
 
 
 def _invalid(found: str, wanted: str) -> Terminal:

@@ -26,7 +26,7 @@ from pointsman.api.conditions import Reason
 from pointsman.embedders import answers, pacing, vectors
 from pointsman.embedders.connection import Answer, Connection
 from pointsman.errors import Retryable, Terminal, TextsRefused
-from pointsman.ports import Finished, Identity, Vectors, nobody
+from pointsman.ports import Finished, Identity, Spent, Vectors, nobody
 
 _TOO_LARGE: Final = (400, 413, 422)
 """How servers refuse a batch: 413 and 422 from TEI, 400 from OpenAI and DashScope."""
@@ -164,6 +164,7 @@ class OpenAI:
         self._encoding: dict[str, str] = {"encoding_format": "base64"}
         self._has_answered = False
         self._name: str | None = None
+        self._spent = Spent()
         self._runs: set[_Run] = set()
         self._connection = Connection(
             base_url.rstrip("/") + "/embeddings", _authorization(api_key), allowed, read_seconds
@@ -173,6 +174,10 @@ class OpenAI:
     def identity(self) -> Identity:
         """Return the model's name as its last answer stated it, or before that as it was declared."""
         return Identity(self._name or self._model, self._revision, self._dimensions)
+
+    def spent(self) -> Spent:
+        """Return the tokens of what was answered: as the endpoint has stated them, otherwise as estimated."""
+        return self._spent
 
     def embed(self, texts: Sequence[str], finished: Finished = nobody) -> Vectors:
         """Embed texts, in order, as unit vectors of shape (len(texts), dimensions); a part is one request.
@@ -272,8 +277,11 @@ class OpenAI:
 
     def _accept(self, run: _Run, part: _Part, answer: Answer) -> None:
         texts = part.stop - part.start
-        found, name = answers.read(answer.body, texts, self._dimensions)
+        found = answers.read(answer.body, texts, self._dimensions)
+        name, stated = found.model, found.tokens or 0
+        tokens = stated or sum(run.tokens[part.start : part.stop])
         with self._lock:
+            self._spent = Spent(self._spent.tokens + tokens, self._spent.stated + stated)
             before = self._name
             if name is not None:
                 self._name = before or name
@@ -285,7 +293,7 @@ class OpenAI:
                 f"the endpoint answers as {name}, before as {before}; declare a new version for the new model",
             )
         self._pace.answered()
-        run.put(part, found)
+        run.put(part, found.vectors)
 
     def _refuse(self, run: _Run, part: _Part, answer: Answer, encoding: Mapping[str, str]) -> None:
         status = answer.status

@@ -158,6 +158,7 @@ def _version(seen: Dataset, name: str, recipe: Recipe, running: Work | None) -> 
         digest=newest.digest,
         embedded=newest.embedded,
         reused=newest.reused,
+        cost=api.Cost(tokens=newest.tokens, estimated=newest.tokens - newest.tokens_stated) if newest.tokens else None,
         changes=api.Changes.model_validate(dict(newest.changes)) if newest.changes else None,
         progress=words.progress(running) if running is not None and is_running else None,
     )

@@ -54,6 +54,9 @@ class Embedded:
     digest: str
     embedded: int = 0
     reused: int = 0
+    tokens: int = 0
+    tokens_stated: int = 0
+    """How many of the tokens the endpoint itself has stated; the others are estimated."""
     changes: Mapping[str, int] = field(default_factory=dict)
     model: str = ""
     revision: str = ""

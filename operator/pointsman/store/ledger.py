@@ -84,6 +84,7 @@ class Portion:
     embedded: int = 0
     """Texts that were sent to the model."""
     tokens: int = 0
+    tokens_stated: int = 0
     chunks: tuple[Part, ...] = ()
     vectors: tuple[Part, ...] = ()
     model: str = ""

@@ -60,9 +60,12 @@ class EmbeddedSnapshot:
     reused: int
     """Texts whose vectors were there."""
     tokens: int
+    """Of the texts that were embedded for it, where the model is paid by the token."""
     model: str
     revision: str
     created_at: datetime
+    tokens_stated: int = 0
+    """How many of the tokens the endpoint itself has stated; the others are estimated."""
 
 
 R = TypeVar("R", Snapshot, EmbeddedSnapshot)

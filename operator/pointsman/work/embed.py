@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from pointsman import ports
 from pointsman.api.conditions import Reason
 from pointsman.api.dataset import Cause
-from pointsman.core import changes, chunking, digests, drift, rows
+from pointsman.core import changes, digests, drift, rows
 from pointsman.core.recipes import Recipe
 from pointsman.errors import PointsmanError, Retryable, Terminal
 from pointsman.store.dataset import GRACE, DatasetStore
@@ -52,6 +52,7 @@ def embed(
         raise Terminal(Reason.SNAPSHOT_NOT_FOUND, f"snapshot {number} does not exist or was cleaned up")
     cutter = cutting.Cutter(recipe)
     check_model(dataset, recipe, embedder)
+    before = ports.spent(embedder)
     base, difference = difference_of(dataset, recipe, snapshot)
     chunks = dataset.chunks(recipe.key)
     vectors = pipeline.Vectors(dataset.vectors(recipe.space.document_side, recipe.space.dimensions))
@@ -72,7 +73,7 @@ def embed(
             offer(vectors.claim(documents, batch))
             yield batch
 
-    seen_documents = seen_rows = tokens = 0
+    seen_documents = seen_rows = 0
     with (
         pipeline.Embedding(vectors, recipe, embedder, snapshot.sequence, now) as embedding,
         pipeline.Supply(produce) as supply,
@@ -81,20 +82,19 @@ def embed(
             embedding.add(wanted)
             seen_documents += wanted.documents
             seen_rows += wanted.rows
-            # Counted for those who pay by the token; the embedded model has no price and no time to lose.
-            if recipe.space.provider != "wordllama":
-                tokens += sum(map(chunking.count, wanted.texts))
             # How many texts there will be is not known before the last document was cut.
             report(seen_rows - embedding.waiting, round(seen_rows * total / seen_documents))
         embedding.finish()
         chunks_version = supply.result()
     report(seen_rows, seen_rows)
     record = record_of(dataset, version, recipe, snapshot, base, chunks_version, embedder.identity())
+    spent = ports.spent(embedder).since(before)
     record = dataclasses.replace(
         record,
         embedded=embedding.embedded,
         reused=record.rows - embedding.embedded,
-        tokens=tokens,
+        tokens=spent.tokens,
+        tokens_stated=spent.stated,
         created_at=now(),
     )
     dataset.publish_embedded(record)

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pointsman import logs, ports
 from pointsman.api.conditions import Reason
-from pointsman.core import chunking, keys, rows
+from pointsman.core import keys, rows
 from pointsman.core.recipes import Recipe
 from pointsman.errors import Retryable, Terminal
 from pointsman.store.dataset import DatasetStore
@@ -116,6 +116,7 @@ class _Shard:
         self._chunks = dataset.chunks(recipe.key)
         self._vectors = dataset.vectors(recipe.space.document_side, recipe.space.dimensions)
         self._known = keys.KeySet()
+        self._told = ports.spent(embedder)
 
     def learn(self, finished: Sequence[int], left: Sequence[int]) -> None:
         """Learn which texts have a vector: those of the table, and those of this shard's finished portions."""
@@ -159,15 +160,18 @@ class _Shard:
         ):
             for wanted in supply:
                 embedding.add(wanted)
-                counted.add(wanted, is_paid=self._recipe.space.provider != "wordllama")
+                counted.add(wanted)
             embedding.finish()
             chunks = supply.result()
         written = _Written(self._ledger.spills(number))
-        identity = self._embedder.identity()
+        # What an attempt before had spent is a portion's too; of a process that was killed nobody knows.
+        identity, spent = self._embedder.identity(), ports.spent(self._embedder)
+        cost = spent.since(self._told)
         found = Portion(
             documents=counted.documents,
             rows=counted.rows,
-            tokens=counted.tokens,
+            tokens=cost.tokens,
+            tokens_stated=cost.stated,
             vectors=tuple(self._vectors.write_apart(iter(written)) if spills.count else ()),
             embedded=written.count,
             chunks=tuple(chunks),
@@ -178,6 +182,8 @@ class _Shard:
             # Another process has finished it: a node that had fallen silent came back.
             self._chunks.discard(chunks)
             self._vectors.discard(found.vectors)
+        else:
+            self._told = spent
         log.info(logs.Event.PORTION_FINISHED, portion=number, rows=found.rows, embedded=found.embedded)
 
     def _documents(self, number: int) -> Iterator[pa.RecordBatch]:
@@ -188,14 +194,11 @@ class _Counted:
     """What went through a portion."""
 
     def __init__(self) -> None:
-        self.documents = self.rows = self.tokens = 0
+        self.documents = self.rows = 0
 
-    def add(self, wanted: pipeline.Wanted, is_paid: bool) -> None:
+    def add(self, wanted: pipeline.Wanted) -> None:
         self.documents += wanted.documents
         self.rows += wanted.rows
-        # As in one process: counted for those who pay by the token.
-        if is_paid:
-            self.tokens += sum(map(chunking.count, wanted.texts))
 
 
 class _Written:

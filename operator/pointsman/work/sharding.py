@@ -121,6 +121,7 @@ def finish(
         embedded=embedded,
         reused=max(0, record.rows - embedded),
         tokens=sum(portion.tokens for portion in finished.values()),
+        tokens_stated=sum(portion.tokens_stated for portion in finished.values()),
         created_at=now(),
     )
     dataset.publish_embedded(record)
