@@ -160,7 +160,7 @@ EVALUATION: dict[str, tuple[dict[str, Any], Verdict, str]] = {
     "holes may explain it": (
         {"evaluation": fleet.evaluation(fleet.FAILS, pooled=True, condensed_high=-0.01, judged=0.8, other_judged=0.95)},
         INCONCLUSIVE,
-        "over 700 groups, judged@10 0.80 beside 0.95, but unjudged documents may explain it: judge what v8 finds",
+        "groups, judged@10 0.80 beside 0.95, which unjudged documents may explain: judge what `pointsman judge` lists",
     ),
     "holes do not explain it": (
         {"evaluation": fleet.evaluation(fleet.FAILS, pooled=True, condensed_high=-0.03, judged=0.8, other_judged=0.95)},

@@ -22,7 +22,7 @@ from pointsman.core import chunking
 from pointsman.core.recipes import Recipe, Space
 from pointsman.core.rows import Cursor
 from pointsman.errors import Retryable, TextsRefused
-from pointsman.plan import facts, measured
+from pointsman.plan import facts, measured, unjudged
 from pointsman.plan.tasks import AskCanaries, Evaluate, Key, Side
 from pointsman.ports import Finished, Identity, IndexSpec, Marker, Vectors, nobody
 from pointsman.sources.memory import MemorySource
@@ -234,6 +234,10 @@ class Stage:
     def evaluation(self) -> measured.Evaluation | None:
         found = self.store.log(*jobs.answers_log(OWNER, "evaluation")).read()
         return None if found is None else measured.evaluation_from_json(found.value)
+
+    def unjudged(self) -> unjudged.Unjudged | None:
+        found = self.store.log(*jobs.answers_log(OWNER, "unjudged")).read()
+        return None if found is None else unjudged.from_json(found.value)
 
     def canaries(self) -> measured.Canaries | None:
         found = self.store.log(*jobs.answers_log(OWNER, "canaries")).read()

@@ -191,6 +191,41 @@ def test_pooled_judgements_are_also_compared_where_their_holes_are_passed_over(s
     assert (found(stage).pooled, found(stage).condensed_high) == (False, None)
 
 
+def test_what_should_be_judged_next_is_listed_by_ids_and_says_nothing_of_who_found_it(stage: Stage) -> None:
+    stage.kind = "Pooled"
+    stage.judgements = [row for n in range(TOPICS) for row in answer(n)[: 1 + n % 2]]
+    stage.publish("longer")
+    stage.evaluate("worse", "longer")
+    listed = stage.unjudged()
+    assert listed is not None
+
+    ours, theirs = ([ranking[:10] for ranking in rankings(stage, version, 10)] for version in ("worse", "longer"))
+    graded = {(row["query"], row["document"]) for row in stage.judgements}
+
+    def change(query: str, document: str) -> float:
+        number = int(query[1:])
+        places = [each[number].index(document) + 1 if document in each[number] else None for each in (ours, theirs)]
+        one, other = (0.0 if place is None else 1 / math.log2(place + 1) for place in places)
+        return abs(one - other)
+
+    found = {(f"q{n}", name) for n in range(TOPICS) for each in (ours, theirs) for name in each[n]}
+    wanted = {pair for pair in found - graded if change(*pair) > 0}
+    assert set(listed.pairs) == wanted and len(listed.pairs) == listed.total == len(wanted)
+    changes = [change(*pair) for pair in listed.pairs]
+    assert changes == sorted(changes, reverse=True)
+    assert (listed.query_set, listed.metric, listed.measured_at) == ("papers-eval", "nDCG@10", AT)
+    assert listed.digest == stage.read_set().digest
+    # The other way round the same is asked for, in the same order.
+    stage.evaluate("longer", "worse")
+    assert stage.unjudged() == listed
+
+
+def test_where_nothing_unjudged_is_unknown_nothing_is_listed(stage: Stage) -> None:
+    stage.evaluate("worse", "v7")
+
+    assert stage.unjudged() is None
+
+
 # Known items.
 
 

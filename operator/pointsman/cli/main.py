@@ -151,6 +151,20 @@ def export(
     raise typer.Exit(command.run(context.obj, dataset, point, to, store))
 
 
+@app.command(short_help="List what people should judge next.")
+def judge(
+    context: typer.Context,
+    deployment: Annotated[str, typer.Argument(metavar="DEPLOYMENT")],
+    most: Annotated[int, typer.Option("--most", help="How many to list.", min=1)] = 200,
+    output: Annotated[Literal["csv", "jsonl"], typer.Option("--output", "-o", help="How to print them.")] = "csv",
+    store: Store = None,
+) -> None:
+    """List the queries and documents that would tell two versions apart and that nobody has judged, to be filled in."""
+    from pointsman.cli import judge as command
+
+    raise typer.Exit(command.run(context.obj, deployment, most, output, store))
+
+
 # Those of a release stand in a file of their own, and in the help between asking and running.
 app.registered_commands += release.commands.registered_commands
 

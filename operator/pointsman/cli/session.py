@@ -68,6 +68,10 @@ class Session:
 
     def dataset(self, name: str, store: str | None) -> DatasetStore:
         """Open what the store keeps of a dataset; `store` wins over POINTSMAN_STORE."""
+        return self.store(store).dataset(self.namespace, name)
+
+    def store(self, store: str | None) -> Store:
+        """Open the operator's store; `store` wins over POINTSMAN_STORE."""
         from pointsman import settings
         from pointsman.cli import reach
 
@@ -76,7 +80,7 @@ class Session:
         # Opening would make the folder, and an empty store answers a mistyped path as if nothing were there.
         if ("://" not in uri or uri.startswith("file://")) and not Path(uri.removeprefix("file://")).is_dir():
             raise Terminal(Reason.INVALID_SPEC, f"there is no store at {uri}; set --store or POINTSMAN_STORE")
-        return self.world.open_store(uri, reach.store_options(loaded)).dataset(self.namespace, name)
+        return self.world.open_store(uri, reach.store_options(loaded))
 
 
 def console(*, to_stderr: bool = False) -> Console:

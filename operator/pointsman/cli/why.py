@@ -177,10 +177,17 @@ def _answers(seen: Deployment, goal: Condition, found: Asked) -> list[str]:
         case Reason.GATE_FAILED if goal.type is ConditionType.READY:
             return [f"explain {name}", f"rollback {name}"]
         case Reason.GATES_UNDECIDED:
-            answers.insert(0, f"explain {name}")
+            answers[:0] = [f"explain {name}", *([f"judge {name}"] if _has_holes(seen) else [])]
     if seen.status.step is not None and seen.status.step.index is not None and serving not in ("", target):
         answers += [f"abort {name} {target}", *back]
     return answers
+
+
+def _has_holes(seen: Deployment) -> bool:
+    """Return whether an evaluation cannot decide of whose answers some may be good, and nobody has judged them."""
+    last = seen.status.evaluations[-1] if seen.status.evaluations else None
+    is_open = any(gate.name == "evaluation" and gate.verdict is Verdict.INCONCLUSIVE for gate in seen.status.gates)
+    return is_open and last is not None and bool(last.judged) and float(last.judged) < 1
 
 
 def _gates(seen: Deployment) -> list[str]:

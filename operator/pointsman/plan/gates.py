@@ -17,7 +17,7 @@ from pointsman.api import deployment as api
 from pointsman.api.deployment import Verdict
 from pointsman.core import drift, evaluation, guards, holes
 from pointsman.core.guards import Signal
-from pointsman.plan import indexes, words
+from pointsman.plan import indexes, measured, words
 from pointsman.plan.facts import Facts, Index
 from pointsman.plan.measured import Canaries, Evaluation
 from pointsman.plan.observed import Deployment, QueriesView
@@ -273,7 +273,7 @@ def _judged(found: Evaluation, metric: str, policy: float) -> Finding:
     interval = f"{first:+.3f} to {last:+.3f}"
     told = replace(told, value=f"{difference:+.3f}", interval=interval, verdict=Verdict.INCONCLUSIVE)
     moved = "fell" if difference < 0 else "rose"
-    said = f"{metric} {moved} by {abs(difference):.3f} ({interval}) over {found.groups} groups{_beside(found, metric)}"
+    said = f"{metric} {moved} by {abs(difference):.3f} ({interval}) over {found.groups} groups{measured.beside(found)}"
     allowed = f"policy allows a fall of {policy:g}"
     if found.groups < evaluation.MIN_GROUPS:
         return replace(told, message=f"{said}; {evaluation.MIN_GROUPS} groups or more are wanted")
@@ -282,17 +282,10 @@ def _judged(found: Evaluation, metric: str, policy: float) -> Finding:
     if high < -policy and not _holes(found, policy):
         return replace(told, verdict=Verdict.FAILED, message=f"{said}, {allowed}")
     if high < -policy:
-        return replace(told, message=f"{said}, but unjudged documents may explain it: judge what {found.version} finds")
+        return replace(told, message=f"{said}, which unjudged documents may explain: judge what `pointsman judge` lists")
     smallest = 0.0 if found.standard_error is None else evaluation.detectable(found.standard_error, 1)
     message = f"{said}; {allowed}, the set detects {smallest:.3f}: judge more queries, or approve `evaluation`"
     return replace(told, message=message)
-
-
-def _beside(found: Evaluation, metric: str) -> str:
-    """Return how much of both answers is judged, where an unjudged document is unknown."""
-    if not found.pooled or found.judged is None or found.other_judged is None:
-        return ""
-    return f", judged@{metric.partition('@')[2]} {found.judged:.2f} beside {found.other_judged:.2f}"
 
 
 def _holes(found: Evaluation, policy: float) -> bool:

@@ -215,6 +215,13 @@ def in_short(record: Evaluation) -> Earlier:
     )
 
 
+def beside(record: Evaluation) -> str:
+    """Return how much of both answers is judged, to be read behind the number; empty where nothing hangs on it."""
+    if not record.pooled or record.judged is None or record.other_judged is None:
+        return ""
+    return f", judged@{record.metric.partition('@')[2]} {record.judged:.2f} beside {record.other_judged:.2f}"
+
+
 def canaries_with_history(record: Canaries, before: Canaries | None) -> Canaries:
     """Return a record that remembers the one before it, and those that it remembered."""
     if before is None:

@@ -1,6 +1,7 @@
 """How well does an index answer judged queries, and how does it compare with the one that serves?
 
-Everything is measured first and written last, in one record: whatever goes wrong before leaves what was known.
+Everything is measured first and written last, in one record: whatever goes wrong before leaves what was known. What
+people should judge next is another one, written right before it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pointsman.core.evaluation import Comparison, Metric
 from pointsman.core.holes import Rankings
 from pointsman.errors import Terminal
 from pointsman.plan import measured
+from pointsman.plan import unjudged as unjudged_pairs
 from pointsman.plan.measured import Evaluation
 from pointsman.store.log import RecordLog
 from pointsman.work import asking, embed
@@ -37,12 +39,18 @@ class Side:
     """The same where documents without a grade are passed over."""
     judged: float
     recall: float | None
+    ranking: Rankings
+    """The first k documents of each query."""
     moved: float
     """How far its model's vectors of the pinned texts are from those of the first day."""
 
 
-def evaluate(room: Room, metric: str, kind: Kind, log: RecordLog, token: str = "") -> None:
+def evaluate(
+    room: Room, metric: str, kind: Kind, log: RecordLog, token: str = "", unjudged: RecordLog | None = None
+) -> None:
     """Measure the candidate, and where there is one the serving index beside it, and write a record.
+
+    Before it, where judgements are Pooled, what should be judged next is written to `unjudged`.
 
     Raises Conflict, which is retryable, where an index has left the snapshot or the set has changed meanwhile;
     Terminal(SOURCE_INVALID) for a set that was judged for other documents or is too small to compare versions by; and
@@ -84,6 +92,8 @@ def evaluate(room: Room, metric: str, kind: Kind, log: RecordLog, token: str = "
     if room.serving is not None:
         record = _compared(record, ours, sides[1], room.queries.groups, before)
     room.check_standing()
+    if unjudged is not None and kind == "Pooled":
+        _list(unjudged, room, record, sides)
     log.write(measured.to_json(measured.with_history(record, before)), after=0 if found is None else found.revision)
 
 
@@ -103,10 +113,21 @@ def _measured(room: Room, metric: Metric, kind: Kind, stored: Sequence[Stored], 
             condensed=metric.by_query(holes.condensed(ranking, judgements), judgements),
             judged=holes.judged(ranking, judgements, k),
             recall=recall,
+            ranking={query: found[:k] for query, found in ranking.items()},
             moved=moved[side.recipe.space.document_side],
         )
         for side, ranking, recall in zip(room.sides, rankings, recalls, strict=True)
     ]
+
+
+def _list(log: RecordLog, room: Room, record: Evaluation, sides: Sequence[Side]) -> None:
+    """Write down which pairs that either side found nobody has judged, those first that would move most."""
+    k = Metric.parse(record.metric).k
+    rankings = [side.ranking for side in sides]
+    found = holes.to_judge(rankings[0], rankings[1] if len(rankings) > 1 else {}, room.queries.judgements, k)
+    kept = unjudged_pairs.of(room.name, record.digest, record.metric, record.measured_at, found)
+    before = log.read()
+    log.write(unjudged_pairs.to_json(kept), after=0 if before is None else before.revision)
 
 
 def _with_twins(

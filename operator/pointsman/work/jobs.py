@@ -51,6 +51,8 @@ Credentials = Mapping[str, str]
 T = TypeVar("T")
 CANARIES = "canaries"
 """The gate under which the answers of canaries are kept."""
+UNJUDGED = "unjudged"
+"""What people should judge next, beside the answers of gates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +223,10 @@ def _on_answers(
         match task:
             case Evaluate():
                 log = store.log(*answers_log(task.owner, task.gate))
-                evaluate.evaluate(room, task.metric, spec.judgements.kind, log, task.token)
+                # What `stable` asks is of the same kind, but nobody migrates by it.
+                is_gate = task.gate == "evaluation"
+                listed = store.log(*answers_log(task.owner, UNJUDGED)) if is_gate else None
+                evaluate.evaluate(room, task.metric, spec.judgements.kind, log, task.token, listed)
             case AskCanaries():
                 canaries.ask(room, task.k, store.log(*answers_log(task.owner, CANARIES)))
             case _:

@@ -45,6 +45,19 @@ def test_a_person_who_is_asked_sees_how_alike_the_answers_beside_were(bench: Ben
         assert (line in bench.run("why", "papers").lines) is is_said
 
 
+def test_an_evaluation_that_cannot_decide_is_answered_by_judging_where_answers_are_unjudged(bench: Bench) -> None:
+    measured = {"at": "2031-05-01T11:55:00Z", "version": "v8", "value": "0.6220"}
+
+    def told(judged: str) -> list[str]:
+        migrations.put(bench, migrations.undecided(evaluations=[{**measured, "judged": judged}]))
+        lines = bench.run("why", "papers").lines
+        return [line.split("pointsman ")[1] for line in lines if "pointsman " in line]
+
+    assert told("0.834")[:2] == ["explain papers", "judge papers"]
+    # Whole, or of a kind of judgements that has no holes.
+    assert "judge papers" not in [*told("1.000"), *told("")]
+
+
 def test_at_rest_nothing_is_waited_for_and_the_way_back_is_named(bench: Bench) -> None:
     migrations.put(bench, migrations.promoted())
 
