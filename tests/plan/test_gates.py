@@ -989,6 +989,7 @@ ASKED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "both, once the candidate is whole": ({}, ["StartWork AskCanaries", "StartWork Evaluate"]),
     "not while one of the two moves": ({"work": (b.running(b.check()),)}, []),
     "not at two snapshots": ({"records": {"v8": b.record(11)}, "physical": {"v8": b.present(11)}}, []),
+    "not where one of the two is about to follow": ({"dataset": later(1)}, []),
     "not while they are asked": (
         {"work": (b.running(TASK), b.running(ASKING))},
         [],

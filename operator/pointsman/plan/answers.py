@@ -144,7 +144,10 @@ def _held(view: QueriesView) -> str:
 
 
 def _where(seen: Deployment, pair: Pair) -> int | None:
-    """Return the snapshot that a pair is at, where both are whole, at the same one, and nothing moves either."""
+    """Return the snapshot that a pair is at, where both are whole, at the same one, and nothing moves either.
+
+    Of a source that changes all the time an index is asked right after it has followed, which leaves the longest time.
+    """
     found: set[int] = set()
     for index in (pair.index, pair.other):
         if index is None:
@@ -152,6 +155,10 @@ def _where(seen: Deployment, pair: Pair) -> int | None:
         cursor = indexes.cursor(seen, index)
         is_busy = words.running(seen.work, f"index {index.name}") is not None
         if cursor is None or is_busy or not indexes.may_answer(seen, index):
+            return None
+        newest = indexes.newest(seen, index.recipe)
+        if index.frozen is None and newest is not None and newest.snapshot > cursor.snapshot:
+            # It is about to follow, and would move while it is asked.
             return None
         found.add(cursor.snapshot)
     return found.pop() if len(found) == 1 else None
