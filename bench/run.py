@@ -32,6 +32,7 @@ MEASURES = {
     "shift": ("bench/shift.py",),
     "gateway": ("bench/gateway.py",),
     "rest": ("bench/rest.py",),
+    "start": ("bench/start.py",),
     "scale": ("bench/scale.py", "1000", "5000"),
     "evaluation": ("bench/operating.py", "evaluation"),
     "looks": ("bench/operating.py", "looks"),
