@@ -74,6 +74,31 @@ def test_no_pod_is_missed_where_none_is_wanted(pods: list[dict[str, Any]], statu
 
 
 @pytest.mark.parametrize(
+    ("conditions", "wanted"),
+    [
+        pytest.param(
+            [],
+            Wait(Reason.JOB_UNSCHEDULABLE, "no node takes pod p: no scheduler has looked at it"),
+            id="nobody has seen it",
+        ),
+        pytest.param(
+            [{"type": "PodScheduled", "status": "True", "lastTransitionTime": AT.isoformat()}],
+            Wait(Reason.JOB_CANNOT_START, "pod p has a node that has not begun it; kubectl describe pod p"),
+            id="its node is silent",
+        ),
+    ],
+)
+def test_of_a_pod_that_nobody_begins_that_is_said(conditions: list[dict[str, Any]], wanted: Wait) -> None:
+    meta = {"name": "p", "creationTimestamp": AT.isoformat()}
+    pending: dict[str, Any] = {"metadata": meta, "status": {"phase": "Pending", "conditions": conditions}}
+
+    assert said([pending], timedelta(seconds=30)) is None
+    assert said([pending], timedelta(seconds=31)) == wanted
+    begun = {**pending, "status": {**pending["status"], "startTime": AT.isoformat()}}
+    assert said([begun], timedelta(seconds=30)) is None
+
+
+@pytest.mark.parametrize(
     ("status", "meta"),
     [
         pytest.param({"conditions": [{"type": "Ready", "lastTransitionTime": "AT"}]}, {}, id="by its conditions"),

@@ -152,7 +152,19 @@ def _of_pod(pod: Resource, now: datetime) -> Wait | None:
             f"pod {name} waits for its volumes, as where a Secret is missing; kubectl describe pod {name} names it"
         )
         return Wait(Reason.JOB_CANNOT_START, message)
-    return None
+    return None if started else _unbegun(pod, now)
+
+
+def _unbegun(pod: Resource, now: datetime) -> Wait | None:
+    """Return what keeps a pod that nobody complains of from being begun, once that is remarkable."""
+    name, conditions = pod["metadata"]["name"], pod.get("status", {}).get("conditions") or ()
+    given_at = next((c.get("lastTransitionTime") for c in conditions if c["type"] == "PodScheduled"), None)
+    since = given_at or pod["metadata"].get("creationTimestamp")
+    if since is None or now - _time(since) <= SLOW:
+        return None
+    if given_at is None:
+        return Wait(Reason.JOB_UNSCHEDULABLE, f"no node takes pod {name}: no scheduler has looked at it")
+    return Wait(Reason.JOB_CANNOT_START, f"pod {name} has a node that has not begun it; kubectl describe pod {name}")
 
 
 def _time(text: str) -> datetime:
