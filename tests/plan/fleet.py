@@ -135,6 +135,8 @@ class FakeGateway:
     """Whether it answers nobody who asks what it serves; it serves on."""
     is_ready: bool = True
     problem: str = ""
+    problems: dict[str, str] = field(default_factory=dict)
+    """What is wrong with an index, by its name."""
     uid: str = ""
     route: RouteStatus | None = None
     answered: dict[str, int] = field(default_factory=dict)
@@ -197,5 +199,6 @@ class FakeGateway:
             process=f"{self.name}/{self.process}",
             minutes=tuple(self.minutes),
             days=tuple(self.days),
-            problem=self.problem,
+            problem=self.problem or "; ".join(self.problems.values()),
+            problems=dict(self.problems),
         )

@@ -99,6 +99,8 @@ class Model:
     query_sets: dict[str, QueriesView] = field(default_factory=fleet.sets)
     verdicts: dict[str, tuple[float, float, float]] = field(default_factory=dict)
     """What judged queries show of a version, whatever it is compared with; all else passes."""
+    lacking: set[str] = field(default_factory=set)
+    """The versions that do not find what one of their canaries must."""
     errors: dict[str, float] = field(default_factory=dict)
     """The share of a version's live queries that fails."""
     drill_token: str = ""
@@ -241,12 +243,18 @@ class Model:
 
     def _ended(self, work: Work) -> Work:
         name = f"{type(work.task).__name__} {getattr(work.task, 'version', '')}".strip()
-        failure = self.failing.get(name) or self._obstacle(work.task)
+        failure = self.failing.get(name) or self._refused(work.task) or self._obstacle(work.task)
         if failure is not None:
             failure = dataclasses.replace(failure, retry_at=self.now + timedelta(seconds=30))
             return dataclasses.replace(work, phase=Phase.FAILED, failure=failure)
         self._carry_out(work.task)
         return dataclasses.replace(work, phase=Phase.DONE, failure=None, finished_at=self.now)
+
+    def _refused(self, task: Task) -> Failure | None:
+        """Return how asking both of a pair fails, where one of their models answers nobody."""
+        sides = (task.candidate, task.serving) if isinstance(task, Evaluate | AskCanaries) else ()
+        failures = (self.failing.get(f"Probe {side.version}") for side in sides if side is not None)
+        return next((failure for failure in failures if failure is not None), None)
 
     def _obstacle(self, task: Task) -> Failure | None:
         """Return what the database answers where an index is missing, or another's."""
@@ -298,6 +306,7 @@ class Model:
             case AskCanaries():
                 other = task.serving.index if task.serving is not None else ""
                 self.canaries = fleet.canaries(
+                    found=4 if task.candidate.version in self.lacking else 5,
                     candidate=task.candidate.index,
                     version=task.candidate.version,
                     serving=other,
@@ -340,10 +349,17 @@ class Model:
                 self.finalizers.discard(owner)
             case actions.PinRecipe(_, version, recipe):
                 self.pins.setdefault(version, recipe)
-            case actions.StartWork(Probe() as task, _):
+            case actions.StartWork(Probe() as task, generation):
                 # Asking an index is over at once: it changes nothing, and is told elsewhere.
-                moved = self.moved.get(task.side.version, 0.0)
-                self.probes[task.side.index] = b.probe(task.side.index, model_distance=moved, measured_at=self.now)
+                work = Work(task, generation, Phase.DONE, finished_at=self.now)
+                failure = self.failing.get(f"Probe {task.side.version}")
+                if failure is None:
+                    moved = self.moved.get(task.side.version, 0.0)
+                    self.probes[task.side.index] = b.probe(task.side.index, model_distance=moved, measured_at=self.now)
+                else:
+                    failure = dataclasses.replace(failure, retry_at=self.now + timedelta(seconds=30))
+                    work = Work(task, generation, Phase.FAILED, failure=failure)
+                self.work[task.subject] = work
             case actions.StartWork(task, generation):
                 before = self.work.get(task.subject)
                 if before is None or before.phase is not Phase.RUNNING:
@@ -394,6 +410,16 @@ class Model:
         self.address = changes.pop("address", self.address)
         self.spec = {k: v for k, v in {**self.spec, **changes}.items() if v is not None}
         self.generation += 1
+
+    def break_model(self, version: str) -> None:
+        """Have the endpoint of a version's model refuse whatever is to be embedded, until it is mended."""
+        dead = b.failure(Reason.MODEL_UNREACHABLE, f"the endpoint of {version} fails with HTTP 500")
+        self.failing |= {f"Probe {version}": dead, f"Embed {version}": dead}
+
+    def mend_model(self, version: str) -> None:
+        """Have it answer again."""
+        for kind in ("Probe", "Embed"):
+            del self.failing[f"{kind} {version}"]
 
     def change_source(self) -> None:
         """Change the source, and ask for it to be read."""

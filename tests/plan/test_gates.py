@@ -63,10 +63,13 @@ def later(changed: int) -> Any:
 
 READ = "s/q1"
 """What the query sets of `fleet` read, and held."""
+V7 = Side("v7", "v7", b.V7.key)
 TASK = Evaluate(
-    b.DEPLOYMENT, "papers", "evaluation", "papers-eval", "nDCG@10", Side("v8", "v8", b.V8.key), None, 12, queries=READ
+    b.DEPLOYMENT, "papers", "evaluation", "papers-eval", "nDCG@10", Side("v8", "v8", b.V8.key), V7, 12, queries=READ
 )
-ASKING = AskCanaries(b.DEPLOYMENT, "papers", "papers-canaries", 5, Side("v8", "v8", b.V8.key), None, 12, READ)
+ASKING = AskCanaries(b.DEPLOYMENT, "papers", "papers-canaries", 5, Side("v8", "v8", b.V8.key), V7, 12, READ)
+ALONE = fleet.evaluation((None, None, None), serving="", value=0.5)
+"""What v8 was found to be where nothing was asked beside it."""
 NOT_YET = "not measured yet; nDCG@10 by 700 groups detects a fall of 0.019 with 80 % power"
 
 EVALUATION: dict[str, tuple[dict[str, Any], Verdict, str]] = {
@@ -196,23 +199,70 @@ EVALUATION: dict[str, tuple[dict[str, Any], Verdict, str]] = {
         INCONCLUSIVE,
         "QuerySet papers-eval is being read",
     ),
-    "what serves is broken, which keeps no fix away": (
+    "what serves is broken, and the fix was not asked alone yet": (
         {"records": {"v8": b.record(), "v7": b.record(differences=3)}, "work": (b.failed(b.repair()),)},
+        INCONCLUSIVE,
+        "not measured yet; v8 is asked alone, as v7 is broken",
+    ),
+    "what serves is broken, which keeps no fix away": (
+        {
+            "records": {"v8": b.record(), "v7": b.record(differences=3)},
+            "work": (b.failed(b.repair()),),
+            "evaluation": ALONE,
+        },
         PASSED,
-        "v7 is broken: nothing whole to compare with",
+        "nDCG@10 is 0.500 over 700 groups, with nothing whole to compare with: v7 is broken",
     ),
     "what serves is miscounted, which keeps no fix away": (
         {
             "physical": {"v8": b.present(), "v7": Physical(Presence.PRESENT, 7)},
             "work": (b.failed(b.check()),),
+            "evaluation": ALONE,
         },
         PASSED,
         "v7 is broken",
     ),
+    "what serves is broken, and the fix finds nothing either": (
+        {
+            "records": {"v8": b.record(), "v7": b.record(differences=3)},
+            "work": (b.failed(b.repair()),),
+            "evaluation": dataclasses.replace(ALONE, value=0.0),
+        },
+        INCONCLUSIVE,
+        "nDCG@10 is 0.000 over 700 groups",
+    ),
+    "what serves is broken, and what the fix was found to be is no number": (
+        {
+            "records": {"v8": b.record(), "v7": b.record(differences=3)},
+            "work": (b.failed(b.repair()),),
+            "evaluation": dataclasses.replace(ALONE, value=NAN),
+        },
+        ERROR,
+        "nDCG@10 is nan over 700 groups",
+    ),
+    "what serves is broken since the fix was found to be worse": (
+        {
+            "records": {"v8": b.record(), "v7": b.record(differences=3)},
+            "work": (b.failed(b.repair()),),
+            "evaluation": fleet.evaluation(fleet.FAILS),
+        },
+        FAILED,
+        "fell by 0.041",
+    ),
+    "what serves is broken since neither was found": (
+        {
+            "records": {"v8": b.record(), "v7": b.record(differences=3)},
+            "work": (b.failed(b.repair()),),
+            "evaluation": fleet.evaluation(fleet.UNDECIDED),
+        },
+        INCONCLUSIVE,
+        "not measured yet; v8 is asked alone, as v7 is broken",
+    ),
+    "the fix was asked alone, and what serves is whole": ({"evaluation": ALONE}, INCONCLUSIVE, NOT_YET),
     "what serves is being repaired, which is waited for": (
         {"records": {"v8": b.record(), "v7": b.record(differences=3)}},
         INCONCLUSIVE,
-        NOT_YET,
+        "not measured yet; v7 is not whole just now",
     ),
 }
 
@@ -251,6 +301,13 @@ CANARIES: dict[str, tuple[dict[str, Any], Verdict, str]] = {
         "the first 5 documents overlap by 0.79, 0.8 is wanted",
     ),
     "inside one space nearly the same": ({"canaries": fleet.canaries(overlap=0.8)}, PASSED, "all 5"),
+    "no more what it found at first": (
+        {"canaries": fleet.canaries(kept=0.79, pinned_at=b.NOW - b.DAY)},
+        FAILED,
+        "the first 5 documents overlap by 0.79 with its own of 2026-03-01 12:00 UTC, 0.8 is wanted",
+    ),
+    "nearly what it found at first": ({"canaries": fleet.canaries(kept=0.8)}, PASSED, "all 5"),
+    "first answers whose overlap is no number": ({"canaries": fleet.canaries(kept=NAN)}, ERROR, "overlap by nan with"),
     "an overlap that is no number": ({"canaries": fleet.canaries(overlap=NAN)}, ERROR, "overlap by nan"),
     "nothing": ({}, INCONCLUSIVE, "not measured yet; the canaries were not asked yet"),
     "of another content of the set": ({"canaries": fleet.canaries(digest="q0")}, INCONCLUSIVE, "not measured yet"),

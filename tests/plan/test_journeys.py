@@ -16,7 +16,7 @@ from tests.plan.model import Model
 
 from pointsman.api.conditions import ConditionType, Reason
 from pointsman.api.deployment import DeploymentStatus, Role
-from pointsman.plan import actions
+from pointsman.plan import actions, words
 from pointsman.plan.facts import Facts
 from pointsman.plan.observed import Deployment, Plan, Presence
 
@@ -111,6 +111,17 @@ class Journey(RuleBasedStateMachine):
     def fail(self, version: str, share: float) -> None:
         self.model.errors[version] = share
 
+    @rule(version=VERSIONS)
+    def break_model(self, version: str) -> None:
+        self.model.break_model(version)
+        if version == "v7" and self.model.facts.serving is not None:
+            self.model.gateways[0].problems = {self.model.facts.serving.name: "it does not answer"}
+
+    @rule()
+    def mend_models(self) -> None:
+        self.model.failing.clear()
+        self.model.gateways[0].problems = {}
+
     @rule(version=VERSIONS, steps=st.sampled_from(STEPS), asked=st.sampled_from(GATES))
     def migrate(self, version: str, steps: list[dict[str, Any]], asked: dict[str, Any]) -> None:
         """Go half a way, so that what comes next comes in the middle of it."""
@@ -192,6 +203,11 @@ class Journey(RuleBasedStateMachine):
                 # More queries go only to what was verified once and found in this run.
                 record = seen.records.get(name)
                 assert record is not None and record.verified_at is not None and name in there
+        # Nobody is rejected for the silence of what serves: for its own failure, or by a person.
+        for rejection in set(after.rejected) - set(before.rejected):
+            if rejection.reason is Reason.DEADLINE_EXCEEDED and "has not answered since" in rejection.message:
+                candidate = None if before.rollout is None else before.rollout.index
+                assert words.failure(seen.work, f"probe of {candidate}") is not None
         # No query goes to what was rejected under this value of retry, unless all else is gone.
         serving = before.serving
         is_alone = serving is None or serving.name not in there
@@ -218,7 +234,9 @@ class Journey(RuleBasedStateMachine):
         assert new.weight >= old.weight
         for gateway in seen.gateways if new.weight > old.weight else ():
             is_there = (gateway.epoch, gateway.revision) == (before.epoch, before.route)
-            assert not gateway.is_ready or (is_there and not gateway.problem)
+            serving = "" if before.serving is None else before.serving.name
+            is_well = not gateway.problem or gateway.problem == gateway.problems.get(serving)
+            assert not gateway.is_ready or (is_there and is_well)
 
     def is_sound(self, plan: Plan[DeploymentStatus], before: Facts) -> None:
         irreversible = [action for action in plan.actions if isinstance(action, actions.IRREVERSIBLE)]
@@ -259,6 +277,8 @@ class Journey(RuleBasedStateMachine):
             return
         for gateway in model.gateways:
             gateway.is_late = gateway.is_silent = False
+            gateway.problems = {}
+        model.failing.clear()
         model.errors, model.verdicts = {}, {}
         model.approvals.clear()
         model.evaluation = model.canaries = None

@@ -324,11 +324,12 @@ def test_whoever_is_silent_is_as_ready_as_who_sends_it_queries_says(
 
 
 def test_a_problem_of_its_own_is_passed_on(server: FakeServer) -> None:
-    server.says(report(deployments={"search/papers": served(problem="the model does not answer")}))
+    problem = {"problem": "the model does not answer", "problems": {"pm_a": "the model does not answer"}}
+    server.says(report(deployments={"search/papers": served(**problem)}))
 
     found = Asking(Address(server.url)).one()
 
-    assert (found.problem, found.revision) == ("the model does not answer", 3)
+    assert (found.problem, found.problems, found.revision) == (*problem.values(), 3)
 
 
 def test_a_process_that_is_listed_twice_counts_once(server: FakeServer) -> None:

@@ -311,6 +311,7 @@ def _seen(process: str, said: Mapping[str, Any]) -> Gateway:
         held=tuple(str(index) for index in said.get("held", ())),
         mispaired=int(said.get("mispaired", 0)),
         problem=str(said.get("problem", "")),
+        problems={str(index): str(why) for index, why in (said.get("problems") or {}).items()},
     )
 
 

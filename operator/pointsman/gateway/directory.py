@@ -1,9 +1,10 @@
 """Which route serves each deployment now? Routes come in as they are wanted, and are adopted once they can be served.
 
 A route is adopted when all its weighted indexes are open; until then the one before it goes on, whatever the new one
-lacks. So a route back to indexes that are open is adopted at once, in the call that brings it, and whatever became of
-the others: neither their model nor their database nor what the dataset says of them by now is in its way. What is open
-is kept as long as a route names it or a request uses it. Everything here happens on one event loop.
+lacks, but for what that one lacked as well: nobody gains by waiting for it. So a route back to indexes that are open is
+adopted at once, in the call that brings it, and whatever became of the others: neither their model nor their database
+nor what the dataset says of them by now is in its way. What is open is kept as long as a route names it or a request
+uses it. Everything here happens on one event loop.
 """
 
 from __future__ import annotations
@@ -146,10 +147,13 @@ class Deployment:
         if route is None or {*self._target, *self._unpaired} != {entry.index for entry in route.entries}:
             return
         servings = {entry.index: opening for entry in route.entries if (opening := self._opening(route, entry))}
-        weighted = [servings.get(entry.index) for entry in route.entries if entry.weight]
-        if not all(opening is not None and opening.is_open for opening in weighted):
-            there = [opening for opening in weighted if opening is not None]
-            if self.adopted is not None or not there or not all(opening.is_tried for opening in there):
+        weighted = {entry.index: servings.get(entry.index) for entry in route.entries if entry.weight}
+        closed = {index for index, opening in weighted.items() if opening is None or not opening.is_open}
+        if closed:
+            there = [opening for opening in weighted.values() if opening is not None]
+            if self.adopted is not None and (closed == {*weighted} or not all(map(self.adopted.lacks, closed))):
+                return
+            if not there or not all(opening.is_tried for opening in there):
                 return
         if self.adopted is not None and self.adopted.route == route and self.adopted.is_of(servings):
             return
@@ -213,6 +217,11 @@ class Deployment:
                 found.append(self._problem(entry.index))
         return "; ".join(dict.fromkeys(each for each in found if each))
 
+    def _problems(self) -> dict[str, str]:
+        """Return what of that is about one index that has weight, by index."""
+        entries = () if self._wanted is None else self._wanted.entries
+        return {each.index: why for each in entries if each.weight and (why := self._problem(each.index))}
+
     def _problem(self, index: str) -> str:
         if index in self._unpaired:
             return self._unpaired[index].message
@@ -243,6 +252,7 @@ class Deployment:
             if self.refused is None
             else {"epoch": self.refused.epoch, "revision": self.refused.revision, "why": self.refused.why},
             "problem": self.problem(is_weighted=True),
+            "problems": self._problems(),
             "held": self._held(),
             **self.ledger.report("" if route is None else route.shadow),
         }

@@ -51,6 +51,11 @@ class Adopted:
         """Return what serves an index, open or not."""
         return self._servings.get(index)
 
+    def lacks(self, index: str) -> bool:
+        """Return whether queries are to go to an index that cannot be asked."""
+        entry, opening = self.route.entry(index), self._servings.get(index)
+        return entry is not None and entry.weight > 0 and (opening is None or not opening.is_open)
+
     def is_of(self, servings: Mapping[str, Opening]) -> bool:
         """Return whether it is served by just these."""
         return self._servings == servings

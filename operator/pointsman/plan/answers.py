@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from pointsman.api import base
 from pointsman.core import drift
-from pointsman.plan import burn_in, gates, indexes, rollout, words
+from pointsman.plan import burn_in, gates, indexes, rollout, silence, words
 from pointsman.plan.facts import Facts, Index
 from pointsman.plan.gates import Pair
 from pointsman.plan.measured import Canaries, Evaluation
@@ -31,16 +31,20 @@ def _unasked(seen: Deployment, facts: Facts, now: datetime) -> Iterator[tuple[In
     """Yield the indexes that are asked, with the time after which each is asked next.
 
     A way back is proven by its answers alone. Of what answers queries only the model is in doubt, and that counts as
-    asked by whoever asked it last.
+    asked by whoever asked it last. Where two cannot be compared, each is asked alone.
     """
     every, retained = base.parse_duration(seen.spec.check.every), rollout.before(facts)
     candidate = None if facts.rollout is None else facts.get(facts.rollout.index)
     if retained is not None:
         proven = seen.probes.get(retained.name)
         yield retained, timedelta(0) if proven is None else proven.measured_at + every - now
+    is_doubted = silence.is_doubted(seen, facts)
     for index in (facts.serving, candidate):
         asked = None if index is None else gates.model_asked_at(seen, index)
-        if index is not None and asked is not None:
+        if index is not None and is_doubted:
+            told = seen.probes.get(index.name)
+            yield index, timedelta(0) if told is None else told.measured_at + silence.AGAIN - now
+        elif index is not None and asked is not None:
             yield index, asked + every - now
 
 
@@ -74,20 +78,23 @@ def work(seen: Deployment, facts: Facts, wanted: Index | None, now: datetime) ->
 
 
 def _of_gates(seen: Deployment, pair: Pair | None, now: datetime) -> list[AnswersTask]:
-    where = None if pair is None else _where(seen, pair)
-    if pair is None or where is None:
+    if pair is None:
+        return []
+    asked = Pair(pair.index, None) if silence.broken(seen, pair.index, pair.other) else pair
+    where = _where(seen, asked)
+    if where is None:
         return []
     tasks: list[AnswersTask] = []
     canaries, evaluation = seen.spec.gates.canaries, seen.spec.gates.evaluation
     view = None if canaries is None else _readable(seen, canaries.query_set_ref.name)
     if canaries is not None and view is not None:
-        stood = gates.canaries_standing(seen, view, pair)
+        stood = gates.canaries_judged_by(seen, view, pair)
         if stood is None or _is_scheduled(view, seen.canaries, pair.index, now):
             name = canaries.query_set_ref.name
-            tasks.append(AskCanaries(seen.key, _dataset(seen), name, canaries.k, *_sides(pair), where, _held(view)))
+            tasks.append(AskCanaries(seen.key, _dataset(seen), name, canaries.k, *_sides(asked), where, _held(view)))
     view = None if evaluation is None else _readable(seen, evaluation.query_set_ref.name)
     if evaluation is not None and view is not None:
-        stands = gates.standing(seen, evaluation.metric, view, pair, now)
+        stands = gates.judged_by(seen, view, pair, now)
         last = seen.evaluation
         is_asked = bool(seen.evaluate_token) and (last is None or last.token != seen.evaluate_token)
         is_due = (pair.other is not None and stands is None) or _is_scheduled(view, last, pair.index, now)
@@ -100,7 +107,7 @@ def _of_gates(seen: Deployment, pair: Pair | None, now: datetime) -> list[Answer
                     "evaluation",
                     name,
                     evaluation.metric,
-                    *_sides(pair),
+                    *_sides(asked),
                     where,
                     seen.evaluate_token,
                     _held(view),
@@ -183,15 +190,15 @@ def _may_start(seen: Deployment, task: AnswersTask | Probe, now: datetime) -> bo
             continue
         if done.phase is Phase.RUNNING:
             return False
-        is_edited = done.generation != seen.edits or _queries(done.task) != _queries(task)
+        is_edited = done.generation != seen.edits or _questions(done.task) != _questions(task)
         if done.failure is not None and not is_edited and now < done.failure.retry_at:
             return False
     return True
 
 
-def _queries(task: Task) -> str:
-    """Return what the queries of a task are; empty for one that asks none of a set."""
-    return task.queries if isinstance(task, Evaluate | AskCanaries) else ""
+def _questions(task: Task) -> tuple[str, Side | None]:
+    """Return what the queries of a task are, and who is asked beside; nothing for one that asks none of a set."""
+    return (task.queries, task.serving) if isinstance(task, Evaluate | AskCanaries) else ("", None)
 
 
 def due(seen: Deployment, facts: Facts, now: datetime) -> list[timedelta]:

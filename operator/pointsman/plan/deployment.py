@@ -38,6 +38,7 @@ from pointsman.plan import (
     rollout,
     routes,
     scores,
+    silence,
     streams,
     traffic,
     words,
@@ -66,7 +67,7 @@ def plan(seen: Deployment, now: datetime) -> Plan[api.DeploymentStatus]:
         return _unseen(seen, seen.problem, target, now)
     written, seen = seen.streams, _followed(seen, now)
     facts = _without_lost(seen, _found(seen))
-    facts = _moved(seen, facts, target, now)
+    facts = _moved(seen, silence.followed(seen, facts, now), target, now)
     facts = drill.practised(seen, facts, now)
     facts = _with_candidate(seen, facts, target, now)
     if isinstance(target, Target):

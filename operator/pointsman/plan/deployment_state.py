@@ -20,6 +20,8 @@ def state(seen: Deployment, facts: Facts, target: Target | str, work: list[Index
     serving, lost = facts.serving, seen.facts.serving
     is_shared = facts.rollout is not None and facts.rollout.weight > 0
     serves = _weights(facts) if is_shared else _serves(seen, serving)
+    if facts.silence is not None and serving is not None and not is_shared:
+        serves = f"{serving.version} stays on the route, and does not answer"
     if isinstance(target, str):
         reason, message, kind = indexes.why_no_target(seen, target)
         return kind, reason, f"{message}; {serves}"

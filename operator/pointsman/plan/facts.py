@@ -91,6 +91,23 @@ class Rollout:
     held_by: str = ""
     """What an Approval answers to let it go on: the gate or step that holds it."""
 
+    def waiting_from(self, now: datetime) -> Rollout:
+        """Return it with what it may still wait for counted from now."""
+        done = None if self.done_at is None else now
+        return dataclasses.replace(self, since=now if self.accepted_at is None else self.since, done_at=done)
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """What serves, and did not answer when it was asked alone; kept until it does, or the migration is over."""
+
+    index: str
+    since: datetime
+    message: str
+    """Why not, as a clause."""
+    proven_at: datetime | None = None
+    """When that had lasted for so long that it counts as broken; None before."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
@@ -176,6 +193,7 @@ class Facts:
     burn_in: BurnIn | None = None
     shadow: Shadow | None = None
     drill: Drill | None = None
+    silence: Silence | None = None
     rejected: tuple[Rejection, ...] = ()
     used: tuple[str, ...] = ()
     """The UIDs of the Approvals that have let something pass: each counts once."""
@@ -289,13 +307,15 @@ def to_json(facts: Facts) -> dict[str, Any]:
 def from_json(value: dict[str, Any]) -> Facts:
     """Read facts back; raises Terminal(STORE_UNREACHABLE) for a format that this release does not know."""
     found = known(Facts, value)
-    rollout, burn_in, shadow, drill = (found.get(name) for name in ("rollout", "burn_in", "shadow", "drill"))
+    rollout, burn_in, shadow = (found.get(name) for name in ("rollout", "burn_in", "shadow"))
+    drill, silence = (found.get(name) for name in ("drill", "silence"))
     parts = {
         "indexes": tuple(_index(index) for index in found["indexes"]),
         "history": tuple(Promotion(**known(Promotion, entry)) for entry in found["history"]),
         "rollout": None if rollout is None else Rollout(**known(Rollout, rollout) | _tuples(rollout, "answered")),
         "shadow": None if shadow is None else Shadow(**known(Shadow, shadow)),
         "drill": None if drill is None else Drill(**known(Drill, drill)),
+        "silence": None if silence is None else Silence(**known(Silence, silence)),
         "burn_in": None if burn_in is None else BurnIn(**known(BurnIn, burn_in) | _tuples(burn_in, "answered")),
         "rejected": tuple(
             Rejection(**known(Rejection, entry) | {"reason": Reason(entry["reason"])})

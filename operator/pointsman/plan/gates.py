@@ -17,7 +17,7 @@ from pointsman.api import deployment as api
 from pointsman.api.deployment import Verdict
 from pointsman.core import drift, evaluation, guards, holes
 from pointsman.core.guards import Signal
-from pointsman.plan import indexes, measured, words
+from pointsman.plan import indexes, measured, silence, words
 from pointsman.plan.facts import Facts, Index
 from pointsman.plan.measured import Canaries, Evaluation
 from pointsman.plan.observed import Deployment, QueriesView
@@ -126,22 +126,20 @@ def model_asked_at(seen: Deployment, index: Index) -> datetime | None:
 
 
 def answers_are_no_worse(seen: Deployment, pair: Pair, now: datetime) -> Finding | None:
-    """Judged queries are answered no worse than by the other index, with an interval."""
+    """Judged queries are answered no worse than by the other index, with an interval; alone where that is broken."""
     gate = seen.spec.gates.evaluation
     if gate is None or pair.other is None:
         return None
-    if _is_broken(seen, pair.other):
-        # What serves must not keep its own fix away.
-        return Finding("evaluation", Verdict.PASSED, f"{pair.other.name} is broken: nothing whole to compare with")
     name, policy = gate.query_set_ref.name, float(gate.not_worse_by)
     missing = _unusable("evaluation", seen, name)
     if missing is not None:
         return missing
     view = seen.query_sets[name]
-    found = standing(seen, gate.metric, view, pair, now)
+    found = judged_by(seen, view, pair, now)
     if found is None:
-        return _not_measured("evaluation", seen, f"{gate.metric} {said_before(view, policy)}", gate.not_worse_by)
-    return _judged(found, gate.metric, policy)
+        return _not_measured("evaluation", seen, pair, f"{gate.metric} {said_before(view, policy)}", gate.not_worse_by)
+    broken = silence.broken(seen, pair.index, pair.other)
+    return _judged(found, gate.metric, policy) if found.serving else _judged_alone(found, gate.metric, broken)
 
 
 def canaries_find_what_they_must(seen: Deployment, pair: Pair, now: datetime) -> Finding | None:
@@ -153,9 +151,9 @@ def canaries_find_what_they_must(seen: Deployment, pair: Pair, now: datetime) ->
     missing = _unusable("canaries", seen, name)
     if missing is not None:
         return missing
-    found = canaries_standing(seen, seen.query_sets[name], pair)
+    found = canaries_judged_by(seen, seen.query_sets[name], pair)
     if found is None:
-        return _not_measured("canaries", seen, "the canaries were not asked yet", "")
+        return _not_measured("canaries", seen, pair, "the canaries were not asked yet", "")
     everything, least = f"{found.queries}", gate.min_overlap
     said = Finding("canaries", Verdict.PASSED, "", f"{found.found}", everything, "", found.queries, found.measured_at)
     if found.found < found.queries:
@@ -165,6 +163,11 @@ def canaries_find_what_they_must(seen: Deployment, pair: Pair, now: datetime) ->
         verdict = Verdict.ERROR if math.isnan(found.overlap) else Verdict.FAILED
         message = f"the first {found.k} documents overlap by {found.overlap:.2f}, {least} is wanted"
         return replace(said, verdict=verdict, message=message, value=f"{found.overlap:.2f}", wanted=least)
+    if found.kept is not None and not found.kept >= float(least):
+        verdict = Verdict.ERROR if math.isnan(found.kept) else Verdict.FAILED
+        since = "" if found.pinned_at is None else f" of {found.pinned_at:%Y-%m-%d %H:%M} UTC"
+        message = f"the first {found.k} documents overlap by {found.kept:.2f} with its own{since}, {least} is wanted"
+        return replace(said, verdict=verdict, message=message, value=f"{found.kept:.2f}", wanted=least)
     return replace(said, message=f"all {everything} canaries find their documents in the first {found.k}")
 
 
@@ -240,6 +243,26 @@ def standing(seen: Deployment, metric: str, view: QueriesView, pair: Pair, now: 
     return found if is_of_this and is_young and not _has_changed(seen, pair.index, found) else None
 
 
+def judged_by(seen: Deployment, view: QueriesView, pair: Pair, now: datetime) -> Evaluation | None:
+    """Return the evaluation that a pair is judged by: of both, or of the one alone where the other is broken."""
+    gate = seen.spec.gates.evaluation
+    found = None if gate is None else standing(seen, gate.metric, view, pair, now)
+    if gate is None or not silence.broken(seen, pair.index, pair.other):
+        return found
+    verdict = None if found is None else _judged(found, gate.metric, float(gate.not_worse_by)).verdict
+    return (
+        found
+        if verdict in (Verdict.PASSED, Verdict.FAILED)
+        else standing(seen, gate.metric, view, Pair(pair.index, None), now)
+    )
+
+
+def canaries_judged_by(seen: Deployment, view: QueriesView, pair: Pair) -> Canaries | None:
+    """Return what the canaries found that a pair is judged by: in both, or in the one where the other is broken."""
+    found, alone = canaries_standing(seen, view, pair), Pair(pair.index, None)
+    return found or (canaries_standing(seen, view, alone) if silence.broken(seen, pair.index, pair.other) else None)
+
+
 def canaries_standing(seen: Deployment, view: QueriesView, pair: Pair) -> Canaries | None:
     """Return what the canaries found in a pair, where that still stands."""
     gate, found = seen.spec.gates.canaries, _of_pair(seen, seen.canaries, pair)
@@ -282,10 +305,20 @@ def _judged(found: Evaluation, metric: str, policy: float) -> Finding:
     if high < -policy and not _holes(found, policy):
         return replace(told, verdict=Verdict.FAILED, message=f"{said}, {allowed}")
     if high < -policy:
-        return replace(told, message=f"{said}, which unjudged documents may explain: judge what `pointsman judge` lists")
+        return replace(
+            told, message=f"{said}, which unjudged documents may explain: judge what `pointsman judge` lists"
+        )
     smallest = 0.0 if found.standard_error is None else evaluation.detectable(found.standard_error, 1)
     message = f"{said}; {allowed}, the set detects {smallest:.3f}: judge more queries, or approve `evaluation`"
     return replace(told, message=message)
+
+
+def _judged_alone(found: Evaluation, metric: str, broken: str) -> Finding:
+    """Return the verdict over an index that is asked alone, since there is nothing to compare it with: it answers."""
+    verdict = Verdict.PASSED if found.value > 0 else Verdict.INCONCLUSIVE
+    verdict = verdict if math.isfinite(found.value) else Verdict.ERROR
+    said = f"{metric} is {found.value:.3f} over {found.groups} groups, with nothing whole to compare with: {broken}"
+    return Finding("evaluation", verdict, said, f"{found.value:.3f}", "", "", found.groups, found.measured_at)
 
 
 def _holes(found: Evaluation, policy: float) -> bool:
@@ -304,10 +337,9 @@ def _watched(
     streams = seen.streams
     is_of_pair = (streams.candidate, streams.control) == (pair.index.name, pair.other.name)
     known = streams.guard(signal) if is_of_pair else None
-    wanted = f"at most {limit:.0%}"
+    none, wanted = "no minute with enough live queries yet", f"at most {limit:.0%}"
     if known is None or not known.count:
-        message = "no minute with enough live queries yet"
-        return Finding(name, Verdict.INCONCLUSIVE, message, wanted=wanted, is_awaited=False)
+        return Finding(name, Verdict.INCONCLUSIVE, none, wanted=wanted, is_awaited=False)
     return Finding(
         gate=name,
         verdict=Verdict(known.verdict(int(now.timestamp() // 60))),
@@ -317,14 +349,6 @@ def _watched(
         samples=known.count,
         is_awaited=False,
     )
-
-
-def _is_broken(seen: Deployment, other: Index) -> bool:
-    """Return whether an index is not what it should be, and mending it fails."""
-    record, found = seen.records.get(other.name), seen.physical.get(other.name)
-    if record is None or found is None or words.failure(seen.work, f"index {other.name}") is None:
-        return False
-    return bool(record.differences) or indexes.is_miscounted(record, found)
 
 
 def _unusable(gate: str, seen: Deployment, name: str) -> Finding | None:
@@ -338,11 +362,13 @@ def _unusable(gate: str, seen: Deployment, name: str) -> Finding | None:
     return None
 
 
-def _not_measured(gate: str, seen: Deployment, message: str, wanted: str) -> Finding:
+def _not_measured(gate: str, seen: Deployment, pair: Pair, message: str, wanted: str) -> Finding:
     failure = words.failure(seen.work, f"{gate} of {seen.key}")
+    why = silence.why_incomparable(seen, pair.index, pair.other)
     if failure is not None:
-        return Finding(gate, Verdict.ERROR, failure.message, wanted=wanted)
-    return Finding(gate, Verdict.INCONCLUSIVE, f"not measured yet; {message}", wanted=wanted)
+        said = failure.message if not why else why if failure.message in why else f"{failure.message}; {why}"
+        return Finding(gate, Verdict.ERROR, said, wanted=wanted)
+    return Finding(gate, Verdict.INCONCLUSIVE, f"not measured yet; {why or message}", wanted=wanted)
 
 
 def _asked(seen: Deployment, index: Index) -> list[tuple[datetime, float]]:

@@ -248,6 +248,8 @@ class Gateway:
     """Queries that were about to be answered in another space than they were embedded in."""
     problem: str = ""
     """Why it said nothing, or cannot serve, as a clause."""
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """What of that is about one index that has weight, by index."""
 
 
 @dataclass(frozen=True, slots=True)

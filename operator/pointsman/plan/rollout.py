@@ -19,7 +19,7 @@ from pointsman.api import base, steps
 from pointsman.api.conditions import Reason
 from pointsman.api.deployment import Role, Verdict
 from pointsman.core import recipes
-from pointsman.plan import approvals, gates, indexes, traffic
+from pointsman.plan import approvals, gates, indexes, silence, traffic
 from pointsman.plan.facts import USED, BurnIn, Facts, Index, Rejection, Rollout, Shadow
 from pointsman.plan.gates import Finding, Pair
 from pointsman.plan.indexes import Target
@@ -117,17 +117,18 @@ def wait(seen: Deployment, facts: Facts, now: datetime) -> Wait | None:
         return None
     patience = base.parse_duration(seen.spec.strategy.progress_deadline)
     step = current(seen, rollout)
-    if step is not None and rollout.accepted_at is None and (why := traffic.why_not(seen, facts)):
+    if step is not None and rollout.accepted_at is None and (why := traffic.why_not(seen, facts, is_to_go_on=True)):
         return Wait(Reason.ROUTE_NOT_ACCEPTED, why, rollout.since + patience)
     if step is not None and rollout.done_at is None and (found := _of_step(step, rollout, now)) is not None:
         return found
     following = road(seen)[rollout.step]
-    until = (rollout.done_at or rollout.since) + patience
+    began = rollout.done_at or rollout.since
+    until = max(began, began if facts.silence is None else facts.silence.since) + patience
     needs_gateways = following.shadow is not None or following.weight not in (None, 100)
     if needs_gateways and not seen.gateways:
         message = "steps shift queries at gateways, and the operator knows none; set POINTSMAN_GATEWAYS, or no steps"
         return Wait(Reason.NO_GATEWAY, message, until)
-    if why := traffic.why_not(seen, facts):
+    if why := traffic.why_not(seen, facts, is_to_go_on=True):
         return Wait(Reason.ROUTE_NOT_ACCEPTED, why, until)
     if following.weight is not None and (undecided := _undecided(seen, facts, now)) is not None:
         message = f"{undecided.gate}: {undecided.message}"
@@ -161,6 +162,10 @@ def overdue(seen: Deployment, facts: Facts, now: datetime) -> Facts:
     if found.is_for_a_person and step is not None:
         policy = step.approval.on_timeout if step.approval is not None else "Hold"
         message = f"{found.message}, and nobody did"
+    candidate, serving = facts.get(rollout.index), facts.serving
+    if found.answer in silence.COMPARING and candidate is not None and serving is not None:
+        # What cannot be compared for no fault of its own is no worse: a person is asked, and nothing latches.
+        policy = "Hold" if silence.speaks_against_nobody(seen, candidate, serving) else policy
     return failed(seen, facts, Reason.DEADLINE_EXCEEDED, message, policy, found.answer, now)
 
 
@@ -256,9 +261,7 @@ def _answered(seen: Deployment, facts: Facts, now: datetime) -> Facts:
 
 def _released(rollout: Rollout, now: datetime) -> Rollout:
     """Return a migration that a person lets go on: what it may still wait for counts from now."""
-    done = None if rollout.done_at is None else now
-    since = now if rollout.accepted_at is None else rollout.since
-    return replace(rollout, held="", held_by="", since=since, done_at=done)
+    return replace(rollout.waiting_from(now), held="", held_by="")
 
 
 def _judged(seen: Deployment, facts: Facts, wanted: Index, now: datetime) -> Facts:
@@ -295,7 +298,7 @@ def _seen_accepted(seen: Deployment, facts: Facts, now: datetime) -> Facts:
     rollout = facts.rollout
     if rollout is None:
         return facts
-    if rollout.accepted_at is None and traffic.is_accepted(seen, facts):
+    if rollout.accepted_at is None and traffic.is_accepted(seen, facts, is_to_go_on=True):
         rollout = replace(rollout, accepted_at=now)
     step = current(seen, rollout)
     is_done = rollout.accepted_at is not None and (step is None or _of_step(step, rollout, now) is None)

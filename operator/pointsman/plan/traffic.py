@@ -8,23 +8,28 @@ from pointsman.plan.facts import Facts
 from pointsman.plan.observed import Deployment, Gateway
 
 
-def is_accepted(seen: Deployment, facts: Facts) -> bool:
+def is_accepted(seen: Deployment, facts: Facts, is_to_go_on: bool = False) -> bool:
     """Return whether all gateways that are ready serve the route as the facts have it, by their own counts too.
 
-    Where no gateway is known, nobody has to: direct clients read the ConfigMap.
+    Where no gateway is known, nobody has to: direct clients read the ConfigMap. `is_to_go_on` is as of `why_not`.
     """
-    return not why_not(seen, facts)
+    return not why_not(seen, facts, is_to_go_on)
 
 
-def why_not(seen: Deployment, facts: Facts) -> str:
-    """Return what keeps the route from being accepted, as a clause; empty where nothing does."""
+def why_not(seen: Deployment, facts: Facts, is_to_go_on: bool = False) -> str:
+    """Return what keeps the route from being accepted, as a clause; empty where nothing does.
+
+    Where it is asked to go on with a migration, it is nothing that what serves does not answer: who says so serves the
+    route all the same, and what serves must not keep its own fix away.
+    """
+    but = facts.serving.name if is_to_go_on and facts.serving is not None else ""
     if not seen.gateways:
         return ""
     ready = [gateway for gateway in seen.gateways if gateway.is_ready]
     if not ready:
         silent = next((gateway.problem for gateway in seen.gateways if gateway.problem), "none is ready")
         return f"no gateway serves: {silent}"
-    return next((why for gateway in ready if (why := _why_not(gateway, facts))), "")
+    return next((why for gateway in ready if (why := _why_not(gateway, facts, but))), "")
 
 
 def is_let_go(seen: Deployment, facts: Facts, index: str) -> bool:
@@ -48,8 +53,8 @@ def measured(seen: Deployment, facts: Facts) -> Mapping[str, int]:
     return {index: round(100 * count / everything) for index, count in totals.items()} if everything else {}
 
 
-def _why_not(gateway: Gateway, facts: Facts) -> str:
-    if gateway.problem:
+def _why_not(gateway: Gateway, facts: Facts, but: str = "") -> str:
+    if gateway.problem and gateway.problem != gateway.problems.get(but):
         return f"gateway {gateway.name}: {gateway.problem}"
     if gateway.revision and gateway.epoch != facts.epoch:
         # Of another operator's route the number alone says nothing.

@@ -160,6 +160,27 @@ def test_the_first_route_is_adopted_with_what_could_be_opened() -> None:
     asyncio.run(whole())
 
 
+def test_what_could_not_be_asked_before_either_keeps_no_route_from_being_adopted() -> None:
+    async def whole() -> None:
+        async with stage.running() as found:
+            fill(found.database, "v7", SMALL)
+            found.route(entry("v9", 100, LARGE), entry("v7", 0, SMALL))
+            await until(lambda: found.deployment.adopted is not None)
+
+            found.route(entry("v9", 50, LARGE), entry("v7", 50, SMALL), revision=2)
+            await found.served(2)
+            found.route(entry("v9", 50, LARGE), entry("v8", 50, SMALL), revision=3)
+            await until(lambda: "v8" in found.deployment.problem())
+
+            report = await found.report()
+            assert (report["revision"], report["problems"]) == (
+                2,
+                {"v9": "v9: v9 is not in the database", "v8": "v8: v8 is not in the database"},
+            )
+
+    asyncio.run(whole())
+
+
 def test_an_older_route_is_refused_and_said_to_be() -> None:
     async def story(found: Stage, database: Slow) -> None:
         found.route(NEW, epoch=2, revision=7)

@@ -206,13 +206,16 @@ def test_a_model_that_failed_is_asked_again_though_nobody_searches() -> None:
         held = await found.deployment.adopted.hold("v8")
 
         await held.serving.look()
-        failing = (await found.report())["problem"]
+        report = await found.report()
+        failing, by_index = report["problem"], report["problems"]
         model.error = None
         await held.serving.look()
         held.close()
 
         assert failing == "v8: the endpoint fails with HTTP 500"
-        assert (await found.report())["problem"] == ""
+        assert by_index == {"v8": failing}, "the same, by which a migration away from it goes on"
+        report = await found.report()
+        assert (report["problem"], report["problems"]) == ("", {})
 
     play(story)
 
