@@ -530,7 +530,8 @@ def test_facts_of_a_migration_are_read_back_as_they_were_written() -> None:
 
 def test_what_was_measured_is_read_back_as_it_was_written() -> None:
     evaluation = measured.with_history(fleet.evaluation(interval=(-0.1, 0.1)), fleet.evaluation(fleet.FAILS))
-    asked = measured.canaries_with_history(fleet.canaries(overlap=0.9), fleet.canaries(4))
+    first = fleet.canaries(4, kept=0.7, pinned_at=b.NOW)
+    asked = measured.canaries_with_history(fleet.canaries(overlap=0.9, pinned_at=b.NOW), first)
 
     assert measured.evaluation_from_json(measured.to_json(evaluation)) == evaluation
     assert measured.canaries_from_json(measured.to_json(asked)) == asked
@@ -540,14 +541,15 @@ def test_what_was_measured_is_read_back_as_it_was_written() -> None:
 def test_what_canaries_found_the_last_times_is_in_the_status() -> None:
     asked = None
     for n in range(12):
-        found = fleet.canaries(5 if n else 4, overlap=0.9, measured_at=b.NOW - timedelta(minutes=12 - n))
+        found = fleet.canaries(5 if n else 4, overlap=0.9, kept=0.95, measured_at=b.NOW - timedelta(minutes=12 - n))
         asked = measured.canaries_with_history(found, asked)
     seen = b.deployment(spec=b.spec("v7", gates=fleet.CANARIES), canaries=asked, query_sets=fleet.sets())
 
     said = deployment.plan(seen, b.NOW).status.canaries
 
     assert [each.at for each in said] == [b.NOW - timedelta(minutes=n) for n in range(10, 0, -1)]
-    assert (said[-1].version, said[-1].found, said[-1].against, said[-1].overlap) == ("v8", "1.000", "v7", "0.900")
+    assert [(each.overlap, each.kept) for each in said] == [("0.900", "0.950")] * 10
+    assert (said[-1].version, said[-1].found, said[-1].against) == ("v8", "1.000", "v7")
 
 
 def test_a_deployment_is_looked_at_again_when_its_canaries_are_due() -> None:

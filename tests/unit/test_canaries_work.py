@@ -115,6 +115,57 @@ def test_where_all_documents_are_cut_otherwise_nothing_is_compared(stage: Stage)
     assert found(stage).overlap is None
 
 
+def test_an_index_that_finds_what_it_found_at_first_keeps_its_answers(stage: Stage) -> None:
+    stage.ask_canaries("v7", k=K)
+    assert (found(stage).kept, found(stage).pinned_at) == (None, None)
+    stage.ask_canaries("v7", "worse", k=K)
+    assert (found(stage).kept, found(stage).pinned_at, found(stage).overlap) == (1, AT, None)
+
+
+def test_what_an_index_finds_no_more_is_seen_though_nothing_is_beside_it(stage: Stage) -> None:
+    stage.ask_canaries("v7", k=K)
+    remove(stage, "v7", "doc-3")
+    stage.ask_canaries("v7", k=K)
+    assert found(stage).kept == pytest.approx(1 - 1 / K / CANARIES)
+
+
+def test_a_model_that_answers_otherwise_under_its_name_is_seen(stage: Stage) -> None:
+    stage.ask_canaries("v7", k=K)
+    stage.models["words"].salt = "another"
+    stage.ask_canaries("v7", k=K)
+    kept = found(stage).kept
+    assert kept is not None and kept < 0.5
+
+
+def test_documents_that_changed_since_the_first_answers_are_left_out(stage: Stage) -> None:
+    stage.ask_canaries("v7", k=K)
+    stage.documents[3]["text"] = "nothing of the kind"
+    stage.documents += [{"id": f"new-{n}", "text": f"topic{n}"} for n in range(CANARIES)]
+    stage.publish("v7")
+    stage.ask_canaries("v7", k=K)
+    assert (found(stage).snapshot, found(stage).kept) == (2, 1)
+    remove(stage, "v7", "doc-4")
+    stage.ask_canaries("v7", k=K)
+    kept = found(stage).kept
+    assert kept is not None and kept < 1
+
+
+def test_other_queries_are_pinned_anew(stage: Stage) -> None:
+    stage.ask_canaries("v7", k=K)
+    stage.queries, stage.judgements = stage.queries[:3], stage.judgements[:6]
+    stage.read_queries()
+    stage.ask_canaries("v7", k=K)
+    assert found(stage).kept is None
+    stage.ask_canaries("v7", k=K)
+    assert found(stage).kept == 1
+
+
+def test_another_index_has_first_answers_of_its_own(stage: Stage) -> None:
+    stage.ask_canaries("v7", k=K)
+    stage.ask_canaries("worse", k=K)
+    assert found(stage).kept is None
+
+
 def test_a_canary_cannot_expect_more_than_is_looked_at(stage: Stage) -> None:
     with pytest.raises(Terminal) as error:
         stage.ask_canaries("v7", k=1)

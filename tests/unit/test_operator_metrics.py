@@ -107,7 +107,7 @@ def test_a_deployment_in_mid_canary_gives_weights_gates_lag_and_parity() -> None
         gateways=(fleet.gateway(7, answered={"v7": 880, "v8": 120}),),
         query_sets=fleet.sets(),
         evaluation=fleet.evaluation(fleet.UNDECIDED),
-        canaries=fleet.canaries(4, overlap=0.75),
+        canaries=fleet.canaries(4, overlap=0.75, kept=0.9),
     )
 
     found = numbers(seen)
@@ -115,7 +115,8 @@ def test_a_deployment_in_mid_canary_gives_weights_gates_lag_and_parity() -> None
     assert found["unguarded", ()] == 0
     assert found["rollout_begun_timestamp_seconds", ("v8",)] == (b.NOW - b.HOUR).timestamp()
     assert found["canaries_found_ratio", ("v8",)] == 0.8
-    assert found["canary_overlap", ("v8",)] == 0.75
+    assert found["canary_overlap", ("v8", "beside")] == 0.75
+    assert found["canary_overlap", ("v8", "first")] == 0.9
     assert found["index_lag_seconds", ("v7", "v7", "Serving")] == 0
     assert found["index_lag_sequences", ("v7", "v7", "Serving")] == 0
     assert found["index_lag_seconds", ("v8", "v8", "Candidate")] == (30 * b.DAY - timedelta(seconds=1)).total_seconds()

@@ -62,6 +62,8 @@ class CanariesStatus(base.Fact):
     """Which version it was compared with."""
     overlap: str = ""
     """The mean share of the first answers that both versions found; empty across spaces."""
+    kept: str = ""
+    """The mean share of what its index answered when it was first asked that it still finds."""
 
 
 class ShadowStatus(base.Fact):

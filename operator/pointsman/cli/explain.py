@@ -146,9 +146,10 @@ def _shadow(seen: Deployment) -> Table | None:
 def _canaries(seen: Deployment, now: datetime) -> Table | None:
     if not seen.status.canaries:
         return None
-    table = _table("WHEN", "VERSION", "FOUND", "AGAINST", "OVERLAP")
+    table = _table("WHEN", "VERSION", "FOUND", "AGAINST", "OVERLAP", "KEPT")
     for each in seen.status.canaries:
-        table.add_row(resources.ago(each.at, now), each.version, each.found, each.against or "-", each.overlap or "-")
+        compared = (each.against or "-", each.overlap or "-", each.kept or "-")
+        table.add_row(resources.ago(each.at, now), each.version, each.found, *compared)
     return table
 
 
@@ -197,6 +198,7 @@ _NUMBERS = {
     "MEASURED",
     "DIFFERENCE",
     "FOUND",
+    "KEPT",
     "COMPARED",
     "OVERLAP",
     "CORRELATION",

@@ -122,8 +122,9 @@ ROLLBACK_READY = _gauge(
 UNGUARDED = _gauge("unguarded", _DEPLOYMENT, "Whether no gate evaluates answers.")
 CANARY_OVERLAP = _gauge(
     "canary_overlap",
-    (*_DEPLOYMENT, "version"),
-    "The mean share of the first hits that a version and the one beside it both found; absent across spaces.",
+    (*_DEPLOYMENT, "version", "other"),
+    "The mean share of the first hits that a version and the other both found: beside it, or itself when it was first "
+    "asked. Absent across spaces.",
 )
 CANARIES_FOUND = _gauge(
     "canaries_found_ratio", (*_DEPLOYMENT, "version"), "The share of the canaries that found all their documents."

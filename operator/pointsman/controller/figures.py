@@ -114,7 +114,9 @@ def _canaries(seen: observed.Deployment) -> Iterator[Sample]:
     if found.queries:
         yield Sample(families.CANARIES_FOUND, (found.version,), found.found / found.queries)
     if found.overlap is not None:
-        yield Sample(families.CANARY_OVERLAP, (found.version,), found.overlap)
+        yield Sample(families.CANARY_OVERLAP, (found.version, "beside"), found.overlap)
+    if found.kept is not None:
+        yield Sample(families.CANARY_OVERLAP, (found.version, "first"), found.kept)
 
 
 def _evaluation(seen: observed.Deployment) -> Iterator[Sample]:

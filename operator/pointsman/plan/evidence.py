@@ -55,6 +55,7 @@ def canaries(found: Canaries | None) -> list[api.CanariesStatus]:
             found=_share(look.value),
             against=look.against,
             overlap=_share(look.overlap),
+            kept=_share(look.kept),
         )
         for look in looks[-10:]
     ]

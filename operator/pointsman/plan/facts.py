@@ -31,6 +31,7 @@ _TIMES = frozenset(
         "done_at",
         "suspended_at",
         "measured_at",
+        "pinned_at",
         "moved_at",
         "doubted_at",
         "written_at",

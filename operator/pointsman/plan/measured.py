@@ -44,6 +44,8 @@ class Earlier:
     other_recall: float | None = None
     overlap: float | None = None
     """Of canaries: the mean share of the first k that both found."""
+    kept: float | None = None
+    """Of canaries: the mean share of the pinned answers that was still found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,10 @@ class Canaries:
     measured_at: datetime
     overlap: float | None = None
     """The mean share of the first k that both find; None across spaces."""
+    kept: float | None = None
+    """The mean share of its own pinned answers that it still finds; None when it is asked first."""
+    pinned_at: datetime | None = None
+    """When those were pinned."""
     history: tuple[Earlier, ...] = ()
 
 
@@ -232,7 +238,7 @@ def canaries_with_history(record: Canaries, before: Canaries | None) -> Canaries
 def canaries_in_short(record: Canaries) -> Earlier:
     """Return what is remembered of asking canaries: as the value, the share that found their documents."""
     share = record.found / record.queries if record.queries else 0.0
-    return Earlier(record.measured_at, record.version, share, record.against, overlap=record.overlap)
+    return Earlier(record.measured_at, record.version, share, record.against, overlap=record.overlap, kept=record.kept)
 
 
 def _history(value: dict[str, Any]) -> tuple[Earlier, ...]:

@@ -228,7 +228,8 @@ def _on_answers(
                 listed = store.log(*answers_log(task.owner, UNJUDGED)) if is_gate else None
                 evaluate.evaluate(room, task.metric, spec.judgements.kind, log, task.token, listed)
             case AskCanaries():
-                canaries.ask(room, task.k, store.log(*answers_log(task.owner, CANARIES)))
+                pin_log = store.log(*answers_log(task.owner, f"pins-{task.candidate.index}"))
+                canaries.ask(room, task.k, store.log(*answers_log(task.owner, CANARIES)), pin_log)
             case _:
                 assert_never(task)
 

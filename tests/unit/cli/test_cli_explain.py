@@ -29,7 +29,7 @@ POOLED = {**EVALUATIONS[1], "judged": "0.834", "againstJudged": "0.951"}
 
 CANARIES = [
     {"at": "2031-05-01T06:00:00Z", "version": "v7", "found": "1.000"},
-    {"at": "2031-05-01T11:55:00Z", "version": "v8", "found": "0.800", "against": "v7", "overlap": "0.912"},
+    {"at": "2031-05-01T11:55:00Z", "version": "v8", "found": "0.800", "against": "v7", "overlap": "0.912", "kept": "0.985"},
 ]
 SHADOW = {
     "index": "pm_papers_v8",
@@ -71,9 +71,9 @@ def test_verdicts_weights_and_rejections_are_shown_with_their_numbers(bench: Ben
         "5m0s ago v8 0.6220 v7 +0.0100 -0.0012 to +0.0212 0.993 / 0.981",
         "",
         "canaries",
-        "WHEN VERSION FOUND AGAINST OVERLAP",
-        "6h0m ago v7 1.000 - -",
-        "5m0s ago v8 0.800 v7 0.912",
+        "WHEN VERSION FOUND AGAINST OVERLAP KEPT",
+        "6h0m ago v7 1.000 - - -",
+        "5m0s ago v8 0.800 v7 0.912 0.985",
         "",
         "who was asked beside",
         "VERSION BESIDE SHARE COMPARED OVERLAP CORRELATION",
