@@ -4,8 +4,8 @@
 
 It speaks OpenAI's embeddings API. A vector is made of its text's digest, so it means nothing and is always the same.
 Counted are texts that hold MARK, which those that are pinned to see whether the model has changed do not. `GET /asked`
-says how many came and how many different ones; `GET /forget` begins anew. Each request takes as long as said. It runs
-in a pod by itself, so it imports the standard library alone.
+says how many came and how many different ones; `GET /forget` begins anew. Each request takes as long as said, and has
+to bring the key that is in the environment. It runs in a pod by itself, so it imports the standard library alone.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import collections
 import hashlib
 import json
 import math
+import os
 import struct
 import sys
 import threading
@@ -82,6 +83,9 @@ class Request(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Embed."""
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.headers["Authorization"] != f"Bearer {os.environ['KEY']}":
+            self._answer(401, {"error": {"message": "another key is wanted", "type": "invalid_request_error"}})
+            return
         texts = asked["input"] if isinstance(asked["input"], list) else [asked["input"]]
         if len(texts) > MOST_TEXTS:
             self._answer(413, {"error": {"message": f"at most {MOST_TEXTS} texts", "type": "invalid_request_error"}})

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import TypeVar
 
-from e2e import confidential, counting, stack, stage
+from e2e import confidential, counting, stack, stage, writing
 from e2e.stage import Stage
 
 from pointsman.embedders import wordllama
@@ -14,6 +14,8 @@ from pointsman.embedders import wordllama
 _LONG = 40
 """Characters that nobody writes by chance."""
 _SOME = 200
+_TURNS = 400
+"""More than there are in one run."""
 _SEEN = ("pointsman", "events", "configmaps", "jobs", "pods", "deployments", "leases", "endpointslices")
 """The kinds whose objects are read."""
 
@@ -29,12 +31,16 @@ def planted(live: Stage) -> confidential.Planted:
     asked = _some([str(row["text"]) for row in queries if len(str(row["text"])) > _LONG])
     documents = _some(documents)
     held = [max(str(row["text"]).splitlines(), key=len) for row in documents]
+    # Of the turns that there were, at a time when most of them are over.
+    written = _some([writing.text(number, revision) for number in range(1, _TURNS) for revision in (0, 1)])
     return confidential.Planted(
         {
             "the database's password": [live.keys.database],
             "the object store's keys": [live.keys.secret, live.keys.access],
+            "the model's key": [live.keys.model],
+            "the token of whoever asks": [live.token()],
             "a query": asked,
-            "a document": [line for line in held if len(line) > _LONG],
+            "a document": [*(line for line in held if len(line) > _LONG), *written],
         },
         {
             "the vector of a query": [
@@ -61,11 +67,9 @@ def said(live: Stage) -> dict[str, str]:
             # Where the stories themselves keep the queries for whoever asks them.
             if name != f"configmaps {stack.NAMESPACE}/{stack.ASKER}":
                 found[name] = json.dumps(each, ensure_ascii=False)
-    for component, port in (("gateway", 8081), ("operator", 8082)):
+    for component in ("gateway", "operator"):
         for pod in live.pods(component):
-            name = pod["metadata"]["name"]
-            path = f"/api/v1/namespaces/{stack.NAMESPACE}/pods/{name}:{port}/proxy/metrics"
-            found[f"metrics {name}"] = live.kube.run("get", "--raw", path)
+            found[f"metrics {pod['metadata']['name']}"] = live.metrics(pod)
     return found
 
 

@@ -1,4 +1,4 @@
-"""What do the stories need beside Pointsman? A database, an object store with the texts, and somebody who asks.
+"""What do the stories need beside Pointsman? A database, an object store with the texts, who writes and who asks.
 
 All of it in one namespace, where the restricted Pod Security Standard is enforced.
 """
@@ -12,17 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from e2e import writing
 from e2e.cluster.kube import Object
 
 NAMESPACE, TENANT = "pointsman-e2e", "tenant"
 RELEASE = "pointsman"
 NAME = "stdlib"
 """Of the dataset, the deployment and the query set."""
-DATABASE, STORE, ASKER, MODEL, LEAK = "postgres", "s3", "asker", "model", "leak"
+DATABASE, STORE, ASKER, WRITER, MODEL, LEAK = "postgres", "s3", "asker", "writer", "model", "leak"
+MANY = ("parts", "whole")
+"""Datasets of many documents: one that pods embed, one that the operator does. Deployments of the same names."""
 CORPUS_BUCKET, STORE_BUCKET = "corpus", "store"
+STANDING, WRITTEN = "documents/standing.jsonl", "documents/changing.jsonl"
+"""The objects of the source: one stays as it is, the other is changed all the time."""
 S3_PORT, MODEL_PORT = 7070, 8000
 _RESOURCES = {"requests": {"cpu": "200m", "memory": "128Mi"}}
-SEARCH = f"http://{RELEASE}-gateway.{NAMESPACE}.svc:8080/v1/namespaces/{NAMESPACE}/indexes/{NAME}/search"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +36,22 @@ class Keys:
     database: str
     access: str
     secret: str
+    model: str
 
     @classmethod
     def make(cls) -> Keys:
         """Return new ones."""
-        return cls(secrets.token_hex(12), f"AK{secrets.token_hex(8)}", secrets.token_hex(16))
+        return cls(secrets.token_hex(12), f"AK{secrets.token_hex(8)}", secrets.token_hex(16), secrets.token_hex(20))
 
 
 def host(name: str) -> str:
     """Return the name of a Service as every pod of the cluster resolves it."""
     return f"{name}.{NAMESPACE}.svc.cluster.local"
+
+
+def search(name: str) -> str:
+    """Return where the gateway is asked to search a deployment."""
+    return f"http://{RELEASE}-gateway.{NAMESPACE}.svc:8080/v1/namespaces/{NAMESPACE}/indexes/{name}/search"
 
 
 ENDPOINT = f"http://{host(STORE)}:{S3_PORT}"
@@ -61,7 +71,6 @@ def namespace(name: str = NAMESPACE) -> Object:
 
 def secrets_for(keys: Keys) -> Sequence[Object]:
     """Return the Secrets of the servers, and those that resources refer to."""
-    pair = {"accessKeyID": keys.access, "secretAccessKey": keys.secret}
     options = {
         "aws_endpoint": ENDPOINT,
         "aws_region": "us-east-1",
@@ -71,10 +80,17 @@ def secrets_for(keys: Keys) -> Sequence[Object]:
     }
     return [
         secret("database", {"username": "pointsman", "password": keys.database}, host(DATABASE)),
-        secret("corpus", {**pair, "endpoint": ENDPOINT, "region": "us-east-1"}, host(STORE)),
+        secret("corpus", opens(keys), host(STORE)),
         secret("store", {"options": json.dumps(options)}),
-        secret("s3-root", pair),
+        secret("s3-root", opens(keys)),
+        secret(MODEL, {"token": keys.model}, host(MODEL)),
     ]
+
+
+def opens(keys: Keys) -> Mapping[str, str]:
+    """Return what a Secret has to say of the object store."""
+    pair = {"accessKeyID": keys.access, "secretAccessKey": keys.secret}
+    return {**pair, "endpoint": ENDPOINT, "region": "us-east-1"}
 
 
 def database(image: str) -> Sequence[Object]:
@@ -108,7 +124,6 @@ def database(image: str) -> Sequence[Object]:
 
 def object_store(image: str) -> Sequence[Object]:
     """Return an S3 server over a volume."""
-    root = {"secretKeyRef": {"name": "s3-root"}}
     container = {
         "name": STORE,
         "image": image,
@@ -123,7 +138,7 @@ def object_store(image: str) -> Sequence[Object]:
             "/data/buckets",
         ],
         "env": [
-            {"name": name, "valueFrom": {"secretKeyRef": {**root["secretKeyRef"], "key": key}}}
+            _from_secret(name, "s3-root", key)
             for name, key in (("ROOT_ACCESS_KEY_ID", "accessKeyID"), ("ROOT_SECRET_ACCESS_KEY", "secretAccessKey"))
         ],
         "ports": [{"containerPort": S3_PORT}],
@@ -140,14 +155,14 @@ def object_store(image: str) -> Sequence[Object]:
 def asker(image: str, queries: Path, rate: float) -> Sequence[Object]:
     """Return a pod that asks the judged queries of the gateway, as often as said, from now on.
 
-    It has a token of its own, and the right to search this one deployment.
+    It has a token of its own, and the right to search this deployment and those of MANY.
     """
     script = Path(__file__).resolve().parents[1] / "examples" / "stdlib" / "traffic.py"
     files = {"traffic.py": script.read_text(), "queries.jsonl": queries.read_text()}
     container = {
         "name": ASKER,
         "image": image,
-        "command": ["python", "/asker/traffic.py", SEARCH, "/asker/queries.jsonl", "/tmp/answers.jsonl"],
+        "command": ["python", "/asker/traffic.py", search(NAME), "/asker/queries.jsonl", "/tmp/answers.jsonl"],
         "args": ["--rate", str(rate), "--token-file", "/run/token/token", "--retries", "4"],
         "readinessProbe": {"exec": {"command": ["test", "-s", "/tmp/answers.jsonl"]}, "periodSeconds": 1},
         "volumeMounts": [
@@ -166,7 +181,7 @@ def asker(image: str, queries: Path, rate: float) -> Sequence[Object]:
     rule = {
         "apiGroups": ["pointsman.dev"],
         "resources": ["indexdeployments/search"],
-        "resourceNames": [NAME],
+        "resourceNames": [NAME, *MANY],
         "verbs": ["create"],
     }
     rbac = "rbac.authorization.k8s.io"
@@ -185,12 +200,35 @@ def asker(image: str, queries: Path, rate: float) -> Sequence[Object]:
     ]
 
 
+def writer(image: str, seconds: float) -> Sequence[Object]:
+    """Return a pod that changes the source every so many seconds, from now on."""
+    names = (("ACCESS_KEY_ID", "accessKeyID"), ("SECRET_ACCESS_KEY", "secretAccessKey"), ("ENDPOINT", "endpoint"))
+    container = {
+        "name": WRITER,
+        "image": image,
+        "command": ["python", "/writer/writing.py", CORPUS_BUCKET, WRITTEN, str(seconds)],
+        "env": [_from_secret(name, "corpus", key) for name, key in names],
+        "readinessProbe": {"exec": {"command": ["test", "-s", str(writing.TURN)]}, "periodSeconds": 1},
+        "volumeMounts": [{"name": "files", "mountPath": "/writer"}, {"name": "turn", "mountPath": "/tmp"}],
+    }
+    files = {"writing.py": Path(writing.__file__).read_text()}
+    volumes = [{"name": "files", "configMap": {"name": WRITER}}, {"name": "turn", "emptyDir": {}}]
+    return [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _named(WRITER), "data": files},
+        _deployment(WRITER, container, volumes),
+    ]
+
+
 def model(image: str, seconds: float = 0.2) -> Sequence[Object]:
-    """Return a model's server that counts the texts that it is asked for, and takes so many seconds for a request."""
+    """Return a model's server that counts the texts that it is asked for, and takes so many seconds for a request.
+
+    It answers whoever has the key alone.
+    """
     container = {
         "name": MODEL,
         "image": image,
         "command": ["python", "/model/counting.py", str(MODEL_PORT), COUNTED, str(seconds)],
+        "env": [_from_secret("KEY", MODEL, "token")],
         "ports": [{"containerPort": MODEL_PORT}],
         "readinessProbe": {"httpGet": {"path": "/asked", "port": MODEL_PORT}, "periodSeconds": 1},
         "volumeMounts": [{"name": "files", "mountPath": "/model"}],
@@ -203,15 +241,15 @@ def model(image: str, seconds: float = 0.2) -> Sequence[Object]:
     ]
 
 
-def leak(image: str, text: str) -> Sequence[Object]:
+def leak(name: str, image: str, text: str) -> Sequence[Object]:
     """Return a pod that logs a text and ends, and a ConfigMap with it: what may never be, to see that it is found."""
     container = {"name": LEAK, "image": image, "command": ["python", "-c", "import os; print(os.environ['TEXT'])"]}
-    environment = [{"name": "TEXT", "valueFrom": {"configMapKeyRef": {"name": LEAK, "key": "text"}}}]
-    deployment = _deployment(LEAK, {**container, "env": environment}, [])
+    environment = [{"name": "TEXT", "valueFrom": {"configMapKeyRef": {"name": name, "key": "text"}}}]
+    deployment = _deployment(name, {**container, "env": environment}, [])
     pod = {**deployment["spec"]["template"]["spec"], "restartPolicy": "Never"}
     return [
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _named(LEAK), "data": {"text": text}},
-        {"apiVersion": "v1", "kind": "Pod", "metadata": _named(LEAK), "spec": pod},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _named(name), "data": {"text": text}},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": _named(name), "spec": pod},
     ]
 
 
@@ -250,10 +288,15 @@ def _named(name: str) -> Mapping[str, Any]:
     return {"name": name, "namespace": NAMESPACE, "labels": {"app": name}}
 
 
-def secret(name: str, content: Mapping[str, str], allowed: str = "") -> dict[str, Any]:
+def secret(name: str, content: Mapping[str, str], allowed: str = "", namespace: str = NAMESPACE) -> Object:
+    """Return a Secret that may be sent to one host, or to none."""
     annotations = {"pointsman.dev/allowed-hosts": allowed} if allowed else {}
-    metadata = {**_named(name), "annotations": annotations}
+    metadata = {**_named(name), "namespace": namespace, "annotations": annotations}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": dict(content)}
+
+
+def _from_secret(variable: str, name: str, key: str) -> Mapping[str, Any]:
+    return {"name": variable, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}}
 
 
 def _claim(name: str) -> Object:

@@ -16,7 +16,8 @@ from typing import Any
 import botocore.session
 import pytest
 import yaml
-from e2e import example, stack
+from e2e import answers, example, stack
+from e2e.answers import Answers
 from e2e.cluster import programs
 from e2e.cluster.images import ROOT
 from e2e.cluster.kube import Kube, T
@@ -27,55 +28,10 @@ PATIENCE = 300.0
 DEPLOYMENT, DATASET, QUERY_SET = "indexdeployment", "embeddingdataset", "queryset"
 RATE = 20.0
 """Live queries a second: two cores carry the whole cluster as well."""
-
-# Runs in the pod of whoever asks: what was answered behind a byte of the log, in a few numbers.
-_COUNT = """
-import collections, json, sys
-path, offset = "/tmp/answers.jsonl", int(sys.argv[1])
-count, failed, versions, lost, slowest = 0, collections.Counter(), collections.Counter(), 0, 0.0
-with open(path) as log:
-    log.seek(offset)
-    while (line := log.readline()).endswith("\\n"):
-        row = json.loads(line)
-        offset = log.tell()
-        count += 1
-        lost += row.get("lost", 0) > 0
-        if row["status"] == 200:
-            versions[row["version"]] += 1
-            slowest = max(slowest, row["done"] - row["due"])
-        else:
-            failed[f"{row['status']} {row['error'][:200]}"] += 1
-print(json.dumps({"until": offset, "count": count, "failed": failed,
-                  "versions": versions, "lost": lost, "slowest": slowest}))
-"""
-
-
-# Asks one query with one token, and says the status of the answer.
-_SEARCH = """
-import sys, urllib.error, urllib.request
-headers = {"Authorization": f"Bearer {sys.argv[2]}"}
-try:
-    asked = urllib.request.Request(sys.argv[1], b'{"query": "signal boxes"}', headers)
-    print(urllib.request.urlopen(asked, timeout=20).status)
-except urllib.error.HTTPError as error:
-    print(error.code)
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """What became of the live queries over a stretch of time."""
-
-    until: int
-    """A mark: what is answered later is behind it."""
-    count: int
-    failed: Mapping[str, int]
-    """How many failed with which status and message."""
-    versions: Mapping[str, int]
-    lost: int
-    """Queries whose connection broke, and that were asked again."""
-    slowest: float
-    """Seconds from when a query was due until it was answered."""
+TURN_SECONDS = 5.0
+"""Between two changes of the source."""
+FEW = 50
+"""Documents of a tenant's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +70,8 @@ class Stage:
     keys: stack.Keys = field(default_factory=stack.Keys.make, repr=False)
     told: dict[str, Answers] = field(default_factory=dict)
     """What became of the queries, by story."""
+    notes: list[str] = field(default_factory=list)
+    """What was measured by the way, in sentences."""
     begun: int = 0
     """The `until` of the answers with which the story began."""
 
@@ -137,8 +95,11 @@ class Stage:
         with self.object_store() as client:
             for bucket in (stack.CORPUS_BUCKET, stack.STORE_BUCKET):
                 client.create_bucket(Bucket=bucket)
-            for path in texts.glob("*.jsonl"):
-                client.put_object(Bucket=stack.CORPUS_BUCKET, Key=path.name, Body=path.read_bytes())
+            documents = (texts / "documents.jsonl").read_bytes()
+            few = b"".join(documents.splitlines(keepends=True)[:FEW])
+            put = {name: (texts / name).read_bytes() for name in ("queries.jsonl", "judgements.jsonl")}
+            for key, body in {**put, stack.STANDING: documents, "few.jsonl": few}.items():
+                client.put_object(Bucket=stack.CORPUS_BUCKET, Key=key, Body=body)
 
     def install(self, *more: str, tree: Path = ROOT, image: str = "") -> None:
         """Install the chart of a tree, or upgrade to it, and wait until it says that it is there."""
@@ -249,21 +210,23 @@ class Stage:
         return ""
 
     def ask(self, rate: float = RATE) -> None:
-        """Have the judged queries asked from now on."""
-        self.kube.apply(stack.asker(self.images.pointsman, self.folder / "corpus" / "queries.jsonl", rate))
-        self.wait(lambda: self.kube.is_available(stack.NAMESPACE, stack.ASKER), "somebody who asks")
+        """Have the judged queries asked, and the source changed, from now on."""
+        image, queries = self.images.pointsman, self.folder / "corpus" / "queries.jsonl"
+        self.kube.apply([*stack.asker(image, queries, rate), *stack.writer(image, TURN_SECONDS)])
+        for name in (stack.ASKER, stack.WRITER):
+            self.wait(functools.partial(self.kube.is_available, stack.NAMESPACE, name), f"the {name} to be there")
         self.wait(lambda: self.answers().versions, "the first answer")
 
     def answers(self, since: int | None = None) -> Answers:
         """Return what was answered since an earlier `until`; by default since the story began."""
-        command = ["exec", f"deployment/{stack.ASKER}", "-n", stack.NAMESPACE, "--", "python", "-c", _COUNT]
+        command = ["exec", f"deployment/{stack.ASKER}", "-n", stack.NAMESPACE, "--", "python", "-c", answers.COUNT]
         return Answers(**json.loads(self.kube.run(*command, str(self.begun if since is None else since))))
 
     # What everybody sees.
 
-    def status(self) -> dict[str, Any]:
-        """Return all that the deployment says of itself."""
-        found: dict[str, Any] = self.kube.get(DEPLOYMENT, stack.NAME, stack.NAMESPACE).get("status", {})
+    def status(self, name: str = stack.NAME) -> dict[str, Any]:
+        """Return all that a deployment says of itself."""
+        found: dict[str, Any] = self.kube.get(DEPLOYMENT, name, stack.NAMESPACE).get("status", {})
         return found
 
     def settle(self) -> None:
@@ -278,9 +241,9 @@ class Stage:
         """Return the version that serves."""
         return str(self.status()["servingVersion"])
 
-    def is_ready(self, wanted: str) -> bool:
-        """Whether the deployment says Ready of a version, at its newest generation."""
-        found = self.kube.get(DEPLOYMENT, stack.NAME, stack.NAMESPACE)
+    def is_ready(self, wanted: str, name: str = stack.NAME) -> bool:
+        """Whether a deployment says Ready of a version, at its newest generation."""
+        found = self.kube.get(DEPLOYMENT, name, stack.NAMESPACE)
         status = found.get("status", {})
         conditions = {each["type"]: each["status"] for each in status.get("conditions", ())}
         is_current = status.get("observedGeneration") == found["metadata"]["generation"]
@@ -307,15 +270,27 @@ class Stage:
         ]
         return "; ".join([*said, *pods]) or "nothing is said"
 
-    def reason(self, kind: str, name: str, namespace: str) -> str:
-        """Return why a resource is not Ready; empty as long as nothing is said, or it is."""
+    def reason(self, kind: str, name: str, namespace: str) -> tuple[str, str]:
+        """Return why a resource is not Ready, by reason and message; empty as long as nothing is said, or it is."""
         found = self.kube.condition(kind, name, "Ready", namespace)
-        return str(found.get("reason", "")) if found.get("status") == "False" else ""
+        return (found["reason"], found["message"]) if found.get("status") == "False" else ("", "")
+
+    def metrics(self, pod: Mapping[str, Any]) -> str:
+        """Return the numbers of a pod of operator or gateway."""
+        name = pod["metadata"]["name"]
+        port = 8082 if pod["metadata"]["labels"]["app.kubernetes.io/component"] == "operator" else 8081
+        return self.kube.run("get", "--raw", f"/api/v1/namespaces/{stack.NAMESPACE}/pods/{name}:{port}/proxy/metrics")
 
     def search_as(self, token: str) -> int:
         """Ask the gateway with a token, from within the cluster, and return the status of its answer."""
-        command = ["exec", f"deployment/{stack.ASKER}", "-n", stack.NAMESPACE, "--", "python", "-c", _SEARCH]
-        return int(self.kube.run(*command, stack.SEARCH, token))
+        command = ["exec", f"deployment/{stack.ASKER}", "-n", stack.NAMESPACE, "--", "python", "-c", answers.SEARCH]
+        return int(self.kube.run(*command, stack.search(stack.NAME), token))
+
+    def token(self) -> str:
+        """Return the token of whoever asks."""
+        return self.kube.run(
+            "exec", f"deployment/{stack.ASKER}", "-n", stack.NAMESPACE, "--", "cat", "/run/token/token"
+        )
 
     def holder(self) -> str:
         """Return which operator has the Lease; empty while none has it."""

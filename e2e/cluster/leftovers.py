@@ -16,6 +16,10 @@ from e2e.cluster import configuration
 
 _GROUPS = Path("/sys/fs/cgroup")
 _WITHIN_SECONDS = 20.0
+_WEIGHTS = {"cpu.shares": 1024, "cpu.weight": 100}
+"""What one process weighs where others are busy too, in either version of control groups."""
+_PROCESSES = 4
+"""As many busy processes the whole cluster weighs."""
 # What a kubelet sets for the whole machine; everything about networks is in namespaces of the node's own.
 _SETTINGS = (
     "vm/overcommit_memory",
@@ -96,6 +100,10 @@ def make_groups() -> None:
         for name in ("cpuset.cpus", "cpuset.mems"):
             if (hierarchy / name).exists() and (group / name).exists():
                 (group / name).write_text((hierarchy / name).read_text())
+        # As a group of its own a whole cluster would get no more than one busy program beside it.
+        for name, each in _WEIGHTS.items():
+            if (group / name).exists():
+                (group / name).write_text(str(each * _PROCESSES))
 
 
 def remove_groups() -> None:

@@ -96,6 +96,13 @@ def helm() -> Path:
     return built(HELM) if found is None else Path(found)
 
 
+def build() -> None:
+    """Have all that the stories take besides Kubernetes and packages of the system. Raises NodeError."""
+    helm()
+    for module in (COREDNS, VERSITYGW):
+        built(module)
+
+
 def promtool() -> Path:
     """Return where promtool is: what the user has, or a build of it."""
     found = _which("promtool")
