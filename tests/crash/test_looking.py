@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from tests.crash import stories
-from tests.crash.stage import DATASET_KEY, DEPLOYMENT_KEY, NAMESPACE, Stage, Tripwire, settle, told, world
+from tests.crash.stage import (
+    DATASET_KEY,
+    DEPLOYMENT_KEY,
+    NAMESPACE,
+    HashedWords,
+    Listed,
+    OneLookLater,
+    Stage,
+    Tripwire,
+    settle,
+    told,
+    world,
+)
 
 from pointsman.access import Access
 from pointsman.api.conditions import Reason
@@ -18,6 +30,7 @@ from pointsman.backends.memory import Memory
 from pointsman.cluster.resources import DATASET, DEPLOYMENT
 from pointsman.controller import observe, reading
 from pointsman.controller.world import Databases, World
+from pointsman.core import drift
 from pointsman.errors import Retryable
 from pointsman.plan import observed
 from pointsman.plan.observed import Presence
@@ -35,7 +48,10 @@ from pointsman.plan.tasks import (
     Repair,
     Work,
 )
-from pointsman.ports import Marker
+from pointsman.ports import Finished, Marker, Vectors, nobody
+from pointsman.store.root import Store
+from pointsman.work.jobs import Doors
+from pointsman.work.processes import InProcess
 from pointsman.work.runners import InlineRunner
 
 
@@ -232,3 +248,41 @@ def test_what_cannot_be_read_of_a_status_does_not_take_the_rest_with_it(
 
     assert after.conditions == before.conditions
     assert (after.refresh_handled, after.refreshed_at) == (before.refresh_handled, before.refreshed_at)
+
+
+class Another(HashedWords):
+    """A model that answers under the same name as the one before."""
+
+    def embed(self, texts: Sequence[str], finished: Finished = nobody) -> Vectors:
+        return super().embed([text[::-1] for text in texts], finished)
+
+
+def test_a_model_that_is_swapped_while_the_source_stands_still_is_found_within_the_time_of_a_check(
+    stage: Stage,
+) -> None:
+    here = told(stage, stories.declare)
+    doors = Doors(
+        store=Store,
+        source=lambda *_: Listed(stage.documents),
+        embedder=lambda space, *_: Another(space),
+        backend=lambda *_: stage.database,
+    )
+    here = dataclasses.replace(here, runner=OneLookLater(doors, stage.now, InProcess(doors, stage.now)))
+    settle(stage, Tripwire(), here)
+    assert ready(stage)[0] is Reason.UP_TO_DATE
+
+    stories.later(timedelta(hours=1))(stage)
+    settle(stage, Tripwire(), here)
+
+    reason, message = ready(stage)
+    assert reason is Reason.GATE_FAILED
+    assert "but model: the model has changed: its pinned texts moved by" in message
+    (probe,) = seen(here).probes.values()
+    assert probe.model_distance > drift.LIMIT
+
+
+def ready(stage: Stage) -> tuple[Reason, str]:
+    resource = stage.cluster.get(DEPLOYMENT, NAMESPACE, "papers")
+    assert resource is not None
+    (found,) = (each for each in resource["status"]["conditions"] if each["type"] == "Ready")
+    return Reason(found["reason"]), found["message"]
