@@ -26,7 +26,7 @@ QUICK := not controlplane and not server and not helm
 PROCESSES ?= 3
 SHARED = $(if $(ARGS),,-n $(PROCESSES) --dist loadfile --no-loadscope-reorder)
 
-.PHONY: help demo test quick explore verify fmt check generate bench e2e e2e-down image sbom clean control-plane lock chart alerts
+.PHONY: help demo test quick explore verify fmt check generate bench e2e e2e-programs e2e-down image sbom clean control-plane lock chart alerts
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -77,6 +77,9 @@ bench: $(INSTALLED) ## Measure, and write docs/performance.md
 
 e2e: $(INSTALLED) ## Run the stories on a whole cluster with the built image and the chart (KEEP=1 leaves it up)
 	@PYTHONPATH=operator:. KEEP="$(KEEP)" $(BIN)/python -m e2e.run $(ARGS)
+
+e2e-programs: $(INSTALLED) ## Build helm and what else the stories take, where this machine can be a node
+	@PYTHONPATH=operator:. $(BIN)/python -m e2e.cluster programs
 
 e2e-down: $(INSTALLED) ## End the cluster that `make e2e KEEP=1` left up
 	@PYTHONPATH=operator:. $(BIN)/python -m e2e.cluster down
