@@ -86,13 +86,19 @@ def test_a_migration_loses_no_live_query_and_gives_each_version_the_sessions_tha
     with traffic.flowing():
         delivery.want("busy", "v8")
         delivery.ask("busy")
-        halfway = delivery.status("busy")["route"]
+        shadow, halfway = delivery.status("busy")["shadow"], delivery.status("busy")["route"]
         # Every session is heard of, by whichever of the two sends it.
         count = len(traffic.answers)
         stage.wait(lambda: len(traffic.answers) - count > 2 * len(SESSIONS), "every session to be answered")
         stage.wait(lambda: delivery.measured("busy").get("v8") is not None, "the shares to be measured")
         delivery.decide("busy", "Approve")
         delivery.wait_for("busy", "UpToDate", v8=100)
+
+    assert (shadow["version"], shadow["against"], shadow["percent"]) == ("v8", "v7", 0)
+    assert shadow["queries"] > 0 and 0 <= float(shadow["overlap"]) <= 1 and 0 <= float(shadow["correlation"]) <= 1
+    # A person is asked once, and no step is worth an Event because its route takes a moment.
+    told = Counter(reason for _, reason, _ in stage.events("busy"))
+    assert (told["APersonIsAsked"], told["RouteAccepted"], told["RouteNotAccepted"]) == (1, 0, 0)
 
     answers, weights = traffic.answers, weights_of(stage.past(DEPLOYMENT, before))
     assert Counter(each.error for each in answers) == {"": len(answers)}

@@ -23,6 +23,9 @@ def facts(shadow: Shadow | None = None, rollout: Rollout | None = ROAD) -> Facts
     return Facts(indexes=(b.serving(), b.candidate()), made=2, route=4, epoch=1, rollout=rollout, shadow=shadow)
 
 
+CAST = facts(Shadow("v8", 50))
+
+
 def told(*shadowed: Shadowed, revision: int = 4) -> tuple[Gateway, ...]:
     return tuple(
         Gateway(f"g{number}", True, epoch=1, revision=revision, shadowed=each)
@@ -30,15 +33,20 @@ def told(*shadowed: Shadowed, revision: int = 4) -> tuple[Gateway, ...]:
     )
 
 
-def seen(gateways: tuple[Gateway, ...] = (), before: ShadowStatus | None = None) -> Deployment:
-    found = b.deployment(b.serving(), b.candidate(), gateways=gateways)
+def seen(known: Facts, *gateways: Gateway, before: ShadowStatus | None = None) -> Deployment:
+    found = b.deployment(facts=known, gateways=gateways)
     return replace(found, status=found.status.model_copy(update={"shadow": before}))
+
+
+def shown(known: Facts, *gateways: Gateway, before: ShadowStatus | None = None) -> ShadowStatus | None:
+    """Return what is shown where the plan changes nothing."""
+    return evidence.shadow(seen(known, *gateways, before=before), known)
 
 
 def test_what_gateways_compared_is_shown_by_how_much_each_has_seen() -> None:
     gateways = told(Shadowed("v8", 1_000, 0, 1_000, 0.7, 0.6), Shadowed("v8", 240, 0, 234, 0.2, 0.4))
 
-    found = evidence.shadow(seen(gateways), facts(Shadow("v8", 50)))
+    found = shown(CAST, *gateways)
 
     # (0.7 * 1000 + 0.2 * 234) / 1234 and (0.6 * 1000 + 0.4 * 234) / 1234
     assert found == SHOWN.model_copy(update={"overlap": "0.61", "correlation": "0.56"})
@@ -46,33 +54,51 @@ def test_what_gateways_compared_is_shown_by_how_much_each_has_seen() -> None:
 
 def test_one_more_query_moves_nothing() -> None:
     one, more = (told(Shadowed("v8", count, 0, count, 0.601, 0.55)) for count in (1_234, 1_235))
-    shadow = facts(Shadow("v8", 50))
-
-    assert evidence.shadow(seen(one), shadow) == evidence.shadow(seen(more), shadow) == SHOWN
+    assert shown(CAST, *one) == shown(CAST, *more) == SHOWN
 
 
 def test_an_index_that_nobody_has_asked_yet_has_no_figures() -> None:
     gateways = told(Shadowed("v8", 0, 0, 0), Shadowed("v9", 10, 0, 10, 0.1, 0.1))
 
-    found = evidence.shadow(seen(gateways), facts(Shadow("v8", 50)))
+    found = shown(CAST, *gateways)
 
     assert found is not None
     assert (found.queries, found.overlap, found.correlation) == (0, "", "")
 
 
 def test_what_a_shadow_has_shown_stays_until_its_migration_is_over() -> None:
-    known = seen(before=SHOWN)
+    over = SHOWN.model_copy(update={"percent": 0})
 
-    assert evidence.shadow(known, facts()) == SHOWN.model_copy(update={"percent": 0})
-    assert evidence.shadow(known, facts(rollout=None)) is None
+    assert shown(facts(), before=SHOWN) == shown(facts(), before=over) == over
+    assert shown(facts(rollout=None), before=SHOWN) is None
     # The same index on its next try has shown nothing yet.
-    assert evidence.shadow(known, facts(rollout=replace(ROAD, begun_at=b.NOW + timedelta(hours=1)))) is None
+    assert shown(facts(rollout=replace(ROAD, begun_at=b.NOW + timedelta(hours=1))), before=SHOWN) is None
+    assert shown(facts()) is None
+
+
+def test_the_plan_that_ends_a_shadow_shows_all_that_it_has_brought() -> None:
+    gateways = told(Shadowed("v8", 1_234, 0, 1_234, 0.601, 0.55))
+    later = replace(facts(), route=5)
+    few = SHOWN.model_copy(update={"queries": 3, "overlap": "1.00"})
+
+    found = evidence.shadow(seen(CAST, *gateways, before=few), later)
+
+    assert found == SHOWN.model_copy(update={"percent": 0})
+
+
+def test_the_plan_that_begins_a_migration_takes_no_figures_of_what_was_asked_before() -> None:
+    gateways = told(Shadowed("v8", 1_234, 0, 1_234, 0.601, 0.55))
+    drilled = replace(facts(Shadow("v8", 5), None), drill=Drill("d1", "v8", b.NOW - timedelta(hours=1)))
+
+    found = evidence.shadow(seen(drilled, *gateways), CAST)
+
+    assert found is not None and (found.queries, found.overlap) == (0, "")
 
 
 def test_a_gateway_of_an_older_route_tells_of_an_earlier_try() -> None:
     gateways = told(Shadowed("v8", 90, 0, 90, 0.1, 0.1), revision=3)
 
-    assert evidence.shadow(seen(gateways, SHOWN), facts(Shadow("v8", 50))) == SHOWN
+    assert shown(CAST, *gateways, before=SHOWN) == SHOWN
 
 
 def test_evaluations_show_the_indexes_own_recall_and_how_much_of_pooled_answers_is_judged() -> None:
@@ -95,7 +121,7 @@ def test_the_control_of_a_burn_in_and_a_drill_are_shown_while_they_are_asked() -
     burning, drilled = BurnIn("v8", since=b.NOW), Drill("d1", "v7", b.NOW)
 
     for found in (replace(rest, burn_in=burning), replace(rest, drill=drilled)):
-        assert evidence.shadow(seen(gateways), found) == ShadowStatus(
+        assert shown(found, *gateways) == ShadowStatus(
             index="v7", version="v7", against="v8", since=b.NOW, percent=1, queries=10, overlap="1.00"
         )
-        assert evidence.shadow(seen(gateways), replace(found, shadow=None)) is None
+        assert shown(replace(found, shadow=None), *gateways) is None

@@ -10,7 +10,7 @@ from pointsman.plan import drill as drills
 from pointsman.plan import measured, words
 from pointsman.plan.facts import Facts, Rejection
 from pointsman.plan.measured import Canaries, Evaluation
-from pointsman.plan.observed import Deployment
+from pointsman.plan.observed import Deployment, Shadowed
 
 
 def rejected(rejection: Rejection) -> api.RejectedStatus:
@@ -85,27 +85,35 @@ def shadow(seen: Deployment, facts: Facts) -> api.ShadowStatus | None:
     What a migration has shown stays until that is over: gateways tell of no index that is asked no more.
     """
     cast, road, since, known = facts.shadow, facts.rollout, _since(facts), seen.status.shadow
-    known = known if known is not None and known.since == since else None
-    if cast is None:
-        is_over = known is not None and road is not None and known.index == road.index
-        return known.model_copy(update={"percent": 0}) if known is not None and is_over else None
-    index = facts.get(cast.index)
+    # What gateways tell is of the route that is on record, which this plan may be about to end.
+    told = seen.facts.shadow if since == _since(seen.facts) else None
+    name = cast.index if cast is not None else road.index if road is not None else ""
+    index = facts.get(name)
     if index is None or since is None:
         return None
-    told = [g.shadowed for g in seen.gateways if (g.epoch, g.revision) == (facts.epoch, facts.route)]
-    found = [each for each in told if each is not None and each.index == index.name and each.compared]
-    if known is not None and known.index == index.name and not found:
-        return known.model_copy(update={"percent": cast.percent})
+    percent = 0 if cast is None else cast.percent
+    found = _compared(seen, name) if told is not None and told.index == name else []
+    if not found and known is not None and (known.since, known.index) == (since, name):
+        return known.model_copy(update={"percent": percent})
+    if not found and cast is None:
+        return None
     return api.ShadowStatus(
-        index=index.name,
+        index=name,
         version=index.version,
         against="" if facts.serving is None else facts.serving.version,
         since=since,
-        percent=cast.percent,
+        percent=percent,
         queries=words.two_digits(sum(each.compared for each in found)),
         overlap=_mean([(each.overlap, each.compared) for each in found]),
         correlation=_mean([(each.correlation, each.compared) for each in found]),
     )
+
+
+def _compared(seen: Deployment, index: str) -> list[Shadowed]:
+    """Return what gateways have compared of an index, each that serves the route on record."""
+    route = (seen.facts.epoch, seen.facts.route)
+    told = [gateway.shadowed for gateway in seen.gateways if (gateway.epoch, gateway.revision) == route]
+    return [each for each in told if each is not None and each.index == index and each.compared]
 
 
 def _since(facts: Facts) -> datetime | None:
