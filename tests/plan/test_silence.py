@@ -288,6 +288,23 @@ def test_what_serves_and_lags_behind_for_ever_is_held_for_a_person() -> None:
     assert (model.weights, goal(model)[1], model.facts.rejected) == ({"v7": 100}, Reason.HELD, ())
 
 
+def test_who_was_compared_and_stays_undecided_is_given_up_whatever_what_serves_lacks_by_then() -> None:
+    model = world()
+    model.mend_model("v7")
+    model.verdicts["v8"] = fleet.UNDECIDED
+    model.edit(version="v8")
+    model.settle()
+    model.failing["Embed v7"] = b.failure(Reason.MODEL_REJECTED, "the model refuses 1 text with HTTP 400")
+    model.change_source()
+    model.settle()
+    assert (model.serving, gate(model, "evaluation").verdict) == ("v7@1", Verdict.INCONCLUSIVE)
+
+    model.wait(2 * b.HOUR)
+    model.settle()
+
+    assert (model.weights, goal(model)[1]) == ({"v7": 100}, Reason.TARGET_REJECTED)
+
+
 def test_a_short_deadline_does_not_end_what_is_being_found_out() -> None:
     model = world(strategy={"steps": [{"weight": 100}], "progressDeadline": "4m"})
     model.edit(version="v8")

@@ -162,8 +162,9 @@ def overdue(seen: Deployment, facts: Facts, now: datetime) -> Facts:
     if found.is_for_a_person and step is not None:
         policy = step.approval.on_timeout if step.approval is not None else "Hold"
         message = f"{found.message}, and nobody did"
-    candidate, serving = facts.get(rollout.index), facts.serving
-    if found.answer in silence.COMPARING and candidate is not None and serving is not None:
+    candidate, serving, lacking = facts.get(rollout.index), facts.serving, _undecided(seen, facts, now)
+    is_unmeasured = lacking is not None and lacking.gate == found.answer and lacking.measured_at is None
+    if is_unmeasured and found.answer in silence.COMPARING and candidate is not None and serving is not None:
         # What cannot be compared for no fault of its own is no worse: a person is asked, and nothing latches.
         policy = "Hold" if silence.speaks_against_nobody(seen, candidate, serving) else policy
     return failed(seen, facts, Reason.DEADLINE_EXCEEDED, message, policy, found.answer, now)
