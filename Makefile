@@ -95,13 +95,15 @@ sbom: ## Write which packages the image IMAGE holds to build/sbom.cdx.json (Cycl
 	@[ -x build/sbom/bin/cyclonedx-py ] || { $(PYTHON) -m venv build/sbom && build/sbom/bin/python -m pip install --quiet \
 		--disable-pip-version-check --require-hashes -r requirements-sbom.lock; }
 	@rm -rf build/sbom-image && $(PYTHON) -m venv --without-pip build/sbom-image
-	@set -eo pipefail; tool=$$(command -v buildah || command -v docker) || { echo "neither buildah nor docker is installed"; exit 1; }; \
-	packages=$$(build/sbom-image/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	@tool=$$(command -v buildah || command -v docker) || { echo "neither buildah nor docker is installed"; exit 1; }; \
 	case $$tool in \
-	*buildah) container=$$($$tool from --pull-never "$(IMAGE)"); trap '$$tool rm "$$container" > /dev/null' EXIT; \
-		$$tool run $(if $(filter 0,$(shell id -u)),--isolation=chroot) "$$container" -- python3 -c "$$SAYS_ITS_PACKAGES";; \
-	*) $$tool run --rm --pull=never --network=none --entrypoint=python3 "$(IMAGE)" -c "$$SAYS_ITS_PACKAGES";; \
-	esac | tar -x -C "$$packages"
+	*buildah) container=$$($$tool from --pull-never "$(IMAGE)") || exit 1; \
+		$$tool run $(if $(filter 0,$(shell id -u)),--isolation=chroot) "$$container" -- python3 -c "$$SAYS_ITS_PACKAGES" \
+			> build/sbom-image.tar; status=$$?; $$tool rm "$$container" > /dev/null; exit $$status;; \
+	*) $$tool run --rm --pull=never --network=none --entrypoint=python3 "$(IMAGE)" -c "$$SAYS_ITS_PACKAGES" \
+		> build/sbom-image.tar;; \
+	esac
+	@tar -x -f build/sbom-image.tar -C "$$(build/sbom-image/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 	@build/sbom/bin/cyclonedx-py environment build/sbom-image/bin/python --pyproject pyproject.toml --mc-type application \
 		--output-reproducible --output-format JSON --output-file build/sbom.cdx.json
 	@echo "build/sbom.cdx.json: $$(grep -c '"purl"' build/sbom.cdx.json) packages of $(IMAGE)"
