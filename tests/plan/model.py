@@ -94,6 +94,8 @@ class Model:
     failing: dict[str, Failure] = field(default_factory=dict)
     """What fails, by kind of task and version: `Build v8`."""
     uid: str = "u2"
+    made_at: datetime = b.NOW - 2 * b.HOUR
+    started: datetime = b.NOW - 2 * b.HOUR
     epoch: int = 1
     gateways: list[FakeGateway] = field(default_factory=list)
     query_sets: dict[str, QueriesView] = field(default_factory=fleet.sets)
@@ -189,6 +191,8 @@ class Model:
             days={f"{g.name}/{g.process}": tuple(g.days) for g in self.gateways if g.days and not g.is_silent},
             scores=self.scores,
             scores_revision=self.scores_revision,
+            made_at=self.made_at,
+            started=self.started,
             epoch=self.epoch,
             holder=f"operator-{self.epoch}",
         )
@@ -234,9 +238,10 @@ class Model:
                 return self.trace[start:]
         raise AssertionError(f"no rest after {turns} turns; the last actions were {self.trace[-12:]}")
 
-    def finish(self) -> bool:
-        """End all work that runs."""
+    def finish(self, but: type[Task] | None = None) -> bool:
+        """End all work that runs, but for tasks of one kind."""
         running = [work for work in self.work.values() if work.phase is Phase.RUNNING]
+        running = [work for work in running if but is None or not isinstance(work.task, but)]
         for work in running:
             self.work[work.task.subject] = self._ended(work)
         return bool(running)

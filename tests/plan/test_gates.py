@@ -1008,7 +1008,8 @@ FIRST: dict[str, tuple[dict[str, Any], dict[str, int], ConditionType, Reason, st
         {},
         ConditionType.STALLED,
         Reason.GATE_FAILED,
-        "v7 waits: canaries: 4 of 5 canaries find their documents in the first 5, wanted all; nothing serves yet",
+        "v7 waits: canaries: 4 of 5 canaries find their documents in the first 5, wanted all; approve canaries to let "
+        "it pass; nothing serves yet",
     ),
     "all find what they must": (
         {"canaries": fleet.canaries(candidate="v7", serving="")},

@@ -68,7 +68,7 @@ def decision(found: Lag | None, before: api.Missed | None = None, **changes: Any
     made = fleet.approval("AcceptLag", "v7", **changes)
     status = api.ApprovalStatus(missed=before)
     key = Key("Approval", "search", made.name)
-    return Decision(key, made.uid, 1, made.spec, status, b.spec("v8"), "plan", (), lag=found)
+    return Decision(key, made.uid, 1, made.spec, status, b.spec("v8"), "plan", (), b.NOW, lag=found)
 
 
 SAID: dict[str, tuple[Lag | None, str]] = {

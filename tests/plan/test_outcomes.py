@@ -35,7 +35,7 @@ ENDS: dict[str, tuple[Facts, Facts, Outcome | None]] = {
         replace(BEFORE, rollout=replace(ROAD, weight=0)).refused(REFUSED),
         Outcome.REJECTED,
     ),
-    "the spec changes": (BEFORE, BEFORE.called_off(), Outcome.CALLED_OFF),
+    "the spec changes": (BEFORE, BEFORE.called_off(b.NOW), Outcome.CALLED_OFF),
     "another takes its place at once": (
         BEFORE,
         replace(BEFORE, rollout=replace(ROAD, index="v9", begun_at=b.NOW)),
@@ -43,10 +43,10 @@ ENDS: dict[str, tuple[Facts, Facts, Outcome | None]] = {
     ),
     "it was refused once before": (
         replace(BEFORE, rejected=(REFUSED,)),
-        replace(BEFORE, rejected=(REFUSED,)).called_off(),
+        replace(BEFORE, rejected=(REFUSED,)).called_off(b.NOW),
         Outcome.CALLED_OFF,
     ),
-    "its index is gone": (BEFORE, BEFORE.without("v8").called_off(), Outcome.CALLED_OFF),
+    "its index is gone": (BEFORE, BEFORE.without("v8").called_off(b.NOW), Outcome.CALLED_OFF),
 }
 
 
@@ -62,7 +62,7 @@ def test_a_migration_ends_as_the_facts_tell(name: str) -> None:
 def test_an_abort_is_told_apart_from_an_edit() -> None:
     seen = b.deployment(facts=BEFORE, spec=b.spec("v8"), approvals=(fleet.approval("Abort"),))
 
-    assert outcomes.ended(seen, BEFORE.called_off(), b.NOW) == Ended(Outcome.ABORTED, b.HOUR)
+    assert outcomes.ended(seen, BEFORE.called_off(b.NOW), b.NOW) == Ended(Outcome.ABORTED, b.HOUR)
 
 
 def test_a_burn_in_that_fails_is_counted_from_the_promotion() -> None:

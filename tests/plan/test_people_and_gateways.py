@@ -202,10 +202,11 @@ def test_only_what_was_answered_under_the_route_is_measured() -> None:
 # What a person decides, and whether it counts.
 
 STEP = b.spec("v8", strategy={"steps": [{"approval": {"name": "go-wide"}}, {"weight": 100}]})
+COUNTING = "it counts until 2026-03-02 12:00:00 UTC"
 COUNTS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    "an answer to a step": ({}, {}, "it counts until 2026-03-02 12:00:00 UTC"),
-    "an answer to a gate": ({"answers": "evaluation"}, {}, "it counts until 2026-03-02 12:00:00 UTC"),
-    "an abort": ({"decision": "Abort", "version": "v1"}, {}, "it counts until 2026-03-02 12:00:00 UTC"),
+    "an answer to a step": ({}, {}, COUNTING),
+    "an answer to a gate": ({"answers": "evaluation"}, {}, COUNTING),
+    "an abort": ({"decision": "Abort", "version": "v1"}, {}, COUNTING),
     "one that was used": ({}, {"used": ("approve-v8",)}, "it has let something pass"),
     "one that has expired": (
         {"expires": b.NOW},
@@ -233,7 +234,14 @@ COUNTS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {},
         "it is for plan 0ff, the plan is plan: the target, the steps or the gates have changed",
     ),
-    "a refusal needs no plan": ({"decision": "Reject"}, {"plan": "0ff"}, "it counts until 2026-03-02 12:00:00 UTC"),
+    "made for the try before": (
+        {},
+        {"asked_since": b.NOW - MINUTE},
+        "it was made before 2026-03-01 11:59:00 UTC, for a try that is over; create another one",
+    ),
+    "made in the second in which the try before was over": ({"at": b.NOW}, {"asked_since": b.NOW}, COUNTING),
+    "an abort, however old": ({"decision": "Abort"}, {"asked_since": b.NOW}, COUNTING),
+    "a refusal needs no plan": ({"decision": "Reject"}, {"plan": "0ff"}, COUNTING),
 }
 
 
@@ -247,6 +255,7 @@ def test_an_approval_says_whether_it_counts(changes: dict[str, Any], around: dic
         generation=1,
         spec=made.spec,
         status=approval_api.ApprovalStatus(),
+        created_at=made.created_at,
         **values,
     )
 
@@ -262,7 +271,7 @@ def test_an_approval_says_whether_it_counts(changes: dict[str, Any], around: dic
 def test_an_approval_is_looked_at_when_it_expires() -> None:
     made = fleet.approval(expires=b.NOW + MINUTE)
     key = Key("Approval", "search", made.name)
-    seen = Decision(key, made.uid, 1, made.spec, approval_api.ApprovalStatus(), STEP, "plan", ())
+    seen = Decision(key, made.uid, 1, made.spec, approval_api.ApprovalStatus(), STEP, "plan", (), b.NOW)
 
     assert approvals.plan(seen, b.NOW).look_again == MINUTE
 

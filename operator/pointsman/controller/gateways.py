@@ -296,7 +296,9 @@ def _distinct(reports: Iterable[Report]) -> Iterator[Report]:
 
 def _seen(process: str, said: Mapping[str, Any]) -> Gateway:
     """Read what a gateway says of a deployment; its name and whether it is ready are for the report to say."""
-    totals = {index: int(total.get("queries", 0)) for index, total in said.get("totals", {}).items()}
+    # A query that failed was answered by nobody.
+    counts = said.get("totals", {}).items()
+    totals = {index: int(total.get("queries", 0)) - int(total.get("errors", 0)) for index, total in counts}
     return Gateway(
         name="",
         is_ready=False,

@@ -12,6 +12,7 @@ from pointsman.controller import datasets, pods, reading
 from pointsman.controller.world import World
 from pointsman.core.recipes import digest
 from pointsman.errors import PointsmanError, Terminal
+from pointsman.plan import approvals as approvals_plan
 from pointsman.plan import facts as plan_facts
 from pointsman.plan import lag, measured, observed, tallies
 from pointsman.plan.tasks import Key
@@ -28,6 +29,7 @@ def approval(resource: Resource, world: World) -> observed.Decision:
     lacking = None
     if spec.decision == "AcceptLag" and deployment is not None:
         lacking = _lag(about, deployment["spec"]["datasetRef"]["name"], spec.version, facts, world)
+    made_at = None if deployment is None else reading.time(deployment["metadata"].get("creationTimestamp"))
     return observed.Decision(
         key=key,
         uid=meta["uid"],
@@ -37,6 +39,8 @@ def approval(resource: Resource, world: World) -> observed.Decision:
         deployment=None if deployment is None else reading.valid(deployment_api.Spec, deployment),
         plan=(deployment or {}).get("status", {}).get("planHash", ""),
         used=facts.used,
+        created_at=reading.time(meta.get("creationTimestamp")) or world.started,
+        asked_since=approvals_plan.asked_since(made_at, facts),
         lag=lacking,
     )
 

@@ -115,6 +115,8 @@ def deployment(resource: Resource, world: World) -> observed.Deployment:
         scores=scores,
         scores_revision=scores_revision,
         taken_over=world.taken_over,
+        made_at=reading.time(meta.get("creationTimestamp")),
+        started=world.started,
         epoch=world.epoch,
         holder=world.holder,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pointsman.api import approval as api
@@ -46,8 +47,8 @@ def plan(seen: Decision, now: datetime) -> Plan[api.ApprovalStatus]:
 def _why_not(seen: Decision, now: datetime) -> str:
     if seen.deployment is None:
         return f"there is no IndexDeployment {seen.spec.target.name} in {seen.key.namespace}"
-    known = answerable(seen.deployment)
-    return why_not(seen.spec, seen.uid, seen.deployment.version, seen.plan, known, (), now)
+    asks = Asks(seen.deployment.version, seen.plan, answerable(seen.deployment), (), seen.asked_since)
+    return why_not(Approval(seen.key.name, seen.uid, seen.spec, seen.created_at), asks, now)
 
 
 def plan_hash(seen: Deployment, facts: Facts, target: Target) -> str:
@@ -87,23 +88,47 @@ def accepts_lag(seen: Deployment, version: str, now: datetime) -> Approval | Non
     return next((a for a in found if now < a.spec.expires_at), None)
 
 
-def why_not(
-    spec: api.Spec, uid: str, wanted: str, plan: str, known: tuple[str, ...], used: tuple[str, ...], now: datetime
-) -> str:
-    """Return why an Approval does not count, as a clause; empty where it does.
+@dataclass(frozen=True, slots=True)
+class Asks:
+    """What a deployment asks people."""
 
-    `wanted` is the version that the deployment wants, `plan` its plan, `known` what there is to be answered.
+    wanted: str
+    """The version that it wants."""
+    plan: str
+    known: tuple[str, ...]
+    """What there is to be answered."""
+    used: tuple[str, ...]
+    """The UIDs of the Approvals that have let something pass."""
+    since: datetime | None
+    """What was made before is about a try that is over; None where there was none."""
+
+
+def asked_since(made_at: datetime | None, facts: Facts) -> datetime | None:
+    """Return since when a deployment asks what it asks: since it was made, and its last migration was over.
+
+    The plan of another try is the same, and an answer that lies there unused was given to the one before. In whole
+    seconds, as the API server tells times.
     """
+    times = [made_at, facts.left_at, *(promotion.at for promotion in facts.history[-1:])]
+    last = max((at for at in times if at is not None), default=None)
+    return None if last is None else last.replace(microsecond=0)
+
+
+def why_not(approval: Approval, asks: Asks, now: datetime) -> str:
+    """Return why an Approval does not count, as a clause; empty where it does."""
+    spec, plan = approval.spec, asks.plan
     if now >= spec.expires_at:
         return f"it expired at {spec.expires_at:%Y-%m-%d %H:%M:%S} UTC; create another one"
     if spec.decision in ("Abort", "AcceptLag"):
         return ""
-    if uid in used:
+    if approval.uid in asks.used:
         return "it was used; what asks again needs another one"
-    if spec.version != wanted:
-        return f"it is about {spec.version}, the deployment wants {wanted}; create one for {wanted}"
-    if spec.answers not in known:
-        return f"it answers {spec.answers}, which nothing asks; wanted one of {', '.join(known)}"
+    if spec.version != asks.wanted:
+        return f"it is about {spec.version}, the deployment wants {asks.wanted}; create one for {asks.wanted}"
+    if spec.answers not in asks.known:
+        return f"it answers {spec.answers}, which nothing asks; wanted one of {', '.join(asks.known)}"
+    if asks.since is not None and approval.created_at < asks.since:
+        return f"it was made before {asks.since:%Y-%m-%d %H:%M:%S} UTC, for a try that is over; create another one"
     if spec.decision == "Approve" and spec.plan_hash != plan:
         return f"it is for plan {spec.plan_hash}, the plan is {plan}: the target, the steps or the gates have changed"
     return ""
@@ -119,9 +144,10 @@ def answerable(spec: deployment_api.Spec) -> tuple[str, ...]:
 def _counting(
     seen: Deployment, facts: Facts, decision: str, plan: str, answers: str, now: datetime
 ) -> Iterator[Approval]:
+    asks = Asks(seen.spec.version, plan, answerable(seen.spec), facts.used, asked_since(seen.made_at, facts))
     for approval in sorted(seen.approvals, key=lambda a: (a.created_at, a.name)):
         spec = approval.spec
         if spec.decision != decision or (answers and spec.answers != answers):
             continue
-        if not why_not(spec, approval.uid, seen.spec.version, plan, answerable(seen.spec), facts.used, now):
+        if not why_not(approval, asks, now):
             yield approval

@@ -44,7 +44,7 @@ from pointsman.plan import (
     words,
 )
 from pointsman.plan.deployment_status import stage, status
-from pointsman.plan.facts import Facts, Index
+from pointsman.plan.facts import USED, Facts, Index
 from pointsman.plan.gates import Pair
 from pointsman.plan.indexes import Target
 from pointsman.plan.observed import Deployment, Plan, Presence, Problem
@@ -157,7 +157,7 @@ def _without_lost(seen: Deployment, facts: Facts) -> Facts:
 def _moved(seen: Deployment, facts: Facts, target: Target | str, now: datetime) -> Facts:
     """Send queries where they belong: on along the road, back, or away from an index that is lost."""
     before = facts.serving
-    facts = _kept_off(seen, _called_off(seen, facts, target), now)
+    facts = _kept_off(seen, _called_off(seen, facts, target, now), now)
     if facts.serving != before:
         return facts
     wanted = indexes.find(seen, facts, target) if isinstance(target, Target) else None
@@ -169,50 +169,51 @@ def _moved(seen: Deployment, facts: Facts, target: Target | str, now: datetime) 
     return burn_in.watched(seen, facts, now) if facts.serving == before else facts
 
 
-def _called_off(seen: Deployment, facts: Facts, target: Target | str) -> Facts:
+def _called_off(seen: Deployment, facts: Facts, target: Target | str, now: datetime) -> Facts:
     """End the migration under way where its candidate is gone, or is not what the spec wants any more."""
     if facts.rollout is None:
         return facts
     candidate = facts.get(facts.rollout.index)
     if candidate is None or candidate.role is Role.RETIRING:
-        return facts.called_off()
+        return facts.called_off(now)
     if isinstance(target, Target):
-        return facts if indexes.matches(candidate, target) else facts.called_off()
+        return facts if indexes.matches(candidate, target) else facts.called_off(now)
     is_wanted = (candidate.version, candidate.frozen) == (target, seen.spec.snapshot)
-    return facts if is_wanted else facts.called_off()
+    return facts if is_wanted else facts.called_off(now)
 
 
 def _towards(seen: Deployment, facts: Facts, target: Target, wanted: Index, now: datetime) -> Facts:
     """Go on to the index that the spec wants: by the road where it has to prove itself, else by one shift."""
     if rollout.is_needed(seen, facts, wanted):
         if facts.is_rejected(target.recipe, target.parameters, seen.spec.retry) is not None:
-            return facts.called_off()
+            return facts.called_off(now)
         return rollout.overdue(seen, rollout.advance(seen, facts, target, wanted, now), now)
     may_move = wanted.role is Role.RETAINED or not indexes.is_suspended(seen, facts)
     lag_is_accepted = approvals.accepts_lag(seen, target.version, now) is not None
     if not may_move or not indexes.may_take_over(seen, facts, wanted, now, lag_is_accepted):
         return facts
-    if facts.serving is None and _is_held_back(seen, wanted, now):
+    if facts.serving is not None:
+        return _to(seen, facts, wanted, now)
+    held = gates.canaries_find_what_they_must(seen, Pair(wanted, None), now)
+    if held is None or held.verdict is Verdict.PASSED:
+        return _to(seen, facts, wanted, now)
+    # The one gate that needs no comparison keeps the first index of all from serving, unless a person lets it pass.
+    approval = approvals.approved(seen, facts, approvals.plan_hash(seen, facts, target), held.gate, now)
+    if approval is None:
         return facts
-    return _to(seen, facts, wanted, now)
-
-
-def _is_held_back(seen: Deployment, first: Index, now: datetime) -> bool:
-    """Return whether a gate that needs no comparison keeps the first index of all from serving."""
-    found = gates.canaries_find_what_they_must(seen, Pair(first, None), now)
-    return found is not None and found.verdict is not Verdict.PASSED
+    return _to(seen, dataclasses.replace(facts, used=(*facts.used, approval.uid)[-USED:]), wanted, now)
 
 
 def _kept_off(seen: Deployment, facts: Facts, now: datetime) -> Facts:
     """Send no query where a person does not want any, whatever the spec says; what serves alone stays."""
     candidate = None if facts.rollout is None else facts.get(facts.rollout.index)
     if candidate is not None and any(approvals.aborted(seen, v, now) for v in (candidate.version, seen.spec.version)):
-        facts = facts.called_off()
+        facts = facts.called_off(now)
     serving = facts.serving
     if serving is None or approvals.aborted(seen, serving.version, now) is None:
         return facts
     for index in _good_ones(seen, facts, now):
-        if indexes.may_take_over(seen, facts, index, now):
+        if indexes.may_take_over(seen, facts, index, now) and not _was_refused(seen, facts, index):
             return _to(seen, facts, index, now)
     return facts
 
@@ -234,11 +235,13 @@ def _good_ones(seen: Deployment, facts: Facts, now: datetime, *wanted: Index) ->
     retained.sort(key=lambda i: i.since.timestamp() if i.since else 0.0, reverse=True)
     found = [i for i in (*wanted, *retained) if approvals.aborted(seen, i.version, now) is None]
 
-    def rank(index: Index) -> tuple[bool, bool]:
-        rejected = facts.is_rejected(index.recipe, index.parameters, seen.spec.retry)
-        return index.proven_at is None, rejected is not None
+    return sorted(found, key=lambda index: (index.proven_at is None, _was_refused(seen, facts, index)))
 
-    return sorted(found, key=rank)
+
+def _was_refused(seen: Deployment, facts: Facts, index: Index) -> bool:
+    """Return whether an index was refused before it could prove itself."""
+    rejected = facts.is_rejected(index.recipe, index.parameters, seen.spec.retry)
+    return index.proven_at is None and rejected is not None
 
 
 def _to(seen: Deployment, facts: Facts, index: Index, now: datetime) -> Facts:

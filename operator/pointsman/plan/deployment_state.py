@@ -171,7 +171,8 @@ def _held_back(seen: Deployment, first: Index, now: datetime) -> State | None:
     found = gates.canaries_find_what_they_must(seen, gates.Pair(first, None), now)
     if found is None or found.verdict is Verdict.PASSED:
         return None
-    message = f"{first.version} waits: {found.gate}: {found.message}; nothing serves yet"
+    way_out = f"; approve {found.gate} to let it pass" if found.verdict is not Verdict.INCONCLUSIVE else ""
+    message = f"{first.version} waits: {found.gate}: {found.message}{way_out}; nothing serves yet"
     if found.verdict is Verdict.FAILED:
         return ConditionType.STALLED, Reason.GATE_FAILED, message
     return ConditionType.RECONCILING, Reason.GATES_UNDECIDED, message

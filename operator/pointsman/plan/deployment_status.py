@@ -28,7 +28,7 @@ from pointsman.plan import (
 from pointsman.plan.facts import Facts, Index, Rollout
 from pointsman.plan.indexes import Target
 from pointsman.plan.observed import Deployment, Presence
-from pointsman.plan.tasks import Build, Check, IndexTask, Repair
+from pointsman.plan.tasks import Build, Check, IndexTask, Phase, Repair
 
 _ROUTE = (ConditionType.TRAFFIC_VERIFIED, Reason.ROUTE_NOT_ACCEPTED)
 _BACK = (ConditionType.ROLLBACK_READY, Reason.RETAINED_INDEX_IS_BEHIND)
@@ -119,7 +119,10 @@ def stage(
         return _at_rest(seen, facts, now)
     if wanted.role is Role.CANDIDATE and indexes.is_suspended(seen, facts):
         return None
-    tried = (tried.task for tried in seen.work if tried.task.subject == f"index {wanted.name}")
+    if approvals.aborted(seen, target.version, now) is not None:
+        return _at_rest(seen, facts, now)
+    unfinished = (each for each in seen.work if each.phase is not Phase.DONE)
+    tried = (each.task for each in unfinished if each.task.subject == f"index {wanted.name}")
     match next((task for task in work if task.index == wanted.name), None) or next(tried, None):
         case Build():
             name = api.Stage.BUILD
@@ -145,6 +148,7 @@ def _at_rest(seen: Deployment, facts: Facts, now: datetime) -> api.StepStatus | 
 
 def _on_the_road(seen: Deployment, facts: Facts, road: Rollout, now: datetime) -> api.StepStatus:
     step, found = rollout.current(seen, road), rollout.wait(seen, facts, now)
+    stands_still = bool(road.held) or road.suspended_at is not None
     match step:
         case None:
             name = api.Stage.GATES
@@ -162,8 +166,8 @@ def _on_the_road(seen: Deployment, facts: Facts, road: Rollout, now: datetime) -
         of=len(rollout.road(seen)),
         hash=road.steps,
         started_at=road.since,
-        deadline=None if found is None or road.held else found.deadline,
-        until=None if found is None or road.held else found.until,
+        deadline=None if found is None or stands_still else found.deadline,
+        until=None if found is None or stands_still else found.until,
         waiting_for=road.held or ("" if found is None else found.message),
         estimate=rollout.estimate(seen),
     )

@@ -29,6 +29,7 @@ _TIMES = frozenset(
         "begun_at",
         "accepted_at",
         "done_at",
+        "left_at",
         "suspended_at",
         "measured_at",
         "pinned_at",
@@ -198,6 +199,8 @@ class Facts:
     rejected: tuple[Rejection, ...] = ()
     used: tuple[str, ...] = ()
     """The UIDs of the Approvals that have let something pass: each counts once."""
+    left_at: datetime | None = None
+    """When a migration was last over without a switch."""
     epoch: int = 0
     """Of the operator that wrote these facts last."""
     holder: str = ""
@@ -256,13 +259,13 @@ class Facts:
         same = (rejection.recipe, rejection.parameters, rejection.retry)
         kept = tuple(r for r in self.rejected if (r.recipe, r.parameters, r.retry) != same)
         rejected = (*kept, rejection)[-REJECTED:]
-        return dataclasses.replace(self.called_off(), rejected=rejected)
+        return dataclasses.replace(self.called_off(rejection.at), rejected=rejected)
 
-    def called_off(self) -> Facts:
+    def called_off(self, now: datetime) -> Facts:
         """Return the facts without the migration under way: all queries go to what serves."""
         if self.rollout is None:
             return self
-        return dataclasses.replace(self, rollout=None, shadow=None, route=self.route + 1)
+        return dataclasses.replace(self, rollout=None, shadow=None, route=self.route + 1, left_at=now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,7 +195,9 @@ def shadow_queries_speak_for_all(seen: Deployment, pair: Pair, now: datetime) ->
     shadow = seen.facts.shadow
     if seen.facts.rollout is None or shadow is None or shadow.index != pair.index.name:
         return None
-    told = [g.shadowed for g in seen.gateways if g.shadowed is not None and g.shadowed.index == shadow.index]
+    # One that is not ready may tell of a route that it cannot leave: it is sent no queries.
+    ready = [gateway.shadowed for gateway in seen.gateways if gateway.is_ready]
+    told = [each for each in ready if each is not None and each.index == shadow.index]
     sent, dropped = sum(each.sent for each in told), sum(each.dropped for each in told)
     said = Finding("shadow", Verdict.PASSED, "", f"{dropped:,}", f"{guards.MOST_DROPPED:.0%} at most", "", sent)
     if not sent + dropped:
@@ -394,7 +396,11 @@ def _is_of_earlier_try(seen: Deployment, index: Index, at: datetime) -> bool:
 
 
 def _has_changed(seen: Deployment, index: Index, found: Evaluation | Canaries) -> bool:
-    """Return whether a hundredth of the documents or more changed since something was measured."""
-    later = [e for e in seen.dataset.embedded.get(index.recipe, ()) if e.snapshot > found.snapshot]
+    """Return whether a hundredth of the documents or more changed since something was measured, or nobody can tell."""
+    known = seen.dataset.embedded.get(index.recipe, ())
+    later = [e for e in known if e.snapshot > found.snapshot]
+    if later and not any(e.snapshot == found.snapshot for e in known):
+        # Snapshots between the two may be gone as well, and with them what they changed.
+        return True
     changed = sum(count for e in later for cause, count in e.changes.items() if cause != "unchanged")
     return bool(later) and changed >= CHANGED * max(1, found.documents)

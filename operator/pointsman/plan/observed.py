@@ -321,6 +321,10 @@ class Deployment:
     """The revision of that; 0 where there is none."""
     taken_over: datetime | None = None
     """When the Lease was last taken from an operator that had not given it back; None where it never was."""
+    made_at: datetime | None = None
+    """When it was created."""
+    started: datetime | None = None
+    """When the operator that looks began to: before, nobody looked."""
     epoch: int = 0
     """Of the operator that looks."""
     holder: str = ""
@@ -376,6 +380,9 @@ class Decision:
     """That one's plan, as its status says it."""
     used: tuple[str, ...]
     """The UIDs of the Approvals that have let something of it pass."""
+    created_at: datetime
+    asked_since: datetime | None = None
+    """Since when the deployment asks what it asks; None where there is none."""
     lag: Lag | None = None
     """Of an AcceptLag: what its version lacks; None where that has no index that could take over, or nobody knows."""
 

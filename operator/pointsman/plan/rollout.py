@@ -118,14 +118,13 @@ def wait(seen: Deployment, facts: Facts, now: datetime) -> Wait | None:
     patience = base.parse_duration(seen.spec.strategy.progress_deadline)
     step = current(seen, rollout)
     if step is not None and rollout.accepted_at is None and (why := traffic.why_not(seen, facts, is_to_go_on=True)):
-        return Wait(Reason.ROUTE_NOT_ACCEPTED, why, rollout.since + patience)
+        return Wait(Reason.ROUTE_NOT_ACCEPTED, why, _looked_at(seen, rollout.since) + patience)
     if step is not None and rollout.done_at is None and (found := _of_step(step, rollout, now)) is not None:
         return found
     following = road(seen)[rollout.step]
-    began = rollout.done_at or rollout.since
+    began = _looked_at(seen, rollout.done_at or rollout.since)
     until = max(began, began if facts.silence is None else facts.silence.since) + patience
-    needs_gateways = following.shadow is not None or following.weight not in (None, 100)
-    if needs_gateways and not seen.gateways:
+    if any(map(_needs_gateways, road(seen)[: rollout.step + 1])) and not seen.gateways:
         message = "steps shift queries at gateways, and the operator knows none; set POINTSMAN_GATEWAYS, or no steps"
         return Wait(Reason.NO_GATEWAY, message, until)
     if why := traffic.why_not(seen, facts, is_to_go_on=True):
@@ -137,6 +136,16 @@ def wait(seen: Deployment, facts: Facts, now: datetime) -> Wait | None:
     if candidate is not None and not _may_take_over(seen, facts, candidate, now):
         return Wait(Reason.FOLLOWING, f"{candidate.name} is not whole and current just now", until)
     return None
+
+
+def _looked_at(seen: Deployment, since: datetime) -> datetime:
+    """Return since when a wait was looked at: time in which there was no operator speaks against no version."""
+    return since if seen.started is None else max(since, seen.started)
+
+
+def _needs_gateways(step: steps.Step) -> bool:
+    """Return whether a step shifts or copies queries. Once one has, those that follow are taken by what it shows."""
+    return step.shadow is not None or step.weight not in (None, 100)
 
 
 def _may_take_over(seen: Deployment, facts: Facts, candidate: Index, now: datetime) -> bool:

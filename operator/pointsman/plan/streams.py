@@ -28,7 +28,7 @@ def followed(seen: Deployment, candidate: str, control: str, now: datetime) -> S
         # What happened before it was looked at may be of another state of things.
         before = replace(before, candidate=candidate, control=control, minute=last - 1, guards=fresh)
     minutes = _minutes(seen.gateways)
-    known = before.guards
+    known = tuple(_of_the_spec(guard, seen) for guard in before.guards)
     for minute in range(max(before.minute, last - 15) + 1, last):
         ours, theirs = minutes.get((minute, candidate), Arm()), minutes.get((minute, control), Arm())
         known = tuple(guards.observe(guard, minute, ours, theirs) for guard in known)
@@ -68,6 +68,12 @@ def _counted(before: Streams, gateways: Iterable[Gateway], known: set[str]) -> S
         counted[gateway.process] = dict(gateway.totals)
     kept = dict(list(counted.items())[-MOST_GATEWAYS:])
     return replace(before, counted=kept, answered={name: count for name, count in answered.items() if name in known})
+
+
+def _of_the_spec(guard: guards.Guard, seen: Deployment) -> guards.Guard:
+    """Return a guard, or a new one where an edit has changed what it asks: evidence of the one is none of the other."""
+    is_of_latency, ratio = guard.signal is Signal.LATENCY, _ratio(seen)
+    return guards.guard(Signal.LATENCY, ratio=ratio) if is_of_latency and guard.ratio != ratio else guard
 
 
 def _ratio(seen: Deployment) -> float:
