@@ -109,6 +109,8 @@ def earlier(here: Stage, request: pytest.FixtureRequest) -> Iterator[Stage]:
     here.provide()
     here.install(tree=tree, image=image)
     here.declare()
+    # It begins to ask indexes just when they begin to follow, and where they do so more often comes to no end with it.
+    here.patch(stage.DATASET, {"spec": {"refresh": {"every": "45s"}}})
     here.wait(lambda: here.is_ready("v7"), "the example to be Ready")
     here.ask()
     begun = changing.mark(here)
