@@ -14,6 +14,7 @@ from pointsman.controlplane import binaries, plane
 
 LONGEST = (
     *("test_sigkill", "test_pods_load", "test_takeover", "test_delivery", "test_delivery_disturbed"),
+    "test_delivery_way_back",
     *("test_crash_anywhere", "test_operator", "test_delivery_under_load", "test_bad_input", "test_pods"),
     *("test_gateway", "test_lasting", "test_control_plane", "test_backends", "test_properties"),
     *("test_embedders", "test_gateways_poller"),

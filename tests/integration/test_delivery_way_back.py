@@ -1,4 +1,4 @@
-"""Is there a way back? It is practised with real queries, and said to be shut while nobody answers there."""
+"""What does not answer: a way back that is practised and said to be shut, and what serves and keeps no fix away."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import httpx
 import pytest
-from tests.integration.delivery import PLACES, SUBJECTS, TEXT, VERSIONS, Delivery, delivering, documents
+from tests.integration.delivery import HALF, PLACES, SUBJECTS, TEXT, VERSIONS, Delivery, delivering, documents
 from tests.integration.operator_process import DEPLOYMENT, Object
 from tests.servers import door
 from tests.servers.door import Door
@@ -26,22 +27,40 @@ BATCH = 20
 """Queries of one request, each of which may be one of the sample."""
 
 
+@dataclass
+class Room:
+    """Two deployments of one dataset, and the way to the model of its v7: shut, that answers nobody."""
+
+    delivery: Delivery
+    way: Door
+
+
 @pytest.fixture(scope="module")
-def delivery(control_plane: plane.ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Delivery]:
-    with delivering(control_plane, tmp_path_factory.mktemp("delivery")) as delivery:
-        yield delivery
-
-
-@pytest.fixture
-def way(delivery: Delivery) -> Iterator[Door]:
-    """The way to the model of v7, which a dataset of its own has."""
-    with OpenAIServer() as server, door.before("127.0.0.1", server.port) as way:
+def room(control_plane: plane.ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
+    with (
+        delivering(control_plane, tmp_path_factory.mktemp("delivery")) as delivery,
+        OpenAIServer() as server,
+        door.before("127.0.0.1", server.port) as way,
+    ):
         choice = {"openai": {"endpoint": "main", "model": MODEL, "dimensions": 256}}
         versions = ({"name": "v7", "model": choice, "text": TEXT}, VERSIONS[1])
         endpoints = [{"name": "main", "baseURL": f"http://127.0.0.1:{way.port}/v1"}]
-        uri = delivery.stage.write(documents(), "asked")
-        delivery.stage.declare("asked", uri, *versions, endpoints=endpoints)
-        yield way
+        delivery.stage.declare("asked", delivery.stage.write(documents(), "asked"), *versions, endpoints=endpoints)
+        delivery.deploy("retaining", AT_ONCE, gates={}, dataset="asked", check={"every": "1m"})
+        delivery.deploy("serving", strategy={"steps": HALF, "progressDeadline": "3m"}, dataset="asked")
+        for name in ("retaining", "serving"):
+            delivery.wait_for(name, "UpToDate", v7=100)
+        delivery.want("retaining", "v8")
+        delivery.wait_for("retaining", "UpToDate", v8=100)
+        yield Room(delivery, way)
+
+
+@pytest.fixture(scope="module")
+def shut(room: Room) -> Room:
+    """Return the room once the model of v7 is gone, and who is served by that wants another version."""
+    room.way.shut()
+    room.delivery.want("serving", "v8")
+    return room
 
 
 @contextlib.contextmanager
@@ -75,42 +94,64 @@ def rollback_ready(delivery: Delivery, name: str) -> tuple[str, str, str]:
     return found.get("status", ""), found.get("reason", ""), found.get("message", "")
 
 
-def test_a_drill_reports_and_a_way_back_whose_model_is_gone_is_none_until_it_is_there_again(
-    delivery: Delivery, way: Door
-) -> None:
-    stage, current = delivery.stage, "v7@1 is complete and current; going back is one switch"
-    delivery.deploy("asked", AT_ONCE, gates={}, dataset="asked", check={"every": "1m"})
-    delivery.wait_for("asked", "UpToDate", v7=100)
-    delivery.want("asked", "v8")
-    delivery.wait_for("asked", "UpToDate", v8=100)
-    ready = ("True", "RetainedIndexIsCurrent", current)
-    stage.wait(lambda: rollback_ready(delivery, "asked") == ready, current)
+def test_a_drill_asks_the_way_back_real_queries_and_reports(room: Room) -> None:
+    delivery, current = room.delivery, "v7@1 is complete and current; going back is one switch"
+    delivery.stage.wait(lambda: rollback_ready(delivery, "retaining")[2] == current, current)
 
-    with asking(delivery, "asked", "first") as got:
-        done = stage.run("drill", "asked")
+    with asking(delivery, "retaining", "first") as got:
+        done = delivery.stage.run("drill", "retaining")
+
     assert done.returncode == 0, done.stderr + done.stdout
     assert got == {(200, "v8")}
-    found = delivery.status("asked")["drill"]
+    found = delivery.status("retaining")["drill"]
     assert (found["version"], found["queries"] >= 100, found.get("failed", 0)) == ("v7", True, 0)
     assert re.search(r"v7 was asked [\d,]+ real queries, 0 failed; [01]\.\d\d of the documents", done.stdout), done
 
-    way.shut()
-    with ThreadPoolExecutor(1, "drill") as pool, asking(delivery, "asked", "second") as got:
-        drill = pool.submit(stage.run, "drill", "asked")
-        stage.wait(lambda: rollback_ready(delivery, "asked")[0] == "False", "the way back to be shut")
-        _, reason, message = rollback_ready(delivery, "asked")
-        assert reason == "RetainedIndexDoesNotAnswer"
-        assert re.match(r"v7@1 is kept, but was asked and does not answer: .*cannot be reached", message), message
-        assert delivery.status("asked")["rollback"]["to"] == "v7"
-        assert not delivery.status("asked")["rollback"]["ready"]
-        assert delivery.goal("asked") == ("Ready", "UpToDate", "serving v8@1")
 
-        way.open()
-        stage.wait(lambda: rollback_ready(delivery, "asked") == ready, "the way back to be there again")
-        done = drill.result()
+def test_a_way_back_whose_model_is_gone_is_none_and_fails_a_drill(shut: Room) -> None:
+    delivery, stage = shut.delivery, shut.delivery.stage
 
+    with asking(delivery, "retaining", "second") as got:
+        done = stage.run("drill", "retaining")
+    stage.wait(lambda: rollback_ready(delivery, "retaining")[0] == "False", "the way back to be shut")
+
+    _, reason, message = rollback_ready(delivery, "retaining")
+    assert reason == "RetainedIndexDoesNotAnswer"
+    assert re.match(r"v7@1 is kept, but was asked and does not answer: .*cannot be reached", message), message
+    assert not delivery.status("retaining")["rollback"]["ready"]
+    assert delivery.goal("retaining") == ("Ready", "UpToDate", "serving v8@1")
     assert done.returncode == 1, done.stderr + done.stdout
     assert got == {(200, "v8")}
-    found = delivery.status("asked")["drill"]
+    found = delivery.status("retaining")["drill"]
     assert 0 < found["failed"] <= found["queries"]
     assert f"v7 was asked {found['queries']:,} real queries, {found['failed']:,} failed" in done.stdout
+
+
+def test_what_serves_and_answers_nobody_keeps_no_fix_away(shut: Room) -> None:
+    delivery = shut.delivery
+
+    delivery.ask("serving")
+
+    (evaluation,) = (gate for gate in delivery.status("serving")["gates"] if gate["name"] == "evaluation")
+    assert evaluation["verdict"] == "Passed"
+    alone = r"nDCG@10 is [01]\.\d{3} over 60 groups, with nothing whole to compare with: v7 has not answered since .*"
+    assert re.fullmatch(alone, evaluation["message"]), evaluation
+    # Whoever is sent to what is broken is told so, and gets nobody else's answer.
+    asked = [delivery.search("serving", str(number)) for number in range(40)]
+    assert {got.json()["version"] for got in asked if got.status_code == 200} == {"v8"}
+    refused = {(got.status_code, got.json()["error"]["code"]) for got in asked if got.status_code != 200}
+    assert refused == {(503, "model_failed")}
+    done = delivery.stage.run("approve", "serving")
+    assert done.returncode == 0, done.stderr
+    delivery.wait_for("serving", "UpToDate", v8=100)
+    assert delivery.answering("serving") == {"v8"}
+
+
+def test_a_way_back_whose_model_is_there_again_is_one(shut: Room) -> None:
+    delivery, stage = shut.delivery, shut.delivery.stage
+    stage.wait(lambda: rollback_ready(delivery, "retaining")[0] == "False", "the way back to be shut")
+
+    shut.way.open()
+    stage.wait(lambda: rollback_ready(delivery, "retaining")[0] == "True", "the way back to be open")
+
+    assert rollback_ready(delivery, "retaining")[1] == "RetainedIndexIsCurrent"
