@@ -38,7 +38,7 @@ from pointsman.controller.world import Databases, World
 from pointsman.core import rows
 from pointsman.core.recipes import Space
 from pointsman.errors import Retryable
-from pointsman.plan.observed import Day, Gateway
+from pointsman.plan.reported import Day, Gateway
 from pointsman.plan.tasks import Key, Phase, Work
 from pointsman.ports import Finished, Identity, Vectors, nobody
 from pointsman.store.root import Store

@@ -11,7 +11,7 @@ from tests.crash.stage import NAMESPACE, SECRET_WORD, Stage
 from tests.plan.fleet import FakeGateway
 
 from pointsman.cluster.resources import APPROVAL, DATASET, DEPLOYMENT, QUERY_SET, REFRESH_ANNOTATION
-from pointsman.plan.observed import Day
+from pointsman.plan.reported import Day
 
 API = "pointsman.dev/v1alpha1"
 

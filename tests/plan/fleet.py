@@ -17,7 +17,8 @@ from pointsman.api.routes import RouteStatus
 from pointsman.core.guards import Arm
 from pointsman.plan.facts import QuerySetRecord
 from pointsman.plan.measured import Canaries, Evaluation
-from pointsman.plan.observed import Approval, Day, Gateway, Minute, QueriesView
+from pointsman.plan.observed import Approval, QueriesView
+from pointsman.plan.reported import Day, Gateway, Minute
 
 ROAD: list[dict[str, Any]] = [
     {"shadow": {"percent": 100, "for": "2m"}},

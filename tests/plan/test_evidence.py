@@ -11,7 +11,8 @@ from tests.plan import fleet
 from pointsman.api.evidence import ShadowStatus
 from pointsman.plan import evidence, measured
 from pointsman.plan.facts import BurnIn, Drill, Facts, Rollout, Shadow
-from pointsman.plan.observed import Deployment, Gateway, Shadowed
+from pointsman.plan.observed import Deployment
+from pointsman.plan.reported import Gateway, Shadowed
 
 ROAD = Rollout("v8", "plan", begun_at=b.NOW, since=b.NOW, step=1)
 SHOWN = ShadowStatus(

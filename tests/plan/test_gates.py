@@ -22,7 +22,8 @@ from pointsman.plan.actions import RecordFacts
 from pointsman.plan.facts import Facts, Rollout, Shadow
 from pointsman.plan.gates import Finding, Pair
 from pointsman.plan.measured import Streams
-from pointsman.plan.observed import Deployment, Embedded, Gateway, Physical, Presence, QueriesView, Shadowed
+from pointsman.plan.observed import Deployment, Embedded, Physical, Presence, QueriesView
+from pointsman.plan.reported import Gateway, Shadowed
 from pointsman.plan.tasks import AskCanaries, Evaluate, Probe, Side
 
 PASSED, FAILED, INCONCLUSIVE, ERROR = Verdict.PASSED, Verdict.FAILED, Verdict.INCONCLUSIVE, Verdict.ERROR

@@ -19,7 +19,8 @@ from pointsman.api.deployment import Role
 from pointsman.plan import approvals, deployment, facts, measured, rollout, traffic
 from pointsman.plan.facts import Facts, Rollout
 from pointsman.plan.measured import Earlier, Streams
-from pointsman.plan.observed import Decision, Deployment, Gateway, QueriesView
+from pointsman.plan.observed import Decision, Deployment, QueriesView
+from pointsman.plan.reported import Gateway
 from pointsman.plan.tasks import Key
 
 MINUTE = timedelta(minutes=1)

@@ -19,7 +19,8 @@ from pointsman.api.deployment import DeploymentStatus
 from pointsman.core.shifts import Share
 from pointsman.plan import actions, deployment, scores, tallies
 from pointsman.plan.facts import Facts, Rollout
-from pointsman.plan.observed import Day, Deployment, Gateway
+from pointsman.plan.observed import Deployment
+from pointsman.plan.reported import Day, Gateway
 from pointsman.plan.tallies import Scores, Tally, Watched
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)

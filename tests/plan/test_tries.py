@@ -16,7 +16,7 @@ from pointsman.core import latencies
 from pointsman.core.guards import Arm, Signal
 from pointsman.plan import gates
 from pointsman.plan.gates import Pair
-from pointsman.plan.observed import Minute, Shadowed
+from pointsman.plan.reported import Minute, Shadowed
 from pointsman.plan.tasks import Evaluate
 
 APPROVED = {"approval": {"name": "go-wide", "timeout": "24h"}}

@@ -20,7 +20,7 @@ from pointsman.controller import gateways
 from pointsman.controller.gateways import Address, Gateways, Nobody
 from pointsman.core.guards import Arm
 from pointsman.errors import Retryable, Terminal
-from pointsman.plan.observed import Day, Gateway, Minute, Shadowed
+from pointsman.plan.reported import Day, Gateway, Minute, Shadowed
 from pointsman.plan.tasks import Key
 
 PAPERS, BOOKS = Key(DEPLOYMENT, "search", "papers"), Key(DEPLOYMENT, "search", "books")
@@ -177,7 +177,7 @@ def test_a_report_is_read_whole(server: FakeServer) -> None:
         epoch=2,
         revision=3,
         answered={"pm_a": 90, "pm_b": 10},
-        totals={"pm_a": 900, "pm_b": 10},
+        totals={"pm_a": 899, "pm_b": 10},
         process="p1",
         minutes=(Minute(at, "pm_a", Arm(90, 1, 2, {40: 89})),),
         days=(Day("2026-03-01", "pm_a", 7, {190: 89}),),

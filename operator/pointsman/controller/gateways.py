@@ -24,7 +24,7 @@ from pointsman.cluster.resources import DEPLOYMENT
 from pointsman.core import shifts
 from pointsman.core.guards import Arm
 from pointsman.errors import PointsmanError, unforeseen
-from pointsman.plan.observed import Day, Gateway, Minute, Shadowed
+from pointsman.plan.reported import Day, Gateway, Minute, Shadowed
 from pointsman.plan.tasks import Key
 
 EVERY, HURRIED = 2.0, 0.05

@@ -15,6 +15,7 @@ from pointsman.plan import (
     answers,
     approvals,
     burn_in,
+    estimates,
     evidence,
     gates,
     indexes,
@@ -132,7 +133,7 @@ def stage(
             name = api.Stage.GATES
         case _:
             name = api.Stage.FOLLOW
-    return api.StepStatus(name=name, estimate=rollout.estimate(seen) if seen.spec.strategy.steps else "")
+    return api.StepStatus(name=name, estimate=estimates.of_road(seen) if seen.spec.strategy.steps else "")
 
 
 def _at_rest(seen: Deployment, facts: Facts, now: datetime) -> api.StepStatus | None:
@@ -169,7 +170,7 @@ def _on_the_road(seen: Deployment, facts: Facts, road: Rollout, now: datetime) -
         deadline=None if found is None or stands_still else found.deadline,
         until=None if found is None or stands_still else found.until,
         waiting_for=road.held or ("" if found is None else found.message),
-        estimate=rollout.estimate(seen),
+        estimate=estimates.of_road(seen),
     )
 
 

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 
 from pointsman.plan import rollout
 from pointsman.plan.facts import Drill, Facts, Shadow
-from pointsman.plan.observed import Deployment, Gateway
+from pointsman.plan.observed import Deployment
+from pointsman.plan.reported import Gateway
 
 PERCENT = 5
 """The share of the queries that goes to the retained index."""

@@ -10,7 +10,8 @@ from pointsman.plan import drill as drills
 from pointsman.plan import measured, words
 from pointsman.plan.facts import Facts, Rejection
 from pointsman.plan.measured import Canaries, Evaluation
-from pointsman.plan.observed import Deployment, Shadowed
+from pointsman.plan.observed import Deployment
+from pointsman.plan.reported import Shadowed
 
 
 def rejected(rejection: Rejection) -> api.RejectedStatus:

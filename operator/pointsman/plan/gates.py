@@ -17,7 +17,7 @@ from pointsman.api import deployment as api
 from pointsman.api.deployment import Verdict
 from pointsman.core import drift, evaluation, guards, holes
 from pointsman.core.guards import Signal
-from pointsman.plan import indexes, measured, silence, words
+from pointsman.plan import indexes, measured, querysets, silence, words
 from pointsman.plan.facts import Facts, Index
 from pointsman.plan.measured import Canaries, Evaluation
 from pointsman.plan.observed import Deployment, QueriesView
@@ -137,7 +137,9 @@ def answers_are_no_worse(seen: Deployment, pair: Pair, now: datetime) -> Finding
     view = seen.query_sets[name]
     found = judged_by(seen, view, pair, now)
     if found is None:
-        return _not_measured("evaluation", seen, pair, f"{gate.metric} {said_before(view, policy)}", gate.not_worse_by)
+        return _not_measured(
+            "evaluation", seen, pair, f"{gate.metric} {querysets.detects(view, policy)}", gate.not_worse_by
+        )
     broken = silence.broken(seen, pair.index, pair.other)
     return _judged(found, gate.metric, policy) if found.serving else _judged_alone(found, gate.metric, broken)
 
@@ -272,19 +274,6 @@ def canaries_standing(seen: Deployment, view: QueriesView, pair: Pair) -> Canari
         return None
     is_of_this = (found.digest, found.k) == (view.record.digest, gate.k)
     return found if is_of_this and not _has_changed(seen, pair.index, found) else None
-
-
-def said_before(view: QueriesView, policy: float) -> str:
-    """Return what a set can detect, before anything is built, as a clause."""
-    groups = 0 if view.record is None else view.record.groups
-    if groups < evaluation.MIN_GROUPS:
-        return f"needs {evaluation.MIN_GROUPS} groups of judged queries or more, the set has {groups}"
-    smallest = evaluation.detectable(evaluation.USUAL_SPREAD, groups)
-    if policy <= 0:
-        return f"by {groups} groups detects {smallest:.3f}; a policy of 0 needs no loss at all in sight"
-    needed = evaluation.groups_needed(policy)
-    lack = f"; {needed} would detect {policy:g}" if needed > groups else ""
-    return f"by {groups} groups detects a fall of {smallest:.3f} with 80 % power{lack}"
 
 
 def _judged(found: Evaluation, metric: str, policy: float) -> Finding:

@@ -13,12 +13,11 @@ from pointsman.api import dataset as dataset_api
 from pointsman.api import deployment as deployment_api
 from pointsman.api import queryset as queryset_api
 from pointsman.api.conditions import Reason
-from pointsman.core.guards import Arm
 from pointsman.core.recipes import Recipe
-from pointsman.core.shifts import Histogram
 from pointsman.plan import measured
 from pointsman.plan.actions import Action
 from pointsman.plan.facts import Facts, IndexRecord, QuerySetRecord
+from pointsman.plan.reported import Day, Gateway
 from pointsman.plan.tallies import Scores
 from pointsman.plan.tasks import Key, Work
 
@@ -185,71 +184,6 @@ class Approval:
     uid: str
     spec: approval_api.Spec
     created_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Minute:
-    """What one index did in one minute at one gateway."""
-
-    at: datetime
-    index: str
-    arm: Arm
-
-
-@dataclass(frozen=True, slots=True)
-class Day:
-    """What the best answers of one index scored on one day at one gateway, so far."""
-
-    date: str
-    """Of UTC, as `2026-03-01`."""
-    index: str
-    sessions: int
-    """Whose queries they were; a query without a session stands for itself."""
-    scores: Histogram
-
-
-@dataclass(frozen=True, slots=True)
-class Shadowed:
-    """What became of the queries that also went to an index, off their path."""
-
-    index: str
-    sent: int
-    dropped: int
-    compared: int
-    overlap: float | None = None
-    """The mean share of the documents that both found."""
-    correlation: float | None = None
-    """How alike the two orders are, on average."""
-
-
-@dataclass(frozen=True, slots=True)
-class Gateway:
-    """What one gateway said of a deployment when it was last asked."""
-
-    name: str
-    is_ready: bool
-    """Whether queries are sent to it."""
-    epoch: int = 0
-    revision: int = 0
-    answered: Mapping[str, int] = field(default_factory=dict)
-    """Queries answered under that revision, by index."""
-    totals: Mapping[str, int] = field(default_factory=dict)
-    """Queries answered since it started, by index."""
-    process: str = ""
-    """Which process answered: another one counts from zero."""
-    minutes: tuple[Minute, ...] = ()
-    """The last minutes that are over."""
-    days: tuple[Day, ...] = ()
-    """The last days, with what there is of the one under way."""
-    shadowed: Shadowed | None = None
-    held: tuple[str, ...] = ()
-    """Indexes that a query of an older route is still asking."""
-    mispaired: int = 0
-    """Queries that were about to be answered in another space than they were embedded in."""
-    problem: str = ""
-    """Why it said nothing, or cannot serve, as a clause."""
-    problems: Mapping[str, str] = field(default_factory=dict)
-    """What of that is about one index that has weight, by index."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ from pointsman.api import base
 from pointsman.api import conditions as conditions_api
 from pointsman.api import queryset as api
 from pointsman.api.conditions import ConditionType, Reason
+from pointsman.core import evaluation
 from pointsman.plan import actions, words
 from pointsman.plan.facts import QuerySetRecord
-from pointsman.plan.observed import Plan, QuerySet
+from pointsman.plan.observed import Plan, QueriesView, QuerySet
 from pointsman.plan.tasks import Failure, Phase, ReadQueries
 
 State = tuple[ConditionType, Reason, str]
@@ -100,3 +101,16 @@ def _state(seen: QuerySet, now: datetime) -> State:
 def _failure(seen: QuerySet, now: datetime) -> Failure | None:
     """Return why the last reading failed, while there is still something to read."""
     return next((work.failure for work in seen.work if work.failure is not None), None) if _is_due(seen, now) else None
+
+
+def detects(view: QueriesView, policy: float) -> str:
+    """Return what a set can detect, before anything is built, as a clause."""
+    groups = 0 if view.record is None else view.record.groups
+    if groups < evaluation.MIN_GROUPS:
+        return f"needs {evaluation.MIN_GROUPS} groups of judged queries or more, the set has {groups}"
+    smallest = evaluation.detectable(evaluation.USUAL_SPREAD, groups)
+    if policy <= 0:
+        return f"by {groups} groups detects {smallest:.3f}; a policy of 0 needs no loss at all in sight"
+    needed = evaluation.groups_needed(policy)
+    lack = f"; {needed} would detect {policy:g}" if needed > groups else ""
+    return f"by {groups} groups detects a fall of {smallest:.3f} with 80 % power{lack}"

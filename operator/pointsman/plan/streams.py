@@ -12,7 +12,8 @@ from datetime import datetime
 from pointsman.core import guards
 from pointsman.core.guards import Arm, Signal
 from pointsman.plan.measured import Streams
-from pointsman.plan.observed import Deployment, Gateway
+from pointsman.plan.observed import Deployment
+from pointsman.plan.reported import Gateway
 
 GRACE = 1
 """Minutes that a minute is left alone once it is over, so that every gateway has told of it."""

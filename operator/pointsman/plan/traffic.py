@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pointsman.plan.facts import Facts
-from pointsman.plan.observed import Deployment, Gateway
+from pointsman.plan.observed import Deployment
+from pointsman.plan.reported import Gateway
 
 
 def is_accepted(seen: Deployment, facts: Facts, is_to_go_on: bool = False) -> bool:
