@@ -29,7 +29,14 @@ POOLED = {**EVALUATIONS[1], "judged": "0.834", "againstJudged": "0.951"}
 
 CANARIES = [
     {"at": "2031-05-01T06:00:00Z", "version": "v7", "found": "1.000"},
-    {"at": "2031-05-01T11:55:00Z", "version": "v8", "found": "0.800", "against": "v7", "overlap": "0.912", "kept": "0.985"},
+    {
+        "at": "2031-05-01T11:55:00Z",
+        "version": "v8",
+        "found": "0.800",
+        "against": "v7",
+        "overlap": "0.912",
+        "kept": "0.985",
+    },
 ]
 SHADOW = {
     "index": "pm_papers_v8",
