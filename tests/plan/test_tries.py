@@ -17,7 +17,7 @@ from pointsman.core.guards import Arm, Signal
 from pointsman.plan import gates
 from pointsman.plan.gates import Pair
 from pointsman.plan.reported import Minute, Shadowed
-from pointsman.plan.tasks import Evaluate
+from pointsman.plan.tasks import Evaluate, Phase
 
 APPROVED = {"approval": {"name": "go-wide", "timeout": "24h"}}
 ASKED: dict[str, Any] = {"steps": [{"weight": 10}, {"pause": {"for": "10m"}}, APPROVED, {"weight": 100}]}
@@ -113,6 +113,36 @@ def test_time_in_which_no_operator_ran_speaks_against_no_version() -> None:
     assert not model.facts.rejected
     model.settle()
     assert model.weights == {"v7": 90, "v8": 10}
+
+
+def evaluating(model: Model) -> bool:
+    running = [work.task for work in model.work.values() if work.phase is Phase.RUNNING]
+    return any(isinstance(task, Evaluate) for task in running)
+
+
+@pytest.mark.parametrize(("minutes", "lag", "stays"), [(4, "5s", True), (20, "5s", False), (20, "1h", True)])
+def test_an_index_that_is_asked_follows_once_it_has_answered_or_is_too_far_behind(
+    minutes: int, lag: str, stays: bool
+) -> None:
+    model = wanting(strategy=ASKED, maxLag=lag)
+    while not evaluating(model):
+        model.turn_dataset()
+        model.turn()
+        model.finish(but=Evaluate)
+    before = {name: record.cursor for name, record in model.records.items()}
+
+    for _ in range(minutes):
+        model.now += MINUTE
+        model.change_source()
+        for _ in range(4):
+            model.turn_dataset()
+            model.turn()
+            model.finish(but=Evaluate)
+
+    assert evaluating(model)
+    assert ({name: record.cursor for name, record in model.records.items()} == before) is stays
+    model.settle()
+    assert {record.cursor.snapshot for record in model.records.values() if record.cursor} == {minutes + 1}
 
 
 def test_without_gateways_a_candidate_that_gets_queries_goes_no_further() -> None:

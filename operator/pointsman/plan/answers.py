@@ -15,6 +15,9 @@ from pointsman.plan.measured import Canaries, Evaluation
 from pointsman.plan.observed import Deployment, QueriesView
 from pointsman.plan.tasks import AnswersTask, AskCanaries, Evaluate, Phase, Probe, Side, Task
 
+LONGEST = timedelta(minutes=10)
+"""For how long an index stays behind its dataset while it is asked; `maxLag`, where that is more."""
+
 
 def probes(seen: Deployment, facts: Facts, now: datetime) -> list[Probe]:
     """Return which indexes and models to ask a few fixed questions: as often as indexes are compared."""
@@ -75,6 +78,13 @@ def work(seen: Deployment, facts: Facts, wanted: Index | None, now: datetime) ->
     is_away = seen.dataset.problem is not None
     asked = [] if is_away else [*_of_gates(seen, pair, now), *_of_retirement(seen, facts, now)]
     return [task for task in asked if _may_start(seen, task, now)]
+
+
+def is_asked(seen: Deployment, index: str) -> bool:
+    """Return whether an index is being asked the queries of a set: if it moved meanwhile, it would be asked in vain."""
+    tasks = [work.task for work in seen.work if work.phase is Phase.RUNNING]
+    asking = [task for task in tasks if isinstance(task, Evaluate | AskCanaries)]
+    return any(side is not None and side.index == index for task in asking for side in (task.candidate, task.serving))
 
 
 def _of_gates(seen: Deployment, pair: Pair | None, now: datetime) -> list[AnswersTask]:

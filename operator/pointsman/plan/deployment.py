@@ -48,7 +48,7 @@ from pointsman.plan.facts import USED, Facts, Index
 from pointsman.plan.gates import Pair
 from pointsman.plan.indexes import Target
 from pointsman.plan.observed import Deployment, Plan, Presence, Problem
-from pointsman.plan.tasks import Phase
+from pointsman.plan.tasks import Follow, IndexTask, Phase
 
 
 def plan(seen: Deployment, now: datetime) -> Plan[api.DeploymentStatus]:
@@ -92,6 +92,7 @@ def plan(seen: Deployment, now: datetime) -> Plan[api.DeploymentStatus]:
     # Nothing begins beside pods that are told to stop just now.
     busy = {job.index for job in unwanted}
     work = [task for task in indexes.work(seen, facts, wanted, now) if task.index not in busy]
+    work = [task for task in work if not _stands_still(seen, facts, task, now)]
     cancelled = list(loading.cancelled(seen, unwanted))
     todo += cancelled
     todo += [action for action in _abandoned(seen, facts, target) if action not in cancelled]
@@ -104,6 +105,16 @@ def plan(seen: Deployment, now: datetime) -> Plan[api.DeploymentStatus]:
     state = deployment_state.state(seen, facts, target, work, now)
     said = status(seen, facts, state, now, stage(seen, facts, target, work, now))
     return Plan(tuple(todo), said, _look_again(seen, facts, bool(todo), now))
+
+
+def _stands_still(seen: Deployment, facts: Facts, task: IndexTask, now: datetime) -> bool:
+    """Return whether an index is to stay at its snapshot while it is asked, and is not too far behind for that.
+
+    Of a source that changes faster than it is evaluated no evaluation came to its end.
+    """
+    index, most = facts.get(task.index), max(answers.LONGEST, base.parse_duration(seen.spec.max_lag))
+    is_asked = isinstance(task, Follow) and answers.is_asked(seen, task.index)
+    return is_asked and index is not None and indexes.lag(seen, index, now) <= most
 
 
 def _unseen(seen: Deployment, problem: Problem, target: Target | str, now: datetime) -> Plan[api.DeploymentStatus]:
