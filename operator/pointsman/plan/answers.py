@@ -53,7 +53,7 @@ def _unasked(seen: Deployment, facts: Facts, now: datetime) -> Iterator[tuple[In
 
 def way_back(seen: Deployment, index: Index) -> str:
     """Return what came of asking the index that a rollback would lead to, as a clause; empty where it answers."""
-    failure = words.failure(seen.work, f"probe of {index.name}")
+    failure = silence.failure_of(seen, index.name)
     if failure is not None:
         return failure.message
     found = seen.probes.get(index.name)
@@ -220,11 +220,10 @@ def due(seen: Deployment, facts: Facts, now: datetime) -> list[timedelta]:
         spans = [view.every] if view is not None and view.every else []
         spans += [gate.max_age] if facts.rollout is not None or facts.burn_in is not None else []
         waits += [found.measured_at + base.parse_duration(span) - now for span in spans]
-    canaries, view = seen.spec.gates.canaries, None
-    if canaries is not None and seen.canaries is not None:
-        view = seen.query_sets.get(canaries.query_set_ref.name)
-        every = [] if view is None or not view.every else [base.parse_duration(view.every)]
-        waits += [seen.canaries.measured_at + span - now for span in every]
+    canaries = seen.spec.gates.canaries
+    view = None if canaries is None else seen.query_sets.get(canaries.query_set_ref.name)
+    if seen.canaries is not None and view is not None and view.every:
+        waits.append(seen.canaries.measured_at + base.parse_duration(view.every) - now)
     if seen.spec.retire.stable is not None and seen.stable is not None:
         waits.append(seen.stable.measured_at + burn_in.period(seen) - now)
     return waits

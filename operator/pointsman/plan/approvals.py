@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from pointsman.api import approval as api
@@ -12,7 +12,7 @@ from pointsman.api import deployment as deployment_api
 from pointsman.api.conditions import ConditionType, Reason
 from pointsman.core import recipes
 from pointsman.plan import lag, words
-from pointsman.plan.facts import Facts
+from pointsman.plan.facts import USED, Facts
 from pointsman.plan.indexes import Target
 from pointsman.plan.observed import Approval, Decision, Deployment, Plan
 
@@ -68,6 +68,11 @@ def rejected(seen: Deployment, facts: Facts, now: datetime) -> Approval | None:
     """Return the Approval that refuses the version which the spec wants, if there is one that was not used before."""
     found = _counting(seen, facts, "Reject", "", "", now)
     return next((a for a in found if a.spec.answers != RETIRE), None)
+
+
+def used(facts: Facts, approval: Approval) -> Facts:
+    """Return the facts with an Approval used, which lets nothing pass a second time."""
+    return replace(facts, used=(*facts.used, approval.uid)[-USED:])
 
 
 def said(refusal: Approval) -> str:

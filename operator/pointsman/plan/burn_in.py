@@ -9,7 +9,7 @@ from pointsman.api import base
 from pointsman.api.conditions import Reason
 from pointsman.api.deployment import Verdict
 from pointsman.plan import approvals, gates, indexes, rollout, traffic
-from pointsman.plan.facts import USED, BurnIn, Facts, Index
+from pointsman.plan.facts import BurnIn, Facts, Index
 from pointsman.plan.gates import Finding, Pair
 from pointsman.plan.measured import HISTORY, Earlier, Evaluation
 from pointsman.plan.observed import Deployment, Presence
@@ -22,7 +22,7 @@ def watched(seen: Deployment, facts: Facts, now: datetime) -> Facts:
         return _begun(seen, replace(facts, burn_in=None), now)
     before, refusal = way_back(seen, facts, now), approvals.rejected(seen, facts, now)
     if refusal is not None and before is not None:
-        used = replace(facts, used=(*facts.used, refusal.uid)[-USED:])
+        used = approvals.used(facts, refusal)
         rejected = rollout.rejection(seen, serving, Reason.REJECTED_BY_A_PERSON, approvals.said(refusal), now)
         return _back(seen, used, before, now).refused(rejected)
     facts = _judged(seen, facts, burn_in, now)
@@ -51,7 +51,7 @@ def way_back(seen: Deployment, facts: Facts, now: datetime) -> Index | None:
     refused = None if serving is None else (serving.recipe, serving.parameters)
     for index in rollout.retained(facts):
         is_kept_off = approvals.aborted(seen, index.version, now) is not None
-        is_rejected = index.proven_at is None and _is_rejected(seen, facts, index)
+        is_rejected = rollout.was_refused(seen, facts, index)
         if not is_kept_off and not is_rejected and (index.recipe, index.parameters) != refused:
             return index if indexes.may_take_over(seen, facts, index, now) else None
     return None
@@ -71,7 +71,7 @@ def _judged(seen: Deployment, facts: Facts, burn_in: BurnIn, now: datetime) -> F
         if approval is not None:
             answered = (*burn_in.answered, burn_in.failed_by)
             burn_in = replace(burn_in, failed="", failed_by="", answered=answered)
-            facts = replace(facts, burn_in=burn_in, used=(*facts.used, approval.uid)[-USED:])
+            facts = approvals.used(replace(facts, burn_in=burn_in), approval)
     worse = failing(seen, facts, now)
     if worse is None or burn_in.failed:
         return facts
@@ -83,7 +83,7 @@ def _begun(seen: Deployment, facts: Facts, now: datetime) -> Facts:
     serving = facts.serving
     if serving is None or serving.proven_at is not None or facts.rollout is not None:
         return facts
-    if indexes.is_gone(seen, serving) or _is_rejected(seen, facts, serving):
+    if indexes.is_gone(seen, serving) or rollout.was_refused(seen, facts, serving):
         return facts
     burning = rollout.burning(seen, facts, serving, rollout.before(facts), now)
     return replace(burning, route=facts.route + (burning.shadow != facts.shadow))
@@ -159,10 +159,6 @@ def period(seen: Deployment) -> timedelta:
     # No more often than a record has room for: it must tell of the whole time.
     least = timedelta(0) if wanted is None else base.parse_duration(wanted.for_) / (HISTORY - 10)
     return max(every, least)
-
-
-def _is_rejected(seen: Deployment, facts: Facts, index: Index) -> bool:
-    return facts.is_rejected(index.recipe, index.parameters, seen.spec.retry) is not None
 
 
 def _policy(seen: Deployment) -> float:

@@ -44,7 +44,7 @@ from pointsman.plan import (
     words,
 )
 from pointsman.plan.deployment_status import stage, status
-from pointsman.plan.facts import USED, Facts, Index
+from pointsman.plan.facts import Facts, Index
 from pointsman.plan.gates import Pair
 from pointsman.plan.indexes import Target
 from pointsman.plan.observed import Deployment, Plan, Presence, Problem
@@ -212,7 +212,7 @@ def _towards(seen: Deployment, facts: Facts, target: Target, wanted: Index, now:
     approval = approvals.approved(seen, facts, approvals.plan_hash(seen, facts, target), held.gate, now)
     if approval is None:
         return facts
-    return _to(seen, dataclasses.replace(facts, used=(*facts.used, approval.uid)[-USED:]), wanted, now)
+    return _to(seen, approvals.used(facts, approval), wanted, now)
 
 
 def _kept_off(seen: Deployment, facts: Facts, now: datetime) -> Facts:
@@ -224,7 +224,7 @@ def _kept_off(seen: Deployment, facts: Facts, now: datetime) -> Facts:
     if serving is None or approvals.aborted(seen, serving.version, now) is None:
         return facts
     for index in _good_ones(seen, facts, now):
-        if indexes.may_take_over(seen, facts, index, now) and not _was_refused(seen, facts, index):
+        if indexes.may_take_over(seen, facts, index, now) and not rollout.was_refused(seen, facts, index):
             return _to(seen, facts, index, now)
     return facts
 
@@ -246,13 +246,7 @@ def _good_ones(seen: Deployment, facts: Facts, now: datetime, *wanted: Index) ->
     retained.sort(key=lambda i: i.since.timestamp() if i.since else 0.0, reverse=True)
     found = [i for i in (*wanted, *retained) if approvals.aborted(seen, i.version, now) is None]
 
-    return sorted(found, key=lambda index: (index.proven_at is None, _was_refused(seen, facts, index)))
-
-
-def _was_refused(seen: Deployment, facts: Facts, index: Index) -> bool:
-    """Return whether an index was refused before it could prove itself."""
-    rejected = facts.is_rejected(index.recipe, index.parameters, seen.spec.retry)
-    return index.proven_at is None and rejected is not None
+    return sorted(found, key=lambda index: (index.proven_at is None, rollout.was_refused(seen, facts, index)))
 
 
 def _to(seen: Deployment, facts: Facts, index: Index, now: datetime) -> Facts:

@@ -100,7 +100,7 @@ def model_is_unchanged(seen: Deployment, pair: Pair, now: datetime) -> Finding |
     embedded, asked = indexes.newest(seen, index.recipe), _asked(seen, index)
     if embedded is None and not asked:
         return Finding("model", Verdict.INCONCLUSIVE, f"{index.version} is not embedded yet")
-    failure, last = words.failure(seen.work, f"probe of {index.name}"), model_asked_at(seen, index)
+    failure, last = silence.failure_of(seen, index.name), model_asked_at(seen, index)
     most = 2 * base.parse_duration(seen.spec.check.every)
     if failure is not None and (last is None or now - last > most):
         return Finding("model", Verdict.ERROR, f"it could not be asked: {failure.message}", measured_at=last)
@@ -253,12 +253,10 @@ def judged_by(seen: Deployment, view: QueriesView, pair: Pair, now: datetime) ->
     found = None if gate is None else standing(seen, gate.metric, view, pair, now)
     if gate is None or not silence.broken(seen, pair.index, pair.other):
         return found
-    verdict = None if found is None else _judged(found, gate.metric, float(gate.not_worse_by)).verdict
-    return (
-        found
-        if verdict in (Verdict.PASSED, Verdict.FAILED)
-        else standing(seen, gate.metric, view, Pair(pair.index, None), now)
-    )
+    decided = (Verdict.PASSED, Verdict.FAILED)
+    if found is not None and _judged(found, gate.metric, float(gate.not_worse_by)).verdict in decided:
+        return found
+    return standing(seen, gate.metric, view, Pair(pair.index, None), now)
 
 
 def canaries_judged_by(seen: Deployment, view: QueriesView, pair: Pair) -> Canaries | None:
@@ -328,9 +326,10 @@ def _watched(
     streams = seen.streams
     is_of_pair = (streams.candidate, streams.control) == (pair.index.name, pair.other.name)
     known = streams.guard(signal) if is_of_pair else None
-    none, wanted = "no minute with enough live queries yet", f"at most {limit:.0%}"
+    wanted = f"at most {limit:.0%}"
     if known is None or not known.count:
-        return Finding(name, Verdict.INCONCLUSIVE, none, wanted=wanted, is_awaited=False)
+        message = "no minute with enough live queries yet"
+        return Finding(name, Verdict.INCONCLUSIVE, message, wanted=wanted, is_awaited=False)
     return Finding(
         gate=name,
         verdict=Verdict(known.verdict(int(now.timestamp() // 60))),

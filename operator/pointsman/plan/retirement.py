@@ -45,7 +45,7 @@ def marked(seen: Deployment, facts: Facts, target: Target, now: datetime) -> Fac
             approval = approvals.approved(seen, facts, plan, approvals.RETIRE, now)
             if approval is None:
                 continue
-            facts = dataclasses.replace(facts, used=(*facts.used, approval.uid)[-64:])
+            facts = approvals.used(facts, approval)
         facts = _retiring(facts, index, now)
     return facts
 

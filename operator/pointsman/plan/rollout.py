@@ -20,7 +20,7 @@ from pointsman.api.conditions import Reason
 from pointsman.api.deployment import Role, Verdict
 from pointsman.core import recipes
 from pointsman.plan import approvals, gates, indexes, silence, traffic
-from pointsman.plan.facts import USED, BurnIn, Facts, Index, Rejection, Rollout, Shadow
+from pointsman.plan.facts import BurnIn, Facts, Index, Rejection, Rollout, Shadow
 from pointsman.plan.gates import Finding, Pair
 from pointsman.plan.indexes import Target
 from pointsman.plan.observed import Deployment
@@ -197,6 +197,12 @@ def rejection(seen: Deployment, index: Index, reason: Reason, message: str, now:
     return Rejection(index.version, index.recipe, reason, message, now, seen.spec.retry, index.parameters)
 
 
+def was_refused(seen: Deployment, facts: Facts, index: Index) -> bool:
+    """Return whether an index was refused before it could prove itself."""
+    rejected = facts.is_rejected(index.recipe, index.parameters, seen.spec.retry)
+    return index.proven_at is None and rejected is not None
+
+
 # One thing after the other.
 
 
@@ -248,7 +254,7 @@ def _answered(seen: Deployment, facts: Facts, now: datetime) -> Facts:
         rollout = replace(rollout, answered=tuple(dict.fromkeys(answered)))
         if name in held:
             rollout = _released(rollout, now)
-        facts = replace(facts, rollout=rollout, used=(*facts.used, approval.uid)[-USED:])
+        facts = approvals.used(replace(facts, rollout=rollout), approval)
     return facts
 
 
@@ -264,7 +270,7 @@ def _judged(seen: Deployment, facts: Facts, wanted: Index, now: datetime) -> Fac
         return facts
     refusal = approvals.rejected(seen, facts, now)
     if refusal is not None:
-        used = replace(facts, used=(*facts.used, refusal.uid)[-USED:])
+        used = approvals.used(facts, refusal)
         return used.refused(rejection(seen, wanted, Reason.REJECTED_BY_A_PERSON, approvals.said(refusal), now))
     if rollout.held:
         return facts

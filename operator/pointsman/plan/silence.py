@@ -16,7 +16,7 @@ from pointsman.api.conditions import Reason
 from pointsman.plan import indexes, words
 from pointsman.plan.facts import Facts, Index, Silence
 from pointsman.plan.observed import Deployment
-from pointsman.plan.tasks import AskCanaries, Evaluate
+from pointsman.plan.tasks import AskCanaries, Evaluate, Failure
 
 COMPARING = frozenset({"canaries", "evaluation"})
 """The gates that ask both indexes themselves."""
@@ -47,7 +47,7 @@ def followed(seen: Deployment, facts: Facts, now: datetime) -> Facts:
     if serving is None or road is None:
         return dataclasses.replace(facts, silence=None)
     before = before if before is not None and before.index == serving.name else None
-    failure = words.failure(seen.work, _subject(serving.name))
+    failure = failure_of(seen, serving.name)
     if failure is None:
         told = seen.probes.get(serving.name)
         if before is not None and (told is None or told.measured_at <= before.since):
@@ -63,6 +63,11 @@ def followed(seen: Deployment, facts: Facts, now: datetime) -> Facts:
     if before.proven_at is None and is_long and _answers(seen, road.index, before.since):
         return dataclasses.replace(facts, silence=dataclasses.replace(before, proven_at=now))
     return facts
+
+
+def failure_of(seen: Deployment, index: str) -> Failure | None:
+    """Return why an index did not answer when it was last asked alone; None where it did, or was not asked."""
+    return words.failure(seen.work, f"probe of {index}")
 
 
 def is_doubted(seen: Deployment, facts: Facts) -> bool:
@@ -88,7 +93,7 @@ def broken(seen: Deployment, index: Index, other: Index | None) -> str:
     silence = seen.facts.silence
     if silence is None or silence.index != other.name or silence.proven_at is None:
         return ""
-    return "" if words.failure(seen.work, _subject(index.name)) is not None else said(silence, other)
+    return "" if failure_of(seen, index.name) is not None else said(silence, other)
 
 
 def why_incomparable(seen: Deployment, index: Index, other: Index | None) -> str:
@@ -109,7 +114,7 @@ def why_incomparable(seen: Deployment, index: Index, other: Index | None) -> str
 
 def speaks_against_nobody(seen: Deployment, index: Index, other: Index) -> bool:
     """Return whether a comparison is lacking through no fault of an index that was shown: it answers, asked alone."""
-    if words.failure(seen.work, _subject(index.name)) is not None or broken(seen, index, other):
+    if failure_of(seen, index.name) is not None or broken(seen, index, other):
         # What it does not answer asked alone is its own failure.
         return False
     if why_incomparable(seen, index, other):
@@ -124,7 +129,7 @@ def said(silence: Silence, index: Index) -> str:
 
 def _answers(seen: Deployment, index: str, since: datetime) -> bool:
     told = seen.probes.get(index)
-    return told is not None and told.measured_at >= since and words.failure(seen.work, _subject(index)) is None
+    return told is not None and told.measured_at >= since and failure_of(seen, index) is None
 
 
 def _failures(seen: Deployment, other: Index) -> Iterator[Reason]:
@@ -138,7 +143,3 @@ def _failures(seen: Deployment, other: Index) -> Iterator[Reason]:
 def _is_behind(seen: Deployment, index: Index, other: Index) -> bool:
     here, there = indexes.cursor(seen, index), indexes.held(seen, other)
     return here is not None and there is not None and there.snapshot < here.snapshot
-
-
-def _subject(index: str) -> str:
-    return f"probe of {index}"
