@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import yaml
 
 from pointsman import errors
@@ -63,6 +64,10 @@ def _program(name: str, versions: str) -> Path | None:
     found = shutil.which(name)
     built = sorted((binaries.Finder().home().parent / "programs").glob(f"{name}-{versions}"))
     return Path(found) if found is not None else next(reversed(built), None)
+
+
+NEEDS_HELM = pytest.mark.skipif(helm_path() is None, reason="helm is not there; `make chart` builds it and runs these")
+"""On whatever renders or installs the chart."""
 
 
 def helm(*arguments: str, kubeconfig: Path | None = None) -> subprocess.CompletedProcess[str]:

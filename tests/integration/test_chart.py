@@ -13,10 +13,7 @@ import yaml
 from tests.integration import chart
 from tests.integration.chart import CHART, FULLNAME, of, refusal, render
 
-pytestmark = [
-    pytest.mark.helm,
-    pytest.mark.skipif(chart.helm_path() is None, reason="helm is not there; `make chart` builds it and runs these"),
-]
+pytestmark = [pytest.mark.helm, chart.NEEDS_HELM]
 
 ALL_OF_IT = (
     "clusterWide=true",

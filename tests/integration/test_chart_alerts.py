@@ -37,7 +37,7 @@ def test_every_alert_fires_when_it_should_and_is_silent_when_it_should_be() -> N
     assert found.returncode == 0, found.stdout + found.stderr
 
 
-@pytest.mark.skipif(chart.helm_path() is None, reason="helm is not there; `make chart` builds it and runs these")
+@chart.NEEDS_HELM
 @pytest.mark.helm
 def test_prometheus_reads_the_rules_that_the_chart_renders(tmp_path: Path) -> None:
     values = ("monitoring.rules.enabled=true", "monitoring.rules.runbookURL=https://wiki/run")

@@ -20,7 +20,7 @@ from pointsman.controlplane import admin
 pytestmark = [
     pytest.mark.helm,
     pytest.mark.controlplane,
-    pytest.mark.skipif(chart.helm_path() is None, reason="helm is not there; `make chart` builds it and runs these"),
+    chart.NEEDS_HELM,
 ]
 
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}

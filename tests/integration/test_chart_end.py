@@ -21,7 +21,7 @@ from pointsman.cluster import resources
 pytestmark = [
     pytest.mark.helm,
     pytest.mark.controlplane,
-    pytest.mark.skipif(chart.helm_path() is None, reason="helm is not there; `make chart` builds it and runs these"),
+    chart.NEEDS_HELM,
 ]
 
 

@@ -12,10 +12,7 @@ from tests.integration import chart
 from tests.integration.chart import FULLNAME, Object, of, render
 from tests.integration.test_chart import ALL_OF_IT
 
-pytestmark = [
-    pytest.mark.helm,
-    pytest.mark.skipif(chart.helm_path() is None, reason="helm is not there; `make chart` builds it and runs these"),
-]
+pytestmark = [pytest.mark.helm, chart.NEEDS_HELM]
 
 GATEWAY, OPERATOR = f"{FULLNAME}-gateway", f"{FULLNAME}-operator"
 SCALED = ("gateway.autoscaling.enabled=true", "gateway.autoscaling.minReplicas=3", "gateway.autoscaling.maxReplicas=7")

@@ -7,10 +7,7 @@ from tests.integration import chart
 from tests.integration.chart import FULLNAME, of, refusal, render
 from tests.integration.test_chart import ALL_OF_IT
 
-pytestmark = [
-    pytest.mark.helm,
-    pytest.mark.skipif(chart.helm_path() is None, reason="helm is not there; `make chart` builds it and runs these"),
-]
+pytestmark = [pytest.mark.helm, chart.NEEDS_HELM]
 
 OF_THE_CHART = (
     "app.kubernetes.io/name",

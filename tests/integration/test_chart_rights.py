@@ -33,7 +33,7 @@ pytestmark = [
     pytest.mark.helm,
     pytest.mark.controlplane,
     pytest.mark.server,
-    pytest.mark.skipif(chart.helm_path() is None, reason="helm is not there; `make chart` builds it and runs these"),
+    chart.NEEDS_HELM,
 ]
 
 OPERATOR, GATEWAY = f"{FULLNAME}-operator", f"{FULLNAME}-gateway"
